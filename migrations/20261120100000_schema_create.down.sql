@@ -1,0 +1,2 @@
+DROP SCHEMA mcp_fabric CASCADE;
+DROP EXTENSION pg_trgm;

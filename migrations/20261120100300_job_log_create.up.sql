@@ -1,0 +1,10 @@
+-- Owner: jobs. What a job said while it ran; goes with its job.
+CREATE TABLE mcp_fabric.job_log (
+    job_id  uuid        NOT NULL REFERENCES mcp_fabric.jobs (id) ON DELETE CASCADE,
+    seq     bigint      GENERATED ALWAYS AS IDENTITY,
+    at      timestamptz NOT NULL,
+    level   text        NOT NULL,
+    message text        NOT NULL,
+    PRIMARY KEY (job_id, seq),
+    CONSTRAINT job_log_level CHECK (level IN ('info', 'warn', 'error'))
+);

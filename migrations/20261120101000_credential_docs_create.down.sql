@@ -1,0 +1,2 @@
+DROP VIEW mcp_fabric.server_env_vars;
+DROP TABLE mcp_fabric.credential_docs;

@@ -1,0 +1,1 @@
+DROP VIEW mcp_fabric.server_categories;

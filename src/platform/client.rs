@@ -1,0 +1,200 @@
+//! The one outgoing HTTP client. It refuses private, loopback and link-local addresses, when it
+//! connects and on every redirect, unless the configuration names the host.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use url::{Host, Url};
+
+/// The program's name and version, sent as `User-Agent`.
+const USER_AGENT: &str = concat!("mcp-fabric/", env!("CARGO_PKG_VERSION"));
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const REDIRECTS: usize = 5;
+
+/// The client could not be made, or a request may not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The TLS roots of the system could not be read.
+    #[error("could not set up outgoing HTTP: {0}")]
+    Setup(#[source] reqwest::Error),
+    /// The URL leads to an address inside.
+    #[error("{0} is a private address; FABRIC_ALLOWED_HOSTS has to name it")]
+    Private(String),
+    /// The configuration forbids outgoing requests.
+    #[error("FABRIC_OFFLINE is set, so no request leaves this machine")]
+    Offline,
+}
+
+/// Makes requests to the outside.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: reqwest::Client,
+    allowed: Arc<BTreeSet<String>>,
+    offline: bool,
+}
+
+impl Client {
+    /// A client that may reach public addresses and the hosts in `allowed`, whatever their address.
+    pub fn new(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
+        let allowed: Arc<BTreeSet<String>> = Arc::new(allowed.into_iter().map(|host| host.to_ascii_lowercase()).collect());
+        let on_redirect = Arc::clone(&allowed);
+        let inner = builder()
+            .dns_resolver(Arc::new(PublicOnly { allowed: Arc::clone(&allowed) }))
+            .redirect(redirect::Policy::custom(move |attempt| {
+                if attempt.previous().len() > REDIRECTS {
+                    return attempt.error("too many redirects");
+                }
+                match literal_is_refused(attempt.url(), &on_redirect) {
+                    Some(host) => attempt.error(ClientError::Private(host)),
+                    None => attempt.follow(),
+                }
+            }))
+            .build()
+            .map_err(ClientError::Setup)?;
+        Ok(Self { inner, allowed, offline })
+    }
+
+    /// A GET request to `url`, ready to be given headers and a time limit.
+    pub fn get(&self, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
+        if self.offline {
+            return Err(ClientError::Offline);
+        }
+        match literal_is_refused(&url, &self.allowed) {
+            Some(host) => Err(ClientError::Private(host)),
+            None => Ok(self.inner.get(url)),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().user_agent(USER_AGENT).connect_timeout(CONNECT_LIMIT).no_proxy()
+}
+
+/// A client for the program's own API, which is on this machine as often as not.
+pub fn own_api() -> Result<reqwest::Client, ClientError> {
+    builder().redirect(redirect::Policy::none()).build().map_err(ClientError::Setup)
+}
+
+/// Addresses in URLs are never resolved, so they are checked here.
+fn literal_is_refused(url: &Url, allowed: &BTreeSet<String>) -> Option<String> {
+    let host = url.host_str()?.to_ascii_lowercase();
+    let address: IpAddr = match url.host()? {
+        Host::Domain(_) => return None,
+        Host::Ipv4(address) => address.into(),
+        Host::Ipv6(address) => address.into(),
+    };
+    (!is_public(address) && !allowed.contains(&host)).then_some(host)
+}
+
+struct PublicOnly {
+    allowed: Arc<BTreeSet<String>>,
+}
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_ascii_lowercase();
+        let any_address = self.allowed.contains(&host);
+        Box::pin(async move {
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((host.as_str(), 0)).await?.filter(|address| any_address || is_public(address.ip())).collect();
+            if found.is_empty() {
+                return Err(ClientError::Private(host).into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether an address belongs to the public internet (IANA special-purpose registries).
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(a == 0
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        || a >= 240
+        || (a == 100 && b & 0xc0 == 64)
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && b & 0xfe == 18))
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    if let Some(inner) = address.to_ipv4_mapped() {
+        return is_public_v4(inner);
+    }
+    let [first, second, ..] = address.segments();
+    // 64:ff9b::/96 translates to IPv4, 2002::/16 tunnels it: both can lead inside.
+    let translated = (first == 0x64 && second == 0xff9b) || first == 0x2002;
+    // Global unicast is 2000::/3; 2001:db8::/32 is for documentation.
+    first & 0xe000 == 0x2000 && !translated && !(first == 0x2001 && second == 0xdb8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_public() {
+        for inside in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+        ] {
+            assert!(!is_public(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["1.1.1.1", "93.184.216.34", "2606:4700::1111"] {
+            assert!(is_public(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_private_addresses_are_refused() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::new([], false).unwrap();
+        for url in [
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0177.0.0.1/",
+            "http://0x7f.1/",
+            "http://[::1]/",
+            "http://[::ffff:10.0.0.1]/",
+        ] {
+            assert!(matches!(client.get(url.parse().unwrap()), Err(ClientError::Private(_))), "{url}");
+        }
+        let client = Client::new(["127.0.0.1".to_owned()], false).unwrap();
+        assert!(client.get("http://127.0.0.1:9/".parse().unwrap()).is_ok());
+    }
+}

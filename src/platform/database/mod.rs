@@ -1,0 +1,199 @@
+//! The database: connections, the roles that they work as, and errors.
+//!
+//! [`Database::open`] takes either `DATABASE_URL` or the managed cluster ([`managed`]), migrates,
+//! makes the roles ([`roles`]) and hands out two pools: one for requests, one for jobs.
+
+pub mod binaries;
+mod error;
+pub mod fetch;
+pub mod managed;
+pub mod migrations;
+pub mod roles;
+mod scram;
+
+use std::{path::Path, str::FromStr as _, time::Duration};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{
+    PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+
+pub use error::{DbError, on_constraint};
+pub use roles::Separation;
+
+use crate::{Actor, Config, config::describe_database};
+
+/// How long a database may take to answer before we say that it does not.
+const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// PostgreSQL 15, as `server_version_num` tells it.
+const OLDEST_SERVER: i32 = 150_000;
+
+/// A database that cannot be used at start-up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No answer, or not from a database of ours.
+    #[error("cannot reach the database {database}: {reason}")]
+    Unreachable {
+        /// Host and database name.
+        database: String,
+        /// Why.
+        reason: String,
+    },
+    /// `DATABASE_URL` is not a PostgreSQL URL.
+    #[error("DATABASE_URL is not of the form postgresql://user:password@host:port/database")]
+    BadUrl,
+    /// The server is older than what we need.
+    #[error("the database server is PostgreSQL {0}; MCP Fabric needs 15 or newer")]
+    TooOld(String),
+    /// The schema could not be brought up to date.
+    #[error(transparent)]
+    Migrate(#[from] migrations::MigrateError),
+    /// The roles are not as they have to be.
+    #[error(transparent)]
+    Roles(#[from] roles::RolesError),
+    /// The managed cluster does not run.
+    #[error(transparent)]
+    Managed(#[from] managed::ManagedError),
+    /// The database answered with an error.
+    #[error("the database refused: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl OpenError {
+    /// Whether it is a matter of configuration, which starting again will not mend (exit code 78).
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::BadUrl | Self::TooOld(_) | Self::Roles(_) | Self::Migrate(migrations::MigrateError::Newer(_)) => true,
+            Self::Unreachable { .. } | Self::Migrate(_) | Self::Managed(_) | Self::Database(_) => false,
+        }
+    }
+}
+
+/// The open database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    requests: PgPool,
+    jobs: PgPool,
+    /// Whether requests work as a role that owns nothing.
+    pub separation: Separation,
+}
+
+/// The connection of the role that owns the schema: for migrations, roles and `db` commands only.
+pub struct Owner {
+    options: PgConnectOptions,
+    described: String,
+}
+
+impl Owner {
+    /// The owner that `DATABASE_URL` names.
+    pub fn from_url(url: &SecretString) -> Result<Self, OpenError> {
+        let text = url.expose_secret().trim();
+        let scheme_end = text.find("://").ok_or(OpenError::BadUrl)?;
+        if !matches!(&text[..scheme_end], "postgres" | "postgresql" | "postgresql+asyncpg") {
+            return Err(OpenError::BadUrl);
+        }
+        let options = PgConnectOptions::from_str(&format!("postgresql{}", &text[scheme_end..])).map_err(|_| OpenError::BadUrl)?;
+        Ok(Self { options, described: describe_database(url) })
+    }
+
+    /// The owner of the managed cluster's database.
+    pub fn of_cluster(cluster: &managed::Cluster) -> Self {
+        Self { options: cluster.owner_options(), described: "that this program manages".into() }
+    }
+
+    /// One connection, within the time limit and to a server that is new enough.
+    pub async fn connect(&self) -> Result<PgConnection, OpenError> {
+        let unreachable = |reason: String| OpenError::Unreachable { database: self.described.clone(), reason };
+        let connecting = sqlx::ConnectOptions::connect(&self.options);
+        let mut connection = tokio::time::timeout(CONNECT_LIMIT, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} s", CONNECT_LIMIT.as_secs())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let (number, name): (i32, String) =
+            sqlx::query_as("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
+                .fetch_one(&mut connection)
+                .await?;
+        if number < OLDEST_SERVER { Err(OpenError::TooOld(name)) } else { Ok(connection) }
+    }
+
+    fn pool(options: PgConnectOptions, size: u32, statement_limit: &str) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(size)
+            .acquire_timeout(Duration::from_secs(5))
+            .idle_timeout(Duration::from_secs(60))
+            .connect_lazy_with(options.application_name("mcp-fabric").options([("statement_timeout", statement_limit)]))
+    }
+}
+
+impl Database {
+    /// Migrates, makes the roles, and opens the pools.
+    pub async fn open(owner: &Owner, config: &Config) -> Result<Self, OpenError> {
+        let mut connection = owner.connect().await?;
+        migrations::migrate(&mut connection).await?;
+        let roles = roles::Roles::load(&config.data_dir, &config.database.role_prefix)?;
+        let separation = roles.establish(&mut connection, config.database.require_separation).await?;
+        let (requests, jobs) = match &separation {
+            Separation::Roles => (roles.log_in(&owner.options, roles::Role::App), roles.log_in(&owner.options, roles::Role::Worker)),
+            Separation::Owner { .. } => (owner.options.clone(), owner.options.clone()),
+        };
+        let database = Self {
+            requests: Owner::pool(requests, config.database.pool, "30s"),
+            jobs: Owner::pool(jobs.options([("fabric.actor", "system:worker")]), 4 + config.jobs.workers, "120s"),
+            separation,
+        };
+        roles.check_serving(&database.requests).await?;
+        roles.check_serving(&database.jobs).await?;
+        Ok(database)
+    }
+
+    /// For tables that everybody may read.
+    pub fn public(&self) -> &PgPool {
+        &self.requests
+    }
+
+    /// For work of the system: jobs, the mirror, housekeeping. Row-level security lets it see every row.
+    pub fn system(&self) -> &PgPool {
+        &self.jobs
+    }
+
+    /// A transaction in which row-level security shows what `actor` may see.
+    pub async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
+        let mut transaction = self.requests.begin().await?;
+        sqlx::query("SELECT set_config('fabric.actor', $1, true)").bind(actor.to_string()).execute(&mut *transaction).await?;
+        Ok(transaction)
+    }
+
+    /// A connection that hears notifications, and reconnects by itself.
+    pub async fn listener(&self) -> Result<PgListener, DbError> {
+        let mut listener = PgListener::connect_with(&self.jobs).await?;
+        listener.ignore_pool_close_event(true);
+        Ok(listener)
+    }
+
+    /// Fails unless the database answers.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        sqlx::query("SELECT 1").execute(&self.requests).await?;
+        Ok(())
+    }
+
+    /// Closes the pools; waits for connections that are in use.
+    pub async fn close(&self) {
+        tokio::join!(self.requests.close(), self.jobs.close());
+    }
+}
+
+/// Opens the database that the configuration names, starting the managed cluster when there is none.
+pub async fn open(config: &Config) -> Result<(Database, Option<managed::Cluster>), OpenError> {
+    let Some(url) = &config.database.url else {
+        let cluster = managed::Cluster::start(managed::Options::of(config)).await?;
+        let database = Database::open(&Owner::of_cluster(&cluster), config).await?;
+        return Ok((database, Some(cluster)));
+    };
+    Ok((Database::open(&Owner::from_url(url)?, config).await?, None))
+}
+
+/// The folder of the managed cluster, for a data folder that the database's user can reach.
+pub fn postgres_folder(data: &Path) -> std::path::PathBuf {
+    data.join("postgres")
+}

@@ -1,0 +1,69 @@
+//! Files of our own in the data folder.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// A file operation that failed, with the path that it was about.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} {path}: {source}", path = path.display())]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Adds what was tried and where to an [`io::Error`].
+pub trait IoContext<T> {
+    /// `could not <action> <path>: …`
+    fn about(self, action: &'static str, path: &Path) -> Result<T, FileError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn about(self, action: &'static str, path: &Path) -> Result<T, FileError> {
+        self.map_err(|source| FileError { action, path: path.to_owned(), source })
+    }
+}
+
+/// Makes the folder and its parents; only its owner may enter a folder that this makes.
+pub fn private_folder(path: &Path) -> Result<(), FileError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path).about("create", path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).about("set the permissions of", path)
+}
+
+/// Replaces the file in one step; only its owner can read it.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().about("write", path)
+}
+
+/// The text of the file, or `None` where there is none.
+pub fn read_if_present(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).about("read", path),
+    }
+}
+
+/// Where a running `serve` tells the commands of the same data folder how to reach it.
+pub fn address_file(data: &Path) -> PathBuf {
+    data.join("serve.json")
+}
+
+/// Where the operator's token lies.
+pub fn operator_token_file(data: &Path) -> PathBuf {
+    data.join("operator.token")
+}

@@ -1,0 +1,64 @@
+//! Which web pages may call what.
+
+use axum::http::{HeaderName, HeaderValue, Method, header, request::Parts};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+const MAX_AGE_SECONDS: u64 = 86_400;
+
+/// For the API: the listed origins, `*` standing for any port.
+pub fn for_api(origins: &[String]) -> CorsLayer {
+    let origins = origins.to_vec();
+    let is_listed =
+        move |origin: &HeaderValue, _: &Parts| origin.to_str().is_ok_and(|origin| origins.iter().any(|pattern| matches(pattern, origin)));
+    let request_id = HeaderName::from_static("x-request-id");
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(is_listed))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            header::IF_MATCH,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER, request_id])
+        .max_age(std::time::Duration::from_secs(MAX_AGE_SECONDS))
+}
+
+fn matches(pattern: &str, origin: &str) -> bool {
+    match pattern.strip_suffix(":*") {
+        None => pattern == origin,
+        Some(host) => match origin.strip_prefix(host) {
+            Some("") => true,
+            Some(rest) => rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
+            None => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn look_alike_origins_do_not_match() {
+        let pattern = "http://localhost:*";
+        for good in ["http://localhost", "http://localhost:3000"] {
+            assert!(matches(pattern, good), "{good}");
+        }
+        for bad in [
+            "null",
+            "http://localhost.evil.example",
+            "http://localhost:3000.evil.example",
+            "https://localhost:3000",
+            "http://evil.example",
+            "http://localhost:",
+            "http://localhost:99999",
+            "http://localhost:1@evil.example",
+        ] {
+            assert!(!matches(pattern, bad), "{bad}");
+        }
+        assert!(matches("https://a.example", "https://a.example"));
+        assert!(!matches("https://a.example", "https://a.example:8443"));
+    }
+}

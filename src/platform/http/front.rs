@@ -1,0 +1,212 @@
+//! The front layer: what happens to every request, once, in one place.
+//!
+//! Request id, caller's address, rate limit, time limit, panics, the body of problems, metrics and
+//! the access log.
+
+use std::{
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt as _;
+use ipnet::IpNet;
+use prometheus::{HistogramVec, IntCounterVec};
+use tracing::Instrument as _;
+
+use super::{
+    Peer,
+    access::Access,
+    rate::{Key, Limiter},
+};
+use crate::{
+    Actor, Config, ids,
+    problem::{Class, Problem},
+    telemetry::Metrics,
+};
+
+/// How long a handler may take until its answer begins.
+const HANDLER_LIMIT: Duration = Duration::from_secs(60);
+const REQUEST_ID: &str = "x-request-id";
+const MAX_REQUEST_ID: usize = 64;
+
+/// The state of the front layer; cheap to clone.
+#[derive(Clone)]
+pub struct Front {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    access: Access,
+    trusted_proxies: Vec<IpNet>,
+    limiter: Option<Limiter>,
+    access_log: bool,
+    answers: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Front {
+    /// As the configuration says.
+    pub fn new(config: &Config, access: Access, metrics: &Metrics) -> Self {
+        let buckets = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0];
+        Self {
+            inner: Arc::new(Inner {
+                access,
+                trusted_proxies: config.http.trusted_proxies.clone(),
+                limiter: config.http.rate_limit.and_then(Limiter::new),
+                access_log: config.http.access_log,
+                answers: metrics.counters("fabric_http_responses_total", "Answers by route and status", &["method", "route", "status"]),
+                seconds: metrics.seconds("fabric_http_seconds", "Time until the answer began, by route", &["route"], &buckets),
+            }),
+        }
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.inner.access
+    }
+
+    pub(super) fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
+        self.inner.limiter.as_ref().map_or(Ok(()), |limiter| limiter.check(&Key::Actor(actor.to_string())))
+    }
+
+    fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        // Methods come from outside: only known ones become a label.
+        let method = match *method {
+            Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => method.as_str(),
+            _ => "other",
+        };
+        self.inner.answers.with_label_values(&[method, route, status.as_str()]).inc();
+        self.inner.seconds.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+}
+
+/// The middleware itself.
+pub async fn front(State(front): State<Front>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let request_id = request_id(request.headers());
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| Peer::find(info.0, request.headers(), &front.inner.trusted_proxies));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let path = front.inner.access_log.then(|| request.uri().path().to_owned());
+
+    let allowed = match (&front.inner.limiter, peer) {
+        (Some(limiter), Some(peer)) => limiter.check(&Key::of_address(peer.address)),
+        _ => Ok(()),
+    };
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    request.extensions_mut().insert(front.clone());
+    let mut response = match allowed {
+        Ok(()) => {
+            let span = tracing::info_span!("request", id = request_id.to_str().unwrap_or_default());
+            guarded(next.run(request)).instrument(span).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = write_problem(&problem, &request_id, response);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REQUEST_ID, request_id.clone());
+
+    let took = began.elapsed();
+    front.count(&method, route.as_ref().map_or("none", MatchedPath::as_str), response.status(), took);
+    if let Some(path) = path {
+        tracing::info!(
+            target: "access",
+            %method,
+            path,
+            status = response.status().as_u16(),
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            peer = peer.map(|peer| peer.address.to_string()),
+            request_id = request_id.to_str().unwrap_or_default(),
+            "answered"
+        );
+    }
+    response
+}
+
+/// The caller's id when it is harmless, else a fresh one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let harmless = |value: &&HeaderValue| {
+        value.len() <= MAX_REQUEST_ID
+            && !value.is_empty()
+            && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let given = headers.get(REQUEST_ID).filter(harmless).cloned();
+    given.unwrap_or_else(|| {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text = ids::fresh().hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    })
+}
+
+/// Runs the handler within its time; a panic becomes a 500.
+async fn guarded(handler: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(HANDLER_LIMIT, AssertUnwindSafe(handler).catch_unwind()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            let mut problem =
+                Problem::new(Class::Internal, "internal", "something went wrong on our side; the request id finds it in the log");
+            problem.cause = Some(format!("panic: {}", said.unwrap_or("without a message")));
+            problem.into_response()
+        }
+        Err(_) => Problem::new(Class::Timeout, "timeout", "the answer took too long to make").into_response(),
+    }
+}
+
+/// Keeps the headers that other layers set (CORS) and logs it, once.
+fn write_problem(problem: &Problem, request_id: &HeaderValue, bare: Response) -> Response {
+    let request_id = request_id.to_str().unwrap_or_default();
+    let status = problem.class.status();
+    let cause = problem.cause.as_deref().unwrap_or(&problem.detail);
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+        tracing::error!(request_id, code = problem.code, status = status.as_u16(), "{cause}");
+    } else {
+        tracing::debug!(request_id, code = problem.code, status = status.as_u16(), "{cause}");
+    }
+    let (mut parts, _) = bare.into_parts();
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let Some(wait) = problem.retry_after {
+        parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        parts.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mcp-fabric\""));
+    }
+    Response::from_parts(parts, Body::from(problem.body(request_id).to_string()))
+}
+
+/// No route has this path. A trailing slash is forgiven with a redirect.
+pub async fn not_found(request: Request) -> Response {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && trimmed.len() < path.len() && trimmed.starts_with('/') && !trimmed.starts_with("//") {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        if let Ok(target) = HeaderValue::from_str(&format!("{trimmed}{query}")) {
+            return (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, target)]).into_response();
+        }
+    }
+    Problem::new(Class::NotFound, "route_not_found", "there is nothing at this path; /openapi.json lists what there is").into_response()
+}
+
+/// The path exists, with other methods.
+pub async fn method_not_allowed() -> Problem {
+    Problem::new(Class::MethodNotAllowed, "method_not_allowed", "this path does not take this method")
+}

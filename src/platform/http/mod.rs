@@ -1,0 +1,12 @@
+//! The HTTP pieces that every feature's routes share.
+
+pub mod access;
+pub mod cors;
+pub mod extract;
+pub mod front;
+mod peer;
+mod rate;
+
+pub use extract::{Json, Path, Query};
+pub use front::Front;
+pub use peer::Peer;

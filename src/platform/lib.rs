@@ -1,0 +1,25 @@
+//! What every feature stands on and that knows no feature: configuration, errors, the actor,
+//! the database, the HTTP pieces, the outgoing HTTP client, telemetry and shutdown.
+//!
+//! Invariants: nothing here names a feature's table or route; each door to the outside world
+//! (time, randomness, environment, processes, outgoing HTTP) is opened in exactly one module.
+
+pub mod actor;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod database;
+pub mod files;
+pub mod http;
+pub mod ids;
+pub mod page;
+pub mod problem;
+pub mod random;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use actor::{Actor, Scope};
+pub use config::Config;
+pub use database::Database;
+pub use problem::{Class, Coded, FieldError, Problem};
+pub use shutdown::Shutdown;

@@ -1,0 +1,87 @@
+//! Keyset pages: `limit` (default 50, 1..=200) and an opaque `cursor`.
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{http::extract::Query, problem::Problem, random::hex};
+
+/// How many rows a page holds when the caller does not say.
+pub const DEFAULT_LIMIT: u32 = 50;
+/// The most rows that a page holds.
+pub const MAX_LIMIT: u32 = 200;
+
+/// Which page is asked for. `K` is the key of the last row of the page before.
+#[derive(Clone, Debug)]
+pub struct PageRequest<K> {
+    /// How many rows, 1..=200.
+    pub limit: u32,
+    /// Rows after this key.
+    pub after: Option<K>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+impl<K: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for PageRequest<K> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(raw) = Query::<Raw>::from_request_parts(parts, state).await?;
+        Ok(Self { limit: parse_limit(raw.limit.as_deref())?, after: raw.cursor.as_deref().map(decode_cursor).transpose()? })
+    }
+}
+
+fn parse_limit(raw: Option<&str>) -> Result<u32, Problem> {
+    let Some(raw) = raw else { return Ok(DEFAULT_LIMIT) };
+    match raw.parse() {
+        Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
+        _ => Err(Problem::field("invalid_limit", "query.limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
+    }
+}
+
+/// The opaque form of a key: its JSON in hexadecimal.
+pub fn encode_cursor<K: Serialize>(key: &K) -> String {
+    hex(&serde_json::to_vec(key).unwrap_or_default())
+}
+
+fn decode_cursor<K: DeserializeOwned>(cursor: &str) -> Result<K, Problem> {
+    unhex(cursor)
+        .and_then(|json| serde_json::from_slice(&json).ok())
+        .ok_or_else(|| Problem::field("invalid_cursor", "query.cursor", "is not a cursor that this list gave out"))
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// Cuts one row more than the page holds down to the page, and tells the cursor of the next one.
+pub fn cut<T, K: Serialize>(mut rows: Vec<T>, limit: u32, key: impl Fn(&T) -> K) -> (Vec<T>, Option<String>) {
+    let limit = limit as usize;
+    if rows.len() <= limit {
+        return (rows, None);
+    }
+    rows.truncate(limit);
+    let next = rows.last().map(|row| encode_cursor(&key(row)));
+    (rows, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_it_went() {
+        let key = ("io.x/é".to_owned(), 7_i64);
+        assert_eq!(decode_cursor::<(String, i64)>(&encode_cursor(&key)).unwrap(), key);
+        for bad in ["zz", "7", "7b7d", "+1", "é"] {
+            assert_eq!(decode_cursor::<(String, i64)>(bad).unwrap_err().code, "invalid_cursor");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The one door to randomness: the operating system's generator.
+
+use std::time::Duration;
+
+use rand::{Rng as _, RngExt as _};
+
+/// `N` unpredictable bytes.
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    rand::rng().fill_bytes(&mut out);
+    out
+}
+
+/// A secret of 256 bits in lowercase hexadecimal.
+pub fn token() -> String {
+    hex(&bytes::<32>())
+}
+
+/// A wait somewhere between half of `limit` and all of it, so that retries do not march in step.
+pub fn jitter(limit: Duration) -> Duration {
+    limit.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+/// Lowercase hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
