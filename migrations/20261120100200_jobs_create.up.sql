@@ -10,7 +10,6 @@ CREATE TABLE mcp_fabric.jobs (
     result        jsonb,
     error         jsonb,
     attempt       integer     NOT NULL DEFAULT 0,
-    max_attempts  integer     NOT NULL DEFAULT 1,
     cancel_requested boolean  NOT NULL DEFAULT false,
     run_at        timestamptz NOT NULL,
     lease_owner   text,

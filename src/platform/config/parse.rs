@@ -9,7 +9,7 @@ use url::Url;
 use super::LogFormat;
 
 /// A type that a setting can have; the error never quotes the value.
-pub trait FromSetting: Sized {
+pub(super) trait FromSetting: Sized {
     fn from_setting(text: &str) -> Result<Self, String>;
 }
 

@@ -1,0 +1,133 @@
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use platform::{Coded, database::DbError};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::Context;
+
+/// Does the jobs of one kind.
+pub trait Handler: Send + Sync + 'static {
+    /// The kind, `snake_case`; rows keep it, so it never changes.
+    const KIND: &'static str;
+    /// What a job of this kind has to know.
+    type Payload: Serialize + DeserializeOwned + Send;
+
+    /// How jobs of this kind are treated.
+    fn policy(&self) -> Policy {
+        Policy::default()
+    }
+
+    /// Does the job. It may be stopped at any point and started again: steps with effects outside the
+    /// database go through [`Context::step`], and it returns soon after [`Context::stopping`] does.
+    fn run(&self, context: Context, payload: Self::Payload) -> impl Future<Output = Result<Outcome, Failure>> + Send;
+}
+
+/// How jobs of one kind are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How often a job may fail before it is given up.
+    pub max_attempts: i32,
+    /// The wait after the first failure; it doubles.
+    pub backoff: Duration,
+    /// How many jobs of this kind run at once, over all replicas.
+    pub limit: i32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff: Duration::from_secs(5), limit: 64 }
+    }
+}
+
+/// How a job ended well.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Done.
+    Complete(Value),
+    /// Done as far as possible; the value says what is missing.
+    NeedsInput(Value),
+    /// It was asked to stop, and did at a point from which it can go on.
+    Stopped,
+}
+
+/// How a job failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Stable, `snake_case`.
+    pub code: &'static str,
+    /// For people; no secrets.
+    pub message: String,
+    /// Whether trying again can help.
+    pub retry: Retry,
+}
+
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No.
+    Never,
+    /// After the usual wait.
+    Backoff,
+    /// Not before that time.
+    At(DateTime<Utc>),
+}
+
+impl Failure {
+    /// A failure that trying again does not mend.
+    pub fn last(error: &impl Coded) -> Self {
+        Self { code: error.code(), message: error.to_string(), retry: Retry::Never }
+    }
+
+    /// A failure that may pass.
+    pub fn passing(error: &impl Coded) -> Self {
+        Self { code: error.code(), message: error.to_string(), retry: Retry::Backoff }
+    }
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        tracing::warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "a job met a database error");
+        Self::passing(&error)
+    }
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + Send + 'a>>;
+
+pub(crate) trait AnyHandler: Send + Sync {
+    fn policy(&self) -> Policy;
+    fn run(&self, context: Context, payload: Value) -> Running<'_>;
+}
+
+impl<H: Handler> AnyHandler for H {
+    fn policy(&self) -> Policy {
+        Handler::policy(self)
+    }
+
+    fn run(&self, context: Context, payload: Value) -> Running<'_> {
+        Box::pin(async move {
+            let payload = serde_json::from_value(payload).map_err(|error| Failure {
+                code: "payload_unreadable",
+                message: format!("the job was written by another version of the program: {error}"),
+                retry: Retry::Never,
+            })?;
+            Handler::run(self, context, payload).await
+        })
+    }
+}
+
+/// The handlers of this program, by kind.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    pub(crate) by_kind: BTreeMap<&'static str, Arc<dyn AnyHandler>>,
+}
+
+impl Handlers {
+    /// Adds a handler.
+    #[must_use]
+    pub fn with<H: Handler>(mut self, handler: H) -> Self {
+        self.by_kind.insert(H::KIND, Arc::new(handler));
+        self
+    }
+}

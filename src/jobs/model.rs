@@ -1,0 +1,178 @@
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+platform::id! {
+    /// A job.
+    pub struct JobId;
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// Waits for its time and for a worker.
+    Pending,
+    /// A worker has it.
+    Processing,
+    /// Done; `result` holds what came of it.
+    Complete,
+    /// Given up; `error` says why.
+    Failed,
+    /// Stopped because somebody asked.
+    Cancelled,
+    /// Done as far as possible; `result` says what is missing.
+    NeedsInput,
+}
+
+impl JobStatus {
+    /// Whether nothing more happens by itself.
+    pub fn is_finished(self) -> bool {
+        !matches!(self, Self::Pending | Self::Processing)
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::NeedsInput => "needs_input",
+        }
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Not the name of a status.
+#[derive(Debug)]
+pub struct UnknownStatus;
+
+impl FromStr for JobStatus {
+    type Err = UnknownStatus;
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        [Self::Pending, Self::Processing, Self::Complete, Self::Failed, Self::Cancelled, Self::NeedsInput]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or(UnknownStatus)
+    }
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all, when that is known.
+    pub total: Option<u64>,
+    /// What is counted: `pages`, `bytes`.
+    pub unit: String,
+    /// What is being done, for people.
+    pub message: String,
+}
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// As it should be.
+    Info,
+    /// Worth a look.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+impl LogLevel {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One line that a job said.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LogLine {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// What, in a sentence.
+    pub message: String,
+}
+
+/// A job with everything that is known of it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Which handler does it.
+    pub kind: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// Higher goes first.
+    pub priority: i16,
+    /// What the handler was given.
+    pub payload: Value,
+    /// How far it is.
+    pub progress: Option<Progress>,
+    /// What came of it.
+    pub result: Option<Value>,
+    /// `{code, message}`.
+    pub error: Option<Value>,
+    /// How often it was started since it last got anywhere.
+    pub attempt: i32,
+    /// Whether somebody asked it to stop.
+    pub cancel_requested: bool,
+    /// Not before.
+    pub run_at: DateTime<Utc>,
+    /// Who asked for it, as `Actor` is written.
+    pub created_by: String,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When it first started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub completed_at: Option<DateTime<Utc>>,
+}
+
+/// A job to be done.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    pub(crate) kind: &'static str,
+    pub(crate) payload: Value,
+    pub(crate) priority: i16,
+    pub(crate) singleton: Option<String>,
+}
+
+impl NewJob {
+    /// A job for the handler `H`.
+    pub fn of<H: crate::Handler>(payload: &H::Payload) -> Self {
+        Self { kind: H::KIND, payload: serde_json::to_value(payload).unwrap_or_default(), priority: 0, singleton: None }
+    }
+
+    /// Refused while another unfinished job has the same key.
+    #[must_use]
+    pub fn singleton(mut self, key: impl Into<String>) -> Self {
+        self.singleton = Some(key.into());
+        self
+    }
+
+    /// Higher goes first; 0 is usual.
+    #[must_use]
+    pub fn priority(mut self, priority: i16) -> Self {
+        self.priority = priority;
+        self
+    }
+}

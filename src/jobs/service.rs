@@ -1,0 +1,140 @@
+use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError, telemetry::Metrics};
+use serde_json::json;
+use sqlx::{Acquire as _, PgConnection};
+
+use events::{Events, NewEvent};
+
+use crate::{
+    error::JobsError,
+    handler::Handlers,
+    model::{Job, JobId, JobStatus, LogLine, NewJob},
+    store,
+    worker::Worker,
+};
+
+/// Takes, tells and steers jobs.
+#[derive(Clone)]
+pub struct Jobs {
+    database: Database,
+    events: Events,
+}
+
+impl Jobs {
+    /// The service alone; [`Jobs::start`] makes it work.
+    pub fn new(database: Database, events: Events) -> Self {
+        Self { database, events }
+    }
+
+    /// Starts this process's workers. `node` is stable for a data folder: jobs that an earlier process of
+    /// the same node had are taken up again at once.
+    pub fn start(&self, config: &Config, node: String, handlers: Handlers, metrics: &Metrics, shutdown: &Shutdown) {
+        let worker = Worker::new(self.database.clone(), self.events.clone(), config.jobs.clone(), node, handlers, metrics, shutdown.clone());
+        shutdown.spawn(worker.run());
+    }
+
+    /// Asks for a job; it starts as soon as a worker is free.
+    pub async fn enqueue(&self, actor: &Actor, job: NewJob) -> Result<JobId, JobsError> {
+        let mut transaction = self.database.begin(actor).await?;
+        let id = self.enqueue_in(&mut transaction, actor, job).await?;
+        transaction.commit().await?;
+        Ok(id)
+    }
+
+    /// Asks for a job when the caller's transaction commits.
+    pub async fn enqueue_in(&self, transaction: &mut PgConnection, actor: &Actor, job: NewJob) -> Result<JobId, JobsError> {
+        let id = JobId::fresh();
+        let created_by = actor.to_string();
+        let inserted = store::insert(transaction, id, &job, &created_by, clock::now()).await?;
+        if !inserted {
+            let key = job.singleton.as_deref().unwrap_or_default();
+            let running = store::unfinished_singleton(transaction, key).await?;
+            return Err(running.map_or(JobsError::NotFound, JobsError::AlreadyRunning));
+        }
+        store::wake(transaction).await?;
+        self.events.publish_in(transaction, &status_event(id, job.kind, &created_by, JobStatus::Pending)).await?;
+        Ok(id)
+    }
+
+    /// One job with its log.
+    pub async fn get(&self, actor: &Actor, id: JobId) -> Result<(Job, Vec<LogLine>), JobsError> {
+        actor.require(Scope::JobsRead)?;
+        let mut transaction = self.database.begin(actor).await?;
+        let job = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
+        let log = store::log(&mut transaction, id).await?;
+        Ok((job, log))
+    }
+
+    /// Jobs that this actor may see, newest first.
+    pub async fn list(
+        &self,
+        actor: &Actor,
+        kind: Option<&str>,
+        status: Option<JobStatus>,
+        before: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Job>, JobsError> {
+        actor.require(Scope::JobsRead)?;
+        let mut transaction = self.database.begin(actor).await?;
+        Ok(store::list(&mut transaction, kind, status, before, limit.into()).await?)
+    }
+
+    /// Stops a job: at once when it waits, at its next safe point when it runs.
+    pub async fn cancel(&self, actor: &Actor, id: JobId) -> Result<(Job, Vec<LogLine>), JobsError> {
+        self.change(actor, id, Change::Cancel).await
+    }
+
+    /// Puts a job that ended without success back in the queue.
+    pub async fn retry(&self, actor: &Actor, id: JobId) -> Result<(Job, Vec<LogLine>), JobsError> {
+        self.change(actor, id, Change::Retry).await
+    }
+
+    async fn change(&self, actor: &Actor, id: JobId, change: Change) -> Result<(Job, Vec<LogLine>), JobsError> {
+        actor.require(Scope::JobsManage)?;
+        let mut transaction = self.database.begin(actor).await?;
+        let before = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
+        let done = match change {
+            Change::Cancel => store::cancel(&mut transaction, id, clock::now()).await?,
+            Change::Retry => {
+                // Another unfinished job may hold the singleton key by now.
+                let mut attempt = transaction.begin().await?;
+                let retried = store::retry(&mut attempt, id, clock::now()).await;
+                match retried {
+                    Ok(done) => {
+                        attempt.commit().await?;
+                        done
+                    }
+                    Err(error) => return Err(platform::database::on_constraint(error, "jobs_singleton", || JobsError::NotRetryable(before.status))),
+                }
+            }
+        };
+        if !done {
+            return Err(match change {
+                Change::Cancel => JobsError::Finished(before.status),
+                Change::Retry => JobsError::NotRetryable(before.status),
+            });
+        }
+        let job = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
+        let log = store::log(&mut transaction, id).await?;
+        store::wake(&mut transaction).await?;
+        if job.status != before.status {
+            self.events.publish_in(&mut transaction, &status_event(id, &job.kind, &job.created_by, job.status)).await?;
+        }
+        transaction.commit().await.map_err(DbError::from)?;
+        Ok((job, log))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Cancel,
+    Retry,
+}
+
+pub(crate) fn status_event(id: JobId, kind: &str, created_by: &str, status: JobStatus) -> NewEvent {
+    NewEvent {
+        kind: "JOB_STATUS_CHANGED",
+        channel: "jobs",
+        owner: Some(created_by.to_owned()),
+        payload: json!({ "jobId": id, "kind": kind, "status": status }),
+    }
+}
