@@ -5,6 +5,8 @@ CREATE TABLE mcp_fabric.server_versions (
     -- The name in registry documents: the id, or local.fabric/<id> for plain names.
     registry_name     text        COLLATE "C" NOT NULL,
     document          text        NOT NULL,
+    -- What was received, where that was of an older shape than `document`.
+    received          text,
     content_hash      bytea       NOT NULL,
     -- Members of the outer `_meta` besides the official one, as received.
     extra_meta        text,

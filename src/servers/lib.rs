@@ -1,1 +1,32 @@
-//! stub
+//! The catalogue: what servers there are, in which versions, and what they need.
+//!
+//! Owns `mcp_fabric.servers`, `server_versions`, `server_version_history`, `server_packages`,
+//! `server_remotes`, `credential_docs` and the views `server_env_vars` and `server_categories`.
+//!
+//! Invariants: a document is kept byte for byte as it came and served so again; each server has at most
+//! one latest version; what `servers` says of a server is taken from its latest version alone.
+//! `sync` writes through [`Servers::apply_in`], clients read through `/api/mcp` and `/v0.1`.
+
+mod categories;
+mod credentials;
+mod document;
+mod error;
+mod ingest;
+mod latest;
+mod model;
+mod predefined;
+mod registry;
+mod rendered;
+mod routes;
+mod service;
+mod store;
+pub mod validate;
+
+pub use categories::Rules;
+pub use document::{Entry, Skip, SkipReason, parse_entry};
+pub use error::ServersError;
+pub use ingest::Applied;
+pub use model::{Origin, ServerId, Status};
+pub use registry::router as registry_router;
+pub use routes::router;
+pub use service::{CATALOGUE_CHANGED, Servers};

@@ -1,0 +1,62 @@
+use platform::{Class, Coded, actor::Forbidden, database::DbError};
+
+use crate::{categories::RulesError, predefined::PredefinedError};
+
+/// What can be wrong with a request about the catalogue.
+#[derive(Debug, thiserror::Error)]
+pub enum ServersError {
+    /// No such server, or it was erased.
+    #[error("there is no server with this id")]
+    NotFound,
+    /// Not the id of a server.
+    #[error("the id {0}")]
+    InvalidId(#[from] crate::model::InvalidServerId),
+    /// Not allowed.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The category rules cannot be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The predefined servers cannot be used.
+    #[error(transparent)]
+    Predefined(#[from] PredefinedError),
+}
+
+impl From<sqlx::Error> for ServersError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl Coded for ServersError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "server_not_found",
+            Self::InvalidId(_) => "invalid_server_id",
+            Self::Forbidden(error) => error.code(),
+            Self::Database(error) => error.code(),
+            Self::Rules(_) => "invalid_category_rules",
+            Self::Predefined(_) => "invalid_predefined_servers",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::NotFound => Class::NotFound,
+            Self::InvalidId(_) => Class::BadRequest,
+            Self::Forbidden(error) => error.class(),
+            Self::Database(error) => error.class(),
+            Self::Rules(_) | Self::Predefined(_) => Class::Internal,
+        }
+    }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Database(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The namespace of plain names in registry documents: `local.fabric/<id>`.
+pub(crate) const LOCAL_NAMESPACE: &str = "local.fabric";
+/// The longest id, in bytes.
+const MAX_ID: usize = 255;
+
+/// The id of a catalogue entry: a registry name (`io.github.acme/weather`) or a plain one (`mcp-weather`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ServerId(String);
+
+/// Not the id of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a server id: one is `name` or `namespace/name`, of letters, digits, dots, hyphens and underscores")]
+pub struct InvalidServerId;
+
+impl ServerId {
+    /// `name` or `namespace/name`.
+    pub fn parse(text: &str) -> Result<Self, InvalidServerId> {
+        let is_part = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        };
+        let parts: Vec<&str> = text.split('/').collect();
+        if text.len() > MAX_ID || parts.len() > 2 || !parts.iter().all(|part| is_part(part)) {
+            return Err(InvalidServerId);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The id of the server that registry documents call `name`.
+    pub fn from_registry_name(name: &str) -> Result<Self, InvalidServerId> {
+        Self::parse(name.strip_prefix(LOCAL_NAMESPACE).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name))
+    }
+
+    /// What registry documents call it.
+    pub fn registry_name(&self) -> String {
+        if self.0.contains('/') { self.0.clone() } else { format!("{LOCAL_NAMESPACE}/{}", self.0) }
+    }
+
+    /// A stable UUID (version 5) that is accepted wherever an id is.
+    pub fn uuid(&self) -> Uuid {
+        Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_DNS, LOCAL_NAMESPACE.as_bytes()), self.0.as_bytes())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a caller names a server: by id, by registry name, or by UUID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerRef {
+    Id(ServerId),
+    Uuid(Uuid),
+}
+
+impl FromStr for ServerRef {
+    type Err = InvalidServerId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidServerId> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) if text.len() == 36 => Ok(Self::Uuid(uuid)),
+            _ => ServerId::from_registry_name(text).map(Self::Id),
+        }
+    }
+}
+
+/// Not a word of the list.
+#[derive(Debug)]
+pub struct UnknownWord;
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl $name {
+            /// The word, as rows and clients write it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(UnknownWord),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Where a server came from.
+    Origin {
+        /// The mirrored registry.
+        Upstream = "upstream",
+        /// The program itself.
+        Predefined = "predefined",
+        /// A user or an import.
+        Custom = "custom",
+        /// The factory.
+        Generated = "generated",
+    }
+}
+
+words! {
+    /// What the publisher or the registry says of a version.
+    Status {
+        /// Usable.
+        Active = "active",
+        /// Usable, but no longer cared for.
+        Deprecated = "deprecated",
+        /// Taken down.
+        Deleted = "deleted",
+    }
+}
+
+/// How lists of servers are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sort {
+    /// Best match first; needs a search.
+    Relevance,
+    /// By id.
+    Name,
+    /// Newest change first.
+    Updated,
+}
+
+impl FromStr for Sort {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "relevance" => Ok(Self::Relevance),
+            "name" => Ok(Self::Name),
+            "updated" => Ok(Self::Updated),
+            _ => Err(UnknownWord),
+        }
+    }
+}
+
+/// A line of a list of servers.
+#[derive(Clone, Debug)]
+pub(crate) struct Summary {
+    pub(crate) id: String,
+    pub(crate) uuid: Uuid,
+    pub(crate) title: Option<String>,
+    pub(crate) description: String,
+    pub(crate) version: Option<String>,
+    pub(crate) origin: Origin,
+    pub(crate) status: Status,
+    pub(crate) categories: Vec<String>,
+    pub(crate) registry_types: Vec<String>,
+    pub(crate) updated_at: DateTime<Utc>,
+    /// How well it matches, times a million; only in searches.
+    pub(crate) rank: i64,
+}
+
+/// What a list of servers is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) search: Option<String>,
+    pub(crate) category: Option<String>,
+    pub(crate) registry_type: Option<String>,
+    pub(crate) transport: Option<String>,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) status: Option<Status>,
+    pub(crate) has_remote: Option<bool>,
+    pub(crate) updated_since: Option<DateTime<Utc>>,
+}
+
+/// The key of the last line of a page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ListKey {
+    pub(crate) rank: i64,
+    pub(crate) updated_at: DateTime<Utc>,
+    pub(crate) id: String,
+}
+
+/// One package of a version, with what the cache knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct PackageRow {
+    pub(crate) registry_type: String,
+    pub(crate) identifier: String,
+    pub(crate) package_version: Option<String>,
+    pub(crate) transport: Option<String>,
+    pub(crate) cached_at: Option<DateTime<Utc>>,
+    pub(crate) cache_path: Option<String>,
+    pub(crate) cache_size_bytes: Option<i64>,
+    pub(crate) cache_checksum: Option<String>,
+}
+
+/// One remote of the latest version.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteRow {
+    pub(crate) kind: String,
+    pub(crate) url: String,
+}
+
+/// One thing that the latest version wants to be told.
+#[derive(Clone, Debug)]
+pub(crate) struct CredentialRow {
+    pub(crate) location: String,
+    pub(crate) env_var: String,
+    pub(crate) description: Option<String>,
+    pub(crate) required: bool,
+    pub(crate) secret: bool,
+    pub(crate) format: String,
+    pub(crate) choices: Option<Vec<String>>,
+    pub(crate) default_value: Option<String>,
+}
+
+/// One version without its document.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionRow {
+    pub(crate) version: String,
+    pub(crate) status: Status,
+    pub(crate) is_latest: bool,
+    pub(crate) published_at: Option<DateTime<Utc>>,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_one_or_two_parts() {
+        for good in ["mcp-weather", "io.github.acme/weather", "A/b", "a.b/c_d-e.f"] {
+            assert_eq!(ServerId::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "/", "a/", "/a", "a/b/c", "..", "a/..", "../a", "a b", "a\0b", "é", &"x".repeat(256)] {
+            assert!(ServerId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn plain_names_are_local_in_documents() {
+        let id = ServerId::parse("git").unwrap();
+        assert_eq!(id.registry_name(), "local.fabric/git");
+        assert_eq!(ServerId::from_registry_name("local.fabric/git").unwrap(), id);
+        assert_eq!(ServerId::parse("io.x/git").unwrap().registry_name(), "io.x/git");
+    }
+}

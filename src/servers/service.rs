@@ -1,0 +1,234 @@
+use std::{sync::Arc, time::Duration};
+
+use events::{Events, NewEvent};
+use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError};
+use serde_json::json;
+use sqlx::PgConnection;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::{
+    categories::Rules,
+    document::Entry,
+    error::ServersError,
+    ingest::{self, Applied},
+    model::{CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerRef, Sort, Summary, VersionRow},
+    predefined,
+    rendered::{Answer, Rendered},
+    store::{read, registry, upkeep},
+    validate::{self, ExpectedRegistries, Report},
+};
+
+/// The event that says that the catalogue is another one now.
+pub const CATALOGUE_CHANGED: &str = "CATALOGUE_CHANGED";
+/// How many servers are sorted anew in one go.
+const SORT_BATCH: i64 = 1000;
+/// How many versions the answer about one server lists.
+const DETAIL_VERSIONS: i64 = 50;
+
+/// The catalogue.
+#[derive(Clone)]
+pub struct Servers {
+    database: Database,
+    events: Events,
+    rules: Arc<Rules>,
+    rendered: Rendered,
+}
+
+/// Everything that is shown of one server.
+pub(crate) struct Detail {
+    pub(crate) summary: Summary,
+    pub(crate) packages: Vec<PackageRow>,
+    pub(crate) remotes: Vec<RemoteRow>,
+    pub(crate) credentials: Vec<CredentialRow>,
+    pub(crate) versions: Vec<VersionRow>,
+}
+
+impl Servers {
+    /// Brings the predefined servers and the categories in line with the configuration, and starts to
+    /// forget rendered answers whenever the catalogue changes.
+    pub async fn start(config: &Config, database: Database, events: Events, shutdown: &Shutdown) -> Result<Self, ServersError> {
+        let rules = Arc::new(Rules::load(&config.config_dir)?);
+        let predefined = predefined::load(&config.config_dir)?;
+        let servers = Self { database, events, rules, rendered: Rendered::new(config.memory_bytes) };
+        shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
+
+        let mut transaction = servers.database.system().begin().await?;
+        let applied = servers.apply_in(&mut transaction, &Actor::System("start"), predefined, Origin::Predefined).await?;
+        if applied.inserted + applied.updated > 0 {
+            servers.announce_in(&mut transaction).await?;
+        }
+        transaction.commit().await?;
+        let sorting = servers.clone();
+        shutdown.spawn(async move {
+            if let Err(error) = sorting.sort_anew().await {
+                tracing::warn!(%error, "could not sort the catalogue by the new category rules");
+            }
+        });
+        Ok(servers)
+    }
+
+    /// Takes entries into the catalogue. Writers of all replicas take turns until their transaction ends.
+    pub async fn apply_in(
+        &self,
+        transaction: &mut PgConnection,
+        actor: &Actor,
+        entries: Vec<Entry>,
+        origin: Origin,
+    ) -> Result<Applied, ServersError> {
+        actor.require(Scope::SyncManage)?;
+        upkeep::lock(transaction).await?;
+        Ok(ingest::apply(transaction, entries, origin, &self.rules, clock::now()).await?)
+    }
+
+    /// Removes versions that upstream erased. A server without any is hidden; its row stays for what
+    /// refers to it.
+    pub async fn erase_in(&self, transaction: &mut PgConnection, actor: &Actor, gone: &[(String, String)]) -> Result<u64, ServersError> {
+        actor.require(Scope::SyncManage)?;
+        upkeep::lock(transaction).await?;
+        let (mut servers, versions): (Vec<String>, Vec<String>) = gone.iter().cloned().unzip();
+        let erased = upkeep::delete_versions(transaction, &servers, &versions).await?;
+        servers.sort();
+        servers.dedup();
+        upkeep::entomb(transaction, &servers).await?;
+        ingest::settle_latest(transaction, &servers, &[]).await?;
+        ingest::refresh(transaction, &servers, &self.rules).await?;
+        Ok(erased)
+    }
+
+    /// Tells every replica and follower that the catalogue changed, when the transaction commits.
+    pub async fn announce_in(&self, transaction: &mut PgConnection) -> Result<(), DbError> {
+        let event = NewEvent { kind: CATALOGUE_CHANGED, channel: "catalogue", owner: None, payload: json!({}) };
+        self.events.publish_in(transaction, &event).await
+    }
+
+    /// How many servers are listed and how many versions there are.
+    pub async fn counts(&self) -> Result<(i64, i64), ServersError> {
+        Ok(upkeep::counts(self.database.public()).await?)
+    }
+
+    pub(crate) async fn list(
+        &self,
+        filter: &Filter,
+        sort: Sort,
+        after: Option<&ListKey>,
+        limit: u32,
+    ) -> Result<(Vec<Summary>, i64), ServersError> {
+        let pool = self.database.public();
+        let (rows, total) = tokio::join!(read::list(pool, filter, sort, after, i64::from(limit)), read::count(pool, filter));
+        Ok((rows?, total?))
+    }
+
+    async fn summary(&self, server: &ServerRef) -> Result<Summary, ServersError> {
+        read::get(self.database.public(), server).await?.ok_or(ServersError::NotFound)
+    }
+
+    pub(crate) async fn detail(&self, server: &ServerRef) -> Result<Detail, ServersError> {
+        let pool = self.database.public();
+        let summary = self.summary(server).await?;
+        let id = summary.id.as_str();
+        let (packages, remotes, credentials, versions) = tokio::join!(
+            read::packages(pool, id, summary.version.as_deref().unwrap_or_default()),
+            read::remotes(pool, id),
+            read::credentials(pool, id),
+            read::versions(pool, id, None, DETAIL_VERSIONS),
+        );
+        Ok(Detail { packages: packages?, remotes: remotes?, credentials: credentials?, versions: versions?, summary })
+    }
+
+    pub(crate) async fn credentials(&self, server: &ServerRef) -> Result<(String, Vec<CredentialRow>), ServersError> {
+        let id = self.summary(server).await?.id;
+        let rows = read::credentials(self.database.public(), &id).await?;
+        Ok((id, rows))
+    }
+
+    pub(crate) async fn versions(&self, server: &ServerRef, after: Option<&str>, limit: u32) -> Result<Vec<VersionRow>, ServersError> {
+        let id = self.summary(server).await?.id;
+        Ok(read::versions(self.database.public(), &id, after, limit.into()).await?)
+    }
+
+    pub(crate) async fn categories(&self) -> Result<Vec<(String, i64)>, ServersError> {
+        Ok(read::categories(self.database.public()).await?)
+    }
+
+    /// The registry name of a server that is named by id, registry name or UUID.
+    pub(crate) async fn registry_name(&self, server: &str) -> Result<Option<String>, ServersError> {
+        Ok(match server.parse::<ServerRef>() {
+            Ok(ServerRef::Id(id)) => Some(id.registry_name()),
+            Ok(ServerRef::Uuid(uuid)) => read::id_of(self.database.public(), uuid).await?.map(|id: ServerId| id.registry_name()),
+            Err(_) => None,
+        })
+    }
+
+    /// A page of the registry API, from memory where it is there.
+    pub(crate) async fn registry_page(&self, key: String, filter: &registry::PageFilter) -> Result<Arc<Answer>, Arc<ServersError>> {
+        let render = async {
+            let rows = registry::page(self.database.public(), filter).await?;
+            Ok(crate::registry::render_page(&rows, filter.limit))
+        };
+        self.rendered.get(key, render).await
+    }
+
+    /// Every version of a server for the registry API; an empty list for one that is not there.
+    pub(crate) async fn registry_versions(&self, name: &str, include_deleted: bool) -> Result<Vec<registry::EntryRow>, ServersError> {
+        Ok(registry::versions(self.database.public(), name, include_deleted).await?)
+    }
+
+    /// One version for the registry API, from memory where it is there.
+    pub(crate) async fn registry_version(
+        &self,
+        name: &str,
+        which: &registry::Which,
+        include_deleted: bool,
+    ) -> Result<Arc<Answer>, Arc<ServersError>> {
+        let key = format!("version\n{name}\n{which:?}\n{include_deleted}");
+        let render = async {
+            let row = registry::version(self.database.public(), name, which, include_deleted).await?;
+            row.map(|row| crate::registry::render_entry(&row)).ok_or(ServersError::NotFound)
+        };
+        self.rendered.get(key, render).await
+    }
+
+    /// Would the official registry accept this document?
+    pub(crate) async fn validate(&self, document: &[u8]) -> Result<Report, ServersError> {
+        let pool = self.database.public();
+        let (npm, pypi) = tokio::join!(registry::stated_base_url(pool, "npm"), registry::stated_base_url(pool, "pypi"));
+        Ok(validate::validate_with(document, &ExpectedRegistries { npm: npm?, pypi: pypi? }))
+    }
+
+    async fn forget_when_changed(self, shutdown: Shutdown) {
+        let mut heard = self.events.subscribe();
+        loop {
+            let event = tokio::select! {
+                event = heard.recv() => event,
+                () = shutdown.begun() => return,
+            };
+            match event {
+                Ok(event) if event.kind != CATALOGUE_CHANGED => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => self.rendered.forget(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Sorts the servers that other rules sorted.
+    async fn sort_anew(self) -> Result<(), ServersError> {
+        let mut changed = false;
+        loop {
+            let batch = upkeep::sorted_by_other_rules(self.database.system(), &self.rules.hash, SORT_BATCH).await?;
+            if batch.is_empty() {
+                break;
+            }
+            changed = true;
+            let categories = |server: &upkeep::Unsorted| self.rules.sort(&server.id, server.title.as_deref(), &server.description).join("\n");
+            let (ids, categories): (Vec<String>, Vec<String>) = batch.iter().map(|server| (server.id.clone(), categories(server))).unzip();
+            upkeep::write_categories(self.database.system(), &ids, &categories, &self.rules.hash).await?;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if changed {
+            let mut transaction = self.database.system().begin().await?;
+            self.announce_in(&mut transaction).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+}

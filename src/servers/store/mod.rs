@@ -1,0 +1,6 @@
+//! All SQL of the catalogue.
+
+pub(crate) mod ingest;
+pub(crate) mod read;
+pub(crate) mod registry;
+pub(crate) mod upkeep;

@@ -1,0 +1,88 @@
+//! Erasing what upstream erased, and sorting anew when the rules changed.
+
+use platform::database::DbError;
+use sqlx::{PgConnection, PgPool};
+
+/// Removes versions; gives how many there were.
+pub(crate) async fn delete_versions(connection: &mut PgConnection, servers: &[String], versions: &[String]) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "DELETE FROM mcp_fabric.server_versions v
+         USING unnest($1::text[], $2::text[]) AS gone(server_id, version)
+         WHERE v.server_id = gone.server_id AND v.version = gone.version",
+        servers,
+        versions,
+    );
+    Ok(deleted.execute(connection).await?.rows_affected())
+}
+
+/// Hides servers that have no version left. The row stays, so that what refers to it still can.
+pub(crate) async fn entomb(connection: &mut PgConnection, servers: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE mcp_fabric.servers s
+         SET erased_at = now(), version = NULL, latest_hash = NULL, categories = '{}', registry_types = '{}', transports = '{}', has_remote = false
+         WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM mcp_fabric.server_versions v WHERE v.server_id = s.id)",
+        servers,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM mcp_fabric.server_remotes r USING mcp_fabric.servers s WHERE s.id = r.server_id AND s.id = ANY($1) AND s.erased_at IS NOT NULL",
+        servers,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM mcp_fabric.credential_docs c USING mcp_fabric.servers s WHERE s.id = c.server_id AND s.id = ANY($1) AND s.erased_at IS NOT NULL",
+        servers,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A server that other rules sorted.
+pub(crate) struct Unsorted {
+    pub(crate) id: String,
+    pub(crate) title: Option<String>,
+    pub(crate) description: String,
+}
+
+pub(crate) async fn sorted_by_other_rules(pool: &PgPool, rules_hash: &[u8], limit: i64) -> Result<Vec<Unsorted>, DbError> {
+    let rows = sqlx::query_as!(
+        Unsorted,
+        "SELECT id, title, description FROM mcp_fabric.servers WHERE rules_hash <> $1 AND latest_hash IS NOT NULL ORDER BY id LIMIT $2",
+        rules_hash,
+        limit,
+    );
+    Ok(rows.fetch_all(pool).await?)
+}
+
+/// `categories[i]` are the categories of `ids[i]`, one a line.
+pub(crate) async fn write_categories(pool: &PgPool, ids: &[String], categories: &[String], rules_hash: &[u8]) -> Result<(), DbError> {
+    sqlx::query!(
+        r"UPDATE mcp_fabric.servers s SET categories = string_to_array(new.categories, E'\n'), rules_hash = $3
+         FROM unnest($1::text[], $2::text[]) AS new(id, categories) WHERE s.id = new.id",
+        ids,
+        categories,
+        rules_hash,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// How many servers are listed and how many versions there are.
+pub(crate) async fn counts(pool: &PgPool) -> Result<(i64, i64), DbError> {
+    let row = sqlx::query!(
+        r#"SELECT (SELECT count(*) FROM mcp_fabric.servers WHERE erased_at IS NULL) AS "servers!",
+                  (SELECT count(*) FROM mcp_fabric.server_versions) AS "versions!""#
+    );
+    let row = row.fetch_one(pool).await?;
+    Ok((row.servers, row.versions))
+}
+
+/// Held until the transaction ends: writers of the catalogue take turns.
+pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('mcp_fabric.catalogue'))").execute(connection).await?;
+    Ok(())
+}
