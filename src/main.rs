@@ -1,1 +1,18 @@
-fn main() {}
+//! Reads the command line and runs one command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use mcp_fabric::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(&cli::CliError::Runtime(error)),
+    };
+    match runtime.block_on(cli::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::fail(&error),
+    }
+}

@@ -23,6 +23,7 @@ pub struct Context {
     pub(crate) kind: &'static str,
     pub(crate) progress: watch::Sender<Option<Progress>>,
     pub(crate) stop: CancellationToken,
+    pub(crate) cancelled: CancellationToken,
 }
 
 impl Context {
@@ -39,6 +40,11 @@ impl Context {
     /// Whether it should end: it was cancelled, the program stops, or the lease is lost.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// Whether it should end because somebody cancelled it.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
     }
 
     /// Returns when it should end.

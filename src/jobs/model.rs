@@ -1,5 +1,3 @@
-use std::{fmt, str::FromStr};
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,22 +8,22 @@ platform::id! {
     pub struct JobId;
 }
 
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum JobStatus {
-    /// Waits for its time and for a worker.
-    Pending,
-    /// A worker has it.
-    Processing,
-    /// Done; `result` holds what came of it.
-    Complete,
-    /// Given up; `error` says why.
-    Failed,
-    /// Stopped because somebody asked.
-    Cancelled,
-    /// Done as far as possible; `result` says what is missing.
-    NeedsInput,
+platform::words! {
+    /// Where a job stands.
+    pub enum JobStatus {
+        /// Waits for its time and for a worker.
+        Pending = "pending",
+        /// A worker has it.
+        Processing = "processing",
+        /// Done; `result` holds what came of it.
+        Complete = "complete",
+        /// Given up; `error` says why.
+        Failed = "failed",
+        /// Stopped because somebody asked.
+        Cancelled = "cancelled",
+        /// Done as far as possible; `result` says what is missing.
+        NeedsInput = "needs_input",
+    }
 }
 
 impl JobStatus {
@@ -33,36 +31,17 @@ impl JobStatus {
     pub fn is_finished(self) -> bool {
         !matches!(self, Self::Pending | Self::Processing)
     }
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Processing => "processing",
-            Self::Complete => "complete",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::NeedsInput => "needs_input",
-        }
-    }
 }
 
-impl fmt::Display for JobStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Not the name of a status.
-#[derive(Debug)]
-pub struct UnknownStatus;
-
-impl FromStr for JobStatus {
-    type Err = UnknownStatus;
-    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
-        [Self::Pending, Self::Processing, Self::Complete, Self::Failed, Self::Cancelled, Self::NeedsInput]
-            .into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or(UnknownStatus)
+platform::words! {
+    /// How much a log line matters.
+    pub enum LogLevel {
+        /// As it should be.
+        Info = "info",
+        /// Worth a look.
+        Warn = "warn",
+        /// Something failed.
+        Error = "error",
     }
 }
 
@@ -77,28 +56,6 @@ pub struct Progress {
     pub unit: String,
     /// What is being done, for people.
     pub message: String,
-}
-
-/// How much a log line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogLevel {
-    /// As it should be.
-    Info,
-    /// Worth a look.
-    Warn,
-    /// Something failed.
-    Error,
-}
-
-impl LogLevel {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
 }
 
 /// One line that a job said.

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use events::{Events, NewEvent};
 use futures_util::FutureExt as _;
 use platform::{Database, Shutdown, clock, config::JobsConfig, database::DbError, random, telemetry::Metrics};
-use prometheus::{IntCounterVec, IntGauge};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,7 @@ pub(crate) struct Worker {
     cancelled: watch::Sender<()>,
     finished: IntCounterVec,
     running: IntGauge,
+    queued: IntGaugeVec,
     shutdown: Shutdown,
 }
 
@@ -63,6 +64,7 @@ impl Worker {
             cancelled: watch::channel(()).0,
             finished: metrics.counters("fabric_jobs_total", "Runs of jobs that ended, by kind and how", &["kind", "status"]),
             running: metrics.gauge("fabric_jobs_running", "Jobs that this process is working on"),
+            queued: metrics.gauges("fabric_jobs_queued", "Jobs of all replicas that wait or run, by kind and status", &["kind", "status"]),
             shutdown,
         }
     }
@@ -126,8 +128,10 @@ impl Worker {
         self.tell(&job, JobStatus::Processing).await;
         let stop = self.shutdown.child();
         let (progress, seen) = watch::channel(None);
-        let context = Context { database: self.database.clone(), lease: lease.clone(), kind, progress, stop: stop.clone() };
-        let beating = self.beat(&job, &lease, seen.clone(), stop.clone());
+        let cancelled = CancellationToken::new();
+        let context =
+            Context { database: self.database.clone(), lease: lease.clone(), kind, progress, stop: stop.clone(), cancelled: cancelled.clone() };
+        let beating = self.beat(&job, &lease, seen.clone(), stop, cancelled);
         let running = AssertUnwindSafe(handler.run(context, job.payload.clone())).catch_unwind();
         let ended = tokio::select! {
             ended = running => ended,
@@ -151,12 +155,13 @@ impl Worker {
         lease: &Lease,
         mut progress: watch::Receiver<Option<Progress>>,
         stop: CancellationToken,
+        cancelled: CancellationToken,
     ) -> std::convert::Infallible {
-        let mut cancelled = self.cancelled.subscribe();
+        let mut bell = self.cancelled.subscribe();
         loop {
             let news = tokio::select! {
                 () = tokio::time::sleep(lease.lasts / 3) => None,
-                Ok(()) = cancelled.changed() => None,
+                Ok(()) = bell.changed() => None,
                 Ok(()) = progress.changed() => {
                     tokio::time::sleep(PROGRESS_EVERY).await;
                     progress.borrow_and_update().clone()
@@ -164,7 +169,11 @@ impl Worker {
             };
             match store::heartbeat(self.database.system(), lease, news.as_ref(), clock::now() + lease.lasts).await {
                 Ok(Some(false)) => {}
-                Ok(Some(true) | None) => stop.cancel(),
+                Ok(Some(true)) => {
+                    cancelled.cancel();
+                    stop.cancel();
+                }
+                Ok(None) => stop.cancel(),
                 Err(error) => tracing::warn!(job = %lease.job, %error, "could not keep the lease of a job"),
             }
             if let Some(news) = news {
@@ -284,6 +293,15 @@ impl Worker {
                 Ok(0) => {}
                 Ok(_) => self.bell.notify_one(),
                 Err(error) => tracing::warn!(%error, "could not look for lost jobs"),
+            }
+            match store::counts(self.database.system()).await {
+                Ok(counts) => {
+                    self.queued.reset();
+                    for (kind, status, count) in counts {
+                        self.queued.with_label_values(&[kind.as_str(), status.as_str()]).set(count);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "could not count the jobs"),
             }
             if tokio::time::Instant::now() < next_cleaning {
                 continue;

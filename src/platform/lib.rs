@@ -17,6 +17,7 @@ pub mod problem;
 pub mod random;
 pub mod shutdown;
 pub mod telemetry;
+pub mod words;
 
 pub use actor::{Actor, Scope};
 pub use config::Config;

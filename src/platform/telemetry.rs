@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector};
+use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{LogConfig, LogFormat};
@@ -39,6 +39,11 @@ impl Metrics {
     /// A gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(valid(IntGauge::new(name, help)))
+    }
+
+    /// Gauges with labels.
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(valid(IntGaugeVec::new(Opts::new(name, help), labels)))
     }
 
     /// A histogram of seconds with labels.

@@ -2,7 +2,6 @@ use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The namespace of plain names in registry documents: `local.fabric/<id>`.
@@ -78,42 +77,9 @@ impl FromStr for ServerRef {
     }
 }
 
-/// Not a word of the list.
-#[derive(Debug)]
-pub struct UnknownWord;
-
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-        pub enum $name {
-            $($(#[$doc])* #[serde(rename = $word)] $variant,)*
-        }
-
-        impl $name {
-            /// The word, as rows and clients write it.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)*
-                }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text {
-                    $($word => Ok(Self::$variant),)*
-                    _ => Err(UnknownWord),
-                }
-            }
-        }
-    };
-}
-
-words! {
+platform::words! {
     /// Where a server came from.
-    Origin {
+    pub enum Origin {
         /// The mirrored registry.
         Upstream = "upstream",
         /// The program itself.
@@ -125,9 +91,9 @@ words! {
     }
 }
 
-words! {
+platform::words! {
     /// What the publisher or the registry says of a version.
-    Status {
+    pub enum Status {
         /// Usable.
         Active = "active",
         /// Usable, but no longer cared for.
@@ -137,27 +103,15 @@ words! {
     }
 }
 
-/// How lists of servers are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Sort {
-    /// Best match first; needs a search.
-    Relevance,
-    /// By id.
-    Name,
-    /// Newest change first.
-    Updated,
-}
-
-impl FromStr for Sort {
-    type Err = UnknownWord;
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        match text {
-            "relevance" => Ok(Self::Relevance),
-            "name" => Ok(Self::Name),
-            "updated" => Ok(Self::Updated),
-            _ => Err(UnknownWord),
-        }
+platform::words! {
+    /// How lists of servers are sorted.
+    pub enum Sort {
+        /// Best match first; needs a search.
+        Relevance = "relevance",
+        /// By id.
+        Name = "name",
+        /// Newest change first.
+        Updated = "updated",
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use events::{Events, NewEvent};
 use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError};
 use serde_json::json;
@@ -78,6 +79,17 @@ impl Servers {
         actor.require(Scope::SyncManage)?;
         upkeep::lock(transaction).await?;
         Ok(ingest::apply(transaction, entries, origin, &self.rules, clock::now()).await?)
+    }
+
+    /// Mirrored versions that came in before `before`, in order, a portion at a time: the empty key starts,
+    /// an empty portion ends.
+    pub async fn mirrored_versions(
+        &self,
+        before: DateTime<Utc>,
+        after: &(String, String),
+        limit: i64,
+    ) -> Result<Vec<(String, String)>, ServersError> {
+        Ok(upkeep::mirrored_versions(self.database.system(), before, after, limit).await?)
     }
 
     /// Removes versions that upstream erased. A server without any is hidden; its row stays for what

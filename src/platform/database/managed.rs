@@ -106,6 +106,7 @@ pub struct Cluster {
     socket: PathBuf,
     user: Option<Account>,
     secrets: Secrets,
+    was_running: bool,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -133,17 +134,23 @@ impl Cluster {
         let bin = binaries::find(options.bin_dir.as_deref(), wanted, &options.data, &options.fetch).await?;
         let secrets = load_secrets(&options.data.join("postgres-secrets.json"), exists)?;
         let socket = socket_folder(&folder, user)?;
-        let cluster = Self { bin, folder, socket, user, secrets };
+        let mut cluster = Self { bin, folder, socket, user, secrets, was_running: false };
         if !exists {
             cluster.initialise(options.fsync).await?;
         }
-        if cluster.is_running().await? {
+        cluster.was_running = cluster.is_running().await?;
+        if cluster.was_running {
             tracing::info!("the database of an earlier run is still up; taking it over");
         } else {
             cluster.launch(options.fsync).await?;
         }
         cluster.prepare().await?;
         Ok(cluster)
+    }
+
+    /// Whether this data folder has a cluster.
+    pub fn exists(options: &Options) -> bool {
+        account().and_then(|user| Ok(cluster_place(&options.data, user))).is_ok_and(|base| base.join("cluster/PG_VERSION").is_file())
     }
 
     /// Connect options for the owner of the schema.
@@ -168,6 +175,11 @@ impl Cluster {
     /// The PostgreSQL programs that it runs with.
     pub fn binaries(&self) -> &Binaries {
         &self.bin
+    }
+
+    /// Whether it was up already when it was asked for.
+    pub fn was_running(&self) -> bool {
+        self.was_running
     }
 
     /// Stops it; connections are closed, nothing committed is lost.
@@ -325,10 +337,7 @@ fn account() -> Result<Option<Account>, ManagedError> {
 /// The folder of the cluster's files: below the data folder, or below `/var/lib/mcp-fabric` when the
 /// database's user cannot reach that.
 fn cluster_folder(data: &Path, user: Option<Account>) -> Result<PathBuf, files::FileError> {
-    let base = match user {
-        Some(account) if !reachable(data, account) => Path::new("/var/lib/mcp-fabric").join(short_hash(data)),
-        _ => super::postgres_folder(data),
-    };
+    let base = cluster_place(data, user);
     if !base.is_dir() {
         fs::create_dir_all(&base).about("create", &base)?;
         fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).about("set the permissions of", &base)?;
@@ -336,6 +345,13 @@ fn cluster_folder(data: &Path, user: Option<Account>) -> Result<PathBuf, files::
         open_the_way(&base, data)?;
     }
     Ok(base.join("cluster"))
+}
+
+fn cluster_place(data: &Path, user: Option<Account>) -> PathBuf {
+    match user {
+        Some(account) if !reachable(data, account) => Path::new("/var/lib/mcp-fabric").join(short_hash(data)),
+        _ => data.join("postgres"),
+    }
 }
 
 /// The data folder is private; the database's user may pass through it, not look into it.

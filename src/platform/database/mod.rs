@@ -11,7 +11,7 @@ pub mod migrations;
 pub mod roles;
 mod scram;
 
-use std::{path::Path, str::FromStr as _, time::Duration};
+use std::{str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
@@ -110,11 +110,13 @@ impl Owner {
             .await
             .map_err(|_| unreachable(format!("no answer within {} s", CONNECT_LIMIT.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
-        let (number, name): (i32, String) =
-            sqlx::query_as("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
-                .fetch_one(&mut connection)
-                .await?;
-        if number < OLDEST_SERVER { Err(OpenError::TooOld(name)) } else { Ok(connection) }
+        let number: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int").fetch_one(&mut connection).await?;
+        if number < OLDEST_SERVER { Err(OpenError::TooOld(self.server_version(&mut connection).await?)) } else { Ok(connection) }
+    }
+
+    /// The version of the server, as it calls itself: `15.18 (Debian 15.18-0+deb12u1)`.
+    pub async fn server_version(&self, connection: &mut PgConnection) -> Result<String, OpenError> {
+        Ok(sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(connection).await?)
     }
 
     fn pool(options: PgConnectOptions, size: u32, statement_limit: &str) -> PgPool {
@@ -191,9 +193,4 @@ pub async fn open(config: &Config) -> Result<(Database, Option<managed::Cluster>
         return Ok((database, Some(cluster)));
     };
     Ok((Database::open(&Owner::from_url(url)?, config).await?, None))
-}
-
-/// The folder of the managed cluster, for a data folder that the database's user can reach.
-pub fn postgres_folder(data: &Path) -> std::path::PathBuf {
-    data.join("postgres")
 }

@@ -83,6 +83,13 @@ pub enum RolesError {
     Database(#[from] sqlx::Error),
 }
 
+impl RolesError {
+    /// Whether the database's owner lacks the right (insufficient_privilege).
+    pub fn is_not_allowed(&self) -> bool {
+        matches!(self, Self::Database(error) if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("42501"))
+    }
+}
+
 /// The roles of one fabric with their passwords.
 pub struct Roles {
     prefix: String,

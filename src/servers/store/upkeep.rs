@@ -1,7 +1,27 @@
 //! Erasing what upstream erased, and sorting anew when the rules changed.
 
+use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::{PgConnection, PgPool};
+
+/// Mirrored versions that came in before `before`, by server and version, after the given key.
+pub(crate) async fn mirrored_versions(
+    pool: &PgPool,
+    before: DateTime<Utc>,
+    after: &(String, String),
+    limit: i64,
+) -> Result<Vec<(String, String)>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT v.server_id, v.version FROM mcp_fabric.server_versions v JOIN mcp_fabric.servers s ON s.id = v.server_id
+         WHERE s.origin = 'upstream' AND v.received_at < $1 AND (v.server_id, v.version) > ($2, $3)
+         ORDER BY v.server_id, v.version LIMIT $4",
+        before,
+        after.0,
+        after.1,
+        limit,
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
+}
 
 /// Removes versions; gives how many there were.
 pub(crate) async fn delete_versions(connection: &mut PgConnection, servers: &[String], versions: &[String]) -> Result<u64, sqlx::Error> {

@@ -1,0 +1,267 @@
+//! Builds every service once, in dependency order, and stops them in the reverse one.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum_server::{Handle, tls_rustls::RustlsConfig};
+use events::Events;
+use jobs::{Handlers, Jobs};
+use platform::{
+    Config, Database, Shutdown,
+    config::ConfigError,
+    database::{self, OpenError, Separation, managed::Cluster},
+    files::{self, FileError, IoContext as _},
+    http::{Front, access::Access},
+    ids,
+    telemetry::Metrics,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde::{Deserialize, Serialize};
+use servers::Servers;
+use sync::{Sync, Upstream};
+use tokio::task::JoinHandle;
+
+use crate::{health::Health, router};
+
+/// How long requests that are under way may take once the program stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long background work may take to reach a safe point.
+const WORK_LIMIT: Duration = Duration::from_secs(6);
+/// How long a client may take to send its headers.
+const HEADER_LIMIT: Duration = Duration::from_secs(15);
+
+/// The program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process serves this data folder.
+    #[error("another process (pid {pid}) is serving the data folder {folder}; commands talk to that one, and a second one needs its own FABRIC_DATA_DIR", folder = .folder.display())]
+    AlreadyRunning {
+        /// Its number, or `?`.
+        pid: String,
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// The address cannot be listened at.
+    #[error("cannot listen on {0}: {1}; FABRIC_LISTEN sets another address")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The certificate or its key cannot be used.
+    #[error("cannot serve TLS with {path}: {reason}", path = .0.display(), reason = .1)]
+    Tls(PathBuf, String),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The catalogue cannot be prepared.
+    #[error(transparent)]
+    Servers(#[from] servers::ServersError),
+    /// The schedule cannot be used.
+    #[error(transparent)]
+    Schedule(#[from] sync::ScheduleError),
+    /// Outgoing HTTP cannot be set up.
+    #[error(transparent)]
+    Client(#[from] platform::client::ClientError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl StartError {
+    /// Whether it is a matter of configuration, which starting again will not mend (exit code 78).
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) => true,
+            Self::Database(error) => error.is_configuration(),
+            Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
+            Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) | Self::File(_) => false,
+        }
+    }
+}
+
+/// What commands of the same data folder need to know of a running program.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Running {
+    /// Where it is reached from this machine.
+    pub url: String,
+    /// Its process number.
+    pub pid: u32,
+}
+
+/// The running program.
+pub struct App {
+    /// Where it is reached from this machine.
+    pub url: String,
+    /// Where the operator's token lies.
+    pub token_file: PathBuf,
+    config: Config,
+    shutdown: Shutdown,
+    handle: Handle<SocketAddr>,
+    server: JoinHandle<std::io::Result<()>>,
+    database: Database,
+    cluster: Option<Cluster>,
+    /// Held for as long as this process serves the data folder.
+    _lock: fs::File,
+}
+
+impl App {
+    /// Starts everything; HTTP is served when this returns.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let tls = config.http.tls.as_ref().map(|(certificate, key)| load_tls(certificate, key)).transpose()?;
+        files::private_folder(&config.data_dir)?;
+        let lock = lock(&config.data_dir)?;
+        let (database, cluster) = database::open(&config).await?;
+        let shutdown = Shutdown::default();
+        let started = Self::serve(&config, tls, &database, &shutdown).await;
+        match started {
+            Ok((url, token_file, handle, server)) => Ok(Self { url, token_file, config, shutdown, handle, server, database, cluster, _lock: lock }),
+            Err(error) => {
+                shutdown.finish(WORK_LIMIT).await;
+                stop_database(&database, cluster.as_ref()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn serve(
+        config: &Config,
+        tls: Option<RustlsConfig>,
+        database: &Database,
+        shutdown: &Shutdown,
+    ) -> Result<(String, PathBuf, Handle<SocketAddr>, JoinHandle<std::io::Result<()>>), StartError> {
+        if let Separation::Owner { reason } = &database.separation {
+            tracing::warn!("working as the plain owner of the database, under forced row-level security: {reason}");
+        }
+        let access = Access::open(&config.data_dir, config.http.trust_loopback)?;
+        if config.http.trust_loopback {
+            tracing::warn!("FABRIC_TRUST_LOOPBACK is set: programs on this machine act as the operator without a token");
+        }
+        let metrics = Metrics::default();
+        let events = Events::start(database.clone(), config.event_retention, shutdown);
+        let jobs = Jobs::new(database.clone(), events.clone());
+        let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
+        let upstream = Upstream::new(config, &metrics)?;
+        let sync = Sync::new(config, database.clone(), events.clone(), jobs.clone(), servers.clone(), upstream, &metrics);
+        let health = Health::new(database.clone(), sync.clone(), config.data_dir.clone());
+
+        let front = Front::new(config, access.clone(), &metrics);
+        let service = router::build(router::Services { servers, sync: sync.clone(), jobs: jobs.clone(), events, health }, config, front, metrics.clone());
+        let listener = std::net::TcpListener::bind(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
+        let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+        let url = config.local_url(bound);
+        let handle = Handle::new();
+        let server = spawn_server(listener, tls, handle.clone(), service).map_err(|error| StartError::Listen(config.listen, error))?;
+
+        jobs.start(config, node_id(&config.data_dir)?, sync.handlers(Handlers::default()), &metrics, shutdown);
+        sync.start(shutdown).await?;
+        let running = Running { url: url.clone(), pid: std::process::id() };
+        let text = serde_json::to_vec_pretty(&running).unwrap_or_default();
+        files::write_private(&files::address_file(&config.data_dir), &text)?;
+        Ok((url, access.token_file().to_owned(), handle, server))
+    }
+
+    /// Stops everything in order: requests finish, jobs reach a safe point, the database is closed.
+    pub async fn stop(self) {
+        self.shutdown.begin();
+        self.handle.graceful_shutdown(Some(DRAIN_LIMIT));
+        let (ended, served) = tokio::join!(self.shutdown.finish(WORK_LIMIT), self.server);
+        if !ended {
+            tracing::warn!("some background work did not reach a safe point in time; it goes on after the next start");
+        }
+        if let Ok(Err(error)) = served {
+            tracing::error!(%error, "the HTTP server failed");
+        }
+        stop_database(&self.database, self.cluster.as_ref()).await;
+        let address = files::address_file(&self.config.data_dir);
+        if let Err(error) = fs::remove_file(&address) {
+            tracing::debug!(%error, "could not remove {}", address.display());
+        }
+    }
+}
+
+async fn stop_database(database: &Database, cluster: Option<&Cluster>) {
+    if tokio::time::timeout(Duration::from_secs(2), database.close()).await.is_err() {
+        tracing::warn!("some database connections were still in use");
+    }
+    if let Some(cluster) = cluster
+        && let Err(error) = cluster.stop().await
+    {
+        tracing::error!(%error, "the managed database did not stop in order; it recovers at the next start");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server ends by its handle, not by the shutdown token")]
+fn spawn_server(
+    listener: std::net::TcpListener,
+    tls: Option<RustlsConfig>,
+    handle: Handle<SocketAddr>,
+    service: axum::Router,
+) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+    listener.set_nonblocking(true)?;
+    let service = service.into_make_service_with_connect_info::<SocketAddr>();
+    macro_rules! limited {
+        ($server:expr) => {{
+            let mut server = $server.handle(handle);
+            let http1 = &mut server.http_builder().http1();
+            http1.header_read_timeout(HEADER_LIMIT).timer(hyper_util::rt::TokioTimer::new());
+            server
+        }};
+    }
+    Ok(match tls {
+        Some(tls) => tokio::spawn(limited!(axum_server::from_tcp_rustls(listener, tls)?).serve(service)),
+        None => tokio::spawn(limited!(axum_server::from_tcp(listener)?).serve(service)),
+    })
+}
+
+fn load_tls(certificate: &Path, key: &Path) -> Result<RustlsConfig, StartError> {
+    let failed = |path: &Path, reason: &dyn std::fmt::Display| StartError::Tls(path.to_owned(), reason.to_string());
+    let chain: Vec<CertificateDer> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| failed(certificate, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private);
+    let mut config = config.map_err(|error| failed(certificate, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(RustlsConfig::from_config(Arc::new(config)))
+}
+
+/// One process serves a data folder at a time; the lock ends with the process, however it ends.
+fn lock(data: &Path) -> Result<fs::File, StartError> {
+    let path = data.join("serve.lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).about("open", &path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            let pid = running(data).map_or_else(|| "?".to_owned(), |running| running.pid.to_string());
+            Err(StartError::AlreadyRunning { pid, folder: data.to_owned() })
+        }
+        Err(fs::TryLockError::Error(error)) => Ok(Err(error).about("lock", &path)?),
+    }
+}
+
+/// The program that serves this data folder, if there is one.
+pub fn running(data: &Path) -> Option<Running> {
+    let lock = fs::OpenOptions::new().write(true).open(data.join("serve.lock")).ok()?;
+    if lock.try_lock().is_ok() {
+        return None;
+    }
+    let text = files::read_if_present(&files::address_file(data)).ok()??;
+    serde_json::from_str(&text).ok()
+}
+
+/// Stable for a data folder: what this node had at work before a crash is its own to take up.
+fn node_id(data: &Path) -> Result<String, FileError> {
+    let path = data.join("node-id");
+    if let Some(id) = files::read_if_present(&path)?.map(|text| text.trim().to_owned()).filter(|id| !id.is_empty()) {
+        return Ok(id);
+    }
+    let id = ids::fresh().to_string();
+    files::write_private(&path, id.as_bytes())?;
+    Ok(id)
+}

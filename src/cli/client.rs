@@ -1,0 +1,141 @@
+//! The way to a fabric: the one that is named, the one of the data folder, or one for this command alone.
+
+use std::time::Duration;
+
+use platform::{Config, client, config::ConfigError, files, http::access::Access};
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+
+use super::{Context, private_layers};
+use crate::app::{self, App, StartError};
+
+const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+
+/// The fabric did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It refused.
+    #[error("{detail} ({code})")]
+    Refused {
+        /// Why.
+        detail: String,
+        /// Stable.
+        code: String,
+    },
+    /// It is not there.
+    #[error("no fabric answers at {0}: {1}")]
+    Unreachable(String, String),
+    /// What it said is not JSON.
+    #[error("{0} does not answer like a fabric")]
+    NotAFabric(String),
+    /// A URL was given without a token.
+    #[error("FABRIC_URL is set, and so FABRIC_TOKEN has to be: the token that fabric takes")]
+    NoToken,
+    /// The client cannot be made.
+    #[error(transparent)]
+    Setup(#[from] client::ClientError),
+    /// The data folder cannot be read.
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    /// The fabric for this command cannot start.
+    #[error(transparent)]
+    Start(#[from] Box<StartError>),
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// A fabric that can be asked.
+pub(super) struct Fabric {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+    /// Started for this command alone.
+    own: Option<App>,
+}
+
+impl Fabric {
+    pub(super) async fn reach(context: &Context) -> Result<Self, ClientError> {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let http = client::own_api()?;
+        if let Some(url) = &context.url {
+            return Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token: context.token.clone(), own: None });
+        }
+        if let Some(running) = app::running(&context.config.data_dir) {
+            let token = context.token.clone().map_or_else(|| operator_token(&context.config), Ok)?;
+            return Ok(Self { http, url: running.url, token: Some(token), own: None });
+        }
+        let config = Config::from_layers(&private_layers(&context.layers))?;
+        let own = App::start(config).await.map_err(Box::new)?;
+        Ok(Self { http, url: own.url.clone(), token: Some(operator_token(&context.config)?), own: Some(own) })
+    }
+
+    /// Ends the fabric that was started for this command.
+    pub(super) async fn leave(self) {
+        if let Some(own) = self.own {
+            own.stop().await;
+        }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub(super) async fn post(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(self.request(Method::POST, path)).await
+    }
+
+    pub(super) async fn post_json(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
+        self.send(self.request(Method::POST, path).header("content-type", "application/json").body(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url)).timeout(REQUEST_LIMIT);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Value, ClientError> {
+        let response = request.send().await.map_err(|error| ClientError::Unreachable(self.url.clone(), reason(&error)))?;
+        let status = response.status();
+        let body: Value = response.json().await.map_err(|_| ClientError::NotAFabric(self.url.clone()))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        if status == reqwest::StatusCode::UNAUTHORIZED && self.token.is_none() {
+            return Err(ClientError::NoToken);
+        }
+        let member = |key: &str| body[key].as_str().unwrap_or("unknown").to_owned();
+        Err(ClientError::Refused { detail: member("detail"), code: member("code") })
+    }
+}
+
+fn operator_token(config: &Config) -> Result<String, ClientError> {
+    let access = Access::open(&config.data_dir, false)?;
+    let text = files::read_if_present(access.token_file())?;
+    Ok(text.unwrap_or_default().trim().to_owned())
+}
+
+fn reason(error: &reqwest::Error) -> String {
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        reason = next.to_string();
+        source = next.source();
+    }
+    reason
+}
+
+/// A path segment or query value, percent-encoded.
+pub(super) fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}

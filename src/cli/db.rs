@@ -1,0 +1,105 @@
+use clap::Subcommand;
+use platform::database::{
+    Owner,
+    managed::{Cluster, Options},
+    migrations,
+    roles::Roles,
+};
+use serde_json::json;
+
+use super::{CliError, Context, output};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DbCommand {
+    /// Show the database and which migrations it lacks
+    Status,
+    /// Apply the migrations that the database lacks (`serve` does that by itself)
+    Migrate,
+    /// Undo the newest migration
+    Revert,
+    /// List every migration
+    History,
+    /// Write the two files of a new migration
+    New {
+        /// Such as servers_add_stars
+        name: String,
+    },
+    /// Make the roles that the service works as, or print the SQL for an administrator
+    Setup,
+}
+
+pub(super) async fn run(context: Context, command: DbCommand) -> Result<(), CliError> {
+    if let DbCommand::New { name } = &command {
+        for file in migrations::create(name)? {
+            output::say(file.display());
+        }
+        return Ok(());
+    }
+    let Some(url) = &context.config.database.url else {
+        let cluster = Cluster::start(Options::of(&context.config)).await?;
+        let done = on(&context, &Owner::of_cluster(&cluster), command).await;
+        if !cluster.was_running() {
+            cluster.stop().await?;
+        }
+        return done;
+    };
+    on(&context, &Owner::from_url(url)?, command).await
+}
+
+async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), CliError> {
+    let mut connection = owner.connect().await?;
+    match command {
+        DbCommand::Status => {
+            let history = migrations::history(&mut connection).await?;
+            let missing = history.iter().filter(|entry| entry.applied_at.is_none()).count();
+            let newest = history.iter().rev().find(|entry| entry.applied_at.is_some()).map(|entry| entry.version);
+            let server = owner.server_version(&mut connection).await?;
+            if context.json {
+                output::json(&json!({ "server_version": server, "applied": history.len() - missing, "missing": missing, "newest": newest }));
+            } else {
+                output::say(format!("PostgreSQL {server}; {} migrations applied, {missing} missing", history.len() - missing));
+            }
+        }
+        DbCommand::History => show_history(context, &migrations::history(&mut connection).await?),
+        DbCommand::Migrate => {
+            migrations::migrate(&mut connection).await?;
+            output::say("the database is up to date");
+        }
+        DbCommand::Revert => match migrations::revert(&mut connection).await? {
+            Some(version) => output::say(format!("undid migration {version}")),
+            None => output::say("no migration is applied"),
+        },
+        DbCommand::Setup => setup(context, &mut connection).await?,
+        DbCommand::New { .. } => {}
+    }
+    Ok(())
+}
+
+fn show_history(context: &Context, history: &[migrations::Entry]) {
+    if context.json {
+        let entries: Vec<_> =
+            history.iter().map(|entry| json!({ "version": entry.version, "description": entry.description, "applied_at": entry.applied_at })).collect();
+        output::json(&json!({ "migrations": entries }));
+        return;
+    }
+    let rows: Vec<[String; 3]> = history
+        .iter()
+        .map(|entry| [entry.version.to_string(), entry.description.to_string(), entry.applied_at.clone().unwrap_or_else(|| "not applied".into())])
+        .collect();
+    output::table(["VERSION", "MIGRATION", "APPLIED"], &rows);
+}
+
+/// Sets the roles up where the owner of the database may; else says what an administrator has to run.
+async fn setup(context: &Context, connection: &mut sqlx::PgConnection) -> Result<(), CliError> {
+    migrations::migrate(connection).await?;
+    let roles = Roles::load(&context.config.data_dir, &context.config.database.role_prefix)?;
+    match roles.reset(connection).await {
+        Ok(()) => output::say("the roles are set up"),
+        Err(error) if error.is_not_allowed() => {
+            output::say("-- The owner of the database may not make roles. Run this as an administrator, then `mcp-fabric db setup` again:");
+            output::say(roles.setup_sql());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+use platform::{
+    Config,
+    config::{Layers, SETTINGS},
+    database::{
+        Owner, binaries,
+        managed::{Cluster, Options},
+    },
+    files,
+};
+use serde_json::{Value, json};
+
+use super::{CliError, output};
+use crate::app;
+
+/// Shows every setting and looks at what the program needs; fails when something is wrong.
+pub(super) async fn run(layers: &Layers, as_json: bool) -> Result<(), CliError> {
+    let settings: Vec<[String; 3]> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let (source, value) = layers.describe(setting);
+            [setting.key.to_owned(), value, source.map_or_else(String::new, |source| source.to_string())]
+        })
+        .collect();
+    let (findings, wrong) = match Config::from_layers(layers) {
+        Ok(config) => examine(&config).await,
+        Err(error) => (vec![finding("settings", Err(error.to_string()))], 1),
+    };
+    if as_json {
+        let settings: Vec<Value> = settings.iter().map(|[key, value, source]| json!({ "name": key, "value": value, "source": source })).collect();
+        let findings: Vec<Value> = findings.iter().map(|[what, state, detail]| json!({ "check": what, "state": state, "detail": detail })).collect();
+        output::json(&json!({ "settings": settings, "checks": findings }));
+    } else {
+        output::table(["SETTING", "VALUE", "FROM"], &settings);
+        output::say("");
+        output::table(["CHECK", "STATE", "DETAIL"], &findings);
+    }
+    if wrong == 0 { Ok(()) } else { Err(CliError::Found(format!("{wrong} of these checks failed"))) }
+}
+
+fn finding(what: &str, result: Result<String, String>) -> [String; 3] {
+    match result {
+        Ok(detail) => [what.into(), "ok".into(), detail],
+        Err(detail) => [what.into(), "wrong".into(), detail],
+    }
+}
+
+async fn examine(config: &Config) -> (Vec<[String; 3]>, usize) {
+    let running = app::running(&config.data_dir);
+    let token = files::operator_token_file(&config.data_dir);
+    let token_state = if token.is_file() { "is there" } else { "is made at the first start" };
+    let serving = running.as_ref().map_or_else(|| "not running".to_owned(), |running| format!("{} (pid {})", running.url, running.pid));
+    let port = match running {
+        Some(_) => Ok(config.listen.to_string()),
+        None => std::net::TcpListener::bind(config.listen).map(|_| format!("{} is free", config.listen)).map_err(|error| format!("{}: {error}", config.listen)),
+    };
+    let findings = vec![
+        finding("settings", Ok("every setting can be used".into())),
+        finding("fabric", Ok(serving)),
+        finding("address", port),
+        finding("operator token", Ok(format!("{} {token_state}", token.display()))),
+        finding("database", database(config).await),
+    ];
+    let wrong = findings.iter().filter(|[_, state, _]| state == "wrong").count();
+    (findings, wrong)
+}
+
+/// Looks without changing anything: a managed cluster that is not up is not started.
+async fn database(config: &Config) -> Result<String, String> {
+    if let Some(url) = &config.database.url {
+        let owner = Owner::from_url(url).map_err(|error| error.to_string())?;
+        let mut connection = owner.connect().await.map_err(|error| error.to_string())?;
+        let version = owner.server_version(&mut connection).await.map_err(|error| error.to_string())?;
+        return Ok(format!("PostgreSQL {version}"));
+    }
+    let programs = match (&config.database.pg_bin_dir, binaries::installed().first()) {
+        (Some(folder), _) => format!("with the programs in {}", folder.display()),
+        (None, Some(found)) => format!("with PostgreSQL {} in {}", found.major, found.folder.display()),
+        (None, None) => "with a build that is fetched at the first start".into(),
+    };
+    let state = if Cluster::exists(&Options::of(config)) { "managed" } else { "managed, made at the first start" };
+    Ok(format!("{state}, {programs}"))
+}

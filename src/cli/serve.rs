@@ -1,0 +1,24 @@
+use std::io::IsTerminal as _;
+
+use platform::{shutdown, telemetry};
+
+use super::{CliError, Context, output::say};
+use crate::app::App;
+
+pub(super) async fn run(context: Context) -> Result<(), CliError> {
+    telemetry::start_logging(&context.config.log);
+    let app = App::start(context.config).await?;
+    let (url, token) = (&app.url, app.token_file.display());
+    say(format!("MCP Fabric {} listens on {url}", env!("CARGO_PKG_VERSION")));
+    if std::io::stdout().is_terminal() {
+        say(format!("  catalogue       {url}/api/mcp/servers?q=git"));
+        say(format!("  registry        {url}/v0.1/servers"));
+        say(format!("  documentation   {url}/docs"));
+    }
+    say(format!("  operator token  {token}"));
+    let signal = shutdown::signal().await.map_err(CliError::Runtime)?;
+    tracing::info!(signal, "stopping");
+    app.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Every route on one page.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::{StatusCode, header},
+    middleware,
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use events::Events;
+use jobs::Jobs;
+use platform::{
+    Actor, Config, Problem, Scope,
+    http::{Front, Path, Peer, cors, front},
+    telemetry::Metrics,
+};
+use servers::Servers;
+use sync::Sync;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    health::Health,
+    openapi::{self, Document},
+};
+
+/// What a body may measure where a route does not say otherwise.
+const MAX_BODY: usize = 1 << 20;
+
+pub(crate) struct Services {
+    pub(crate) servers: Servers,
+    pub(crate) sync: Sync,
+    pub(crate) jobs: Jobs,
+    pub(crate) events: Events,
+    pub(crate) health: Health,
+}
+
+pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: Metrics) -> Router {
+    let api = OpenApiRouter::new()
+        .merge(servers::router(services.servers.clone()))
+        .merge(sync::router(services.sync))
+        .merge(jobs::router(services.jobs))
+        .merge(events::router(services.events))
+        .layer(cors::for_api(&config.http.cors_origins));
+    let documented = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(api)
+        .merge(servers::registry_router(services.servers))
+        .merge(services.health.router());
+    let (routes, document) = documented.split_for_parts();
+    routes
+        .route("/metrics", get(serve_metrics).with_state(metrics))
+        .merge(documents(&document))
+        .fallback(front::not_found)
+        .method_not_allowed_fallback(front::method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(front, front::front))
+}
+
+/// For a token, or for a collector on this machine.
+async fn serve_metrics(State(metrics): State<Metrics>, peer: Option<axum::Extension<Peer>>, actor: Result<Actor, Problem>) -> Result<Response, Problem> {
+    if !peer.is_some_and(|peer| peer.is_local) {
+        actor?.require(Scope::MetricsRead)?;
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response())
+}
+
+/// `/openapi.json`, `/openapi.yaml` (the registry part, for clients that look for it) and `/docs`.
+fn documents(document: &utoipa::openapi::OpenApi) -> Router {
+    let json: Arc<str> = document.to_json().unwrap_or_default().into();
+    let yaml: Arc<str> = openapi::registry_only(document).to_yaml().unwrap_or_default().into();
+    let assets = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
+    let page = async |Path(path): Path<String>, State(assets): State<Arc<utoipa_swagger_ui::Config<'static>>>| -> Result<Response, Problem> {
+        match utoipa_swagger_ui::serve(&path, assets) {
+            Ok(Some(file)) => Ok(([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response()),
+            Ok(None) | Err(_) => Err(Problem::new(platform::Class::NotFound, "route_not_found", "there is no such page in the documentation")),
+        }
+    };
+    Router::new()
+        .route("/openapi.json", get(move || text("application/json", json.clone())))
+        .route("/openapi.yaml", get(move || text("application/yaml", yaml.clone())))
+        .route("/", get(|| async { Redirect::temporary("/docs/index.html") }))
+        .route("/docs", get(|| async { Redirect::temporary("/docs/index.html") }))
+        .route("/docs/{*path}", get(page))
+        .with_state(assets)
+}
+
+async fn text(content_type: &'static str, body: Arc<str>) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], body.to_string()).into_response()
+}

@@ -1,0 +1,324 @@
+//! The run itself: page after page, phase after phase.
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use events::{Events, NewEvent};
+use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress, Retry};
+use platform::{Coded as _, Database, clock, config::SyncConfig, database::DbError, ids};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use servers::{Origin, Servers, ServersError};
+use uuid::Uuid;
+
+use crate::{
+    history::{Kind, Phase, Run, RunId, RunStatus},
+    page::Page,
+    service::Counters,
+    store::{self, PageDone},
+    upstream::{Ask, Upstream, UpstreamError},
+};
+
+/// How much of the time before a run is read again: clocks differ, and a page is not a moment.
+const OVERLAP: TimeDelta = TimeDelta::hours(2);
+/// How often those who watch hear that the catalogue changes during a run.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_BATCH: i64 = 5000;
+
+/// Mirrors the upstream registry.
+pub struct SyncJob {
+    pub(crate) database: Database,
+    pub(crate) events: Events,
+    pub(crate) servers: Servers,
+    pub(crate) upstream: Upstream,
+    pub(crate) config: SyncConfig,
+    pub(crate) counters: Counters,
+}
+
+/// Which run.
+#[derive(Serialize, Deserialize)]
+pub struct Payload {
+    pub(crate) run_id: RunId,
+}
+
+impl Handler for SyncJob {
+    const KIND: &'static str = "sync";
+    type Payload = Payload;
+
+    fn policy(&self) -> Policy {
+        Policy { max_attempts: 5, backoff: Duration::from_secs(60), limit: 1 }
+    }
+
+    async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
+        // Whoever holds the lease normally is alone; this also holds off a worker that lost its lease
+        // without noticing.
+        let mut guard = self.database.system().acquire().await.map_err(DbError::from)?.detach();
+        if !store::try_lock(&mut guard).await.map_err(DbError::from)? {
+            return Err(Failure { code: "sync_locked", message: "another replica is still at work on a run".into(), retry: Retry::Backoff });
+        }
+        let fence = ids::fresh();
+        let Some(run) = store::take(self.database.system(), payload.run_id, fence).await? else {
+            return Err(Failure { code: "run_not_found", message: "the run of this job is gone".into(), retry: Retry::Never });
+        };
+        let mut attempt = Attempt::new(self, &context, run, fence);
+        let ended = attempt.go().await;
+        attempt.end(ended).await
+    }
+}
+
+/// One attempt at a run.
+struct Attempt<'a> {
+    job: &'a SyncJob,
+    context: &'a Context,
+    run: Run,
+    fence: Uuid,
+    announced: Instant,
+    /// Hashes of the cursors that this attempt was given in the present phase.
+    cursors: HashSet<u64>,
+    hasher: RandomState,
+    expected_pages: Option<u64>,
+}
+
+enum Ended {
+    Done,
+    Stopped,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(job: &'a SyncJob, context: &'a Context, run: Run, fence: Uuid) -> Self {
+        Self { job, context, run, fence, announced: Instant::now(), cursors: HashSet::new(), hasher: RandomState::new(), expected_pages: None }
+    }
+
+    async fn go(&mut self) -> Result<Ended, Failure> {
+        self.expected_pages = self.estimate().await?;
+        let going_on = if self.run.pages > 0 { format!(", going on after page {}", self.run.pages) } else { String::new() };
+        self.context.log(LogLevel::Info, format!("{} sync from {}{going_on}", self.run.kind, self.job.upstream.url())).await;
+        while self.run.phase != Phase::Done {
+            let ended = match self.run.phase {
+                Phase::Sweep => self.sweep().await?,
+                _ => self.read_phase().await?,
+            };
+            if let Ended::Stopped = ended {
+                return Ok(Ended::Stopped);
+            }
+        }
+        Ok(Ended::Done)
+    }
+
+    /// Reads the present phase to its end.
+    async fn read_phase(&mut self) -> Result<Ended, Failure> {
+        let phase = self.run.phase;
+        self.cursors.clear();
+        while self.run.phase == phase {
+            let ask = self.ask();
+            let cursor = self.run.cursor.clone();
+            let page = tokio::select! {
+                page = self.job.upstream.page(&ask, cursor.as_deref()) => page.map_err(|error| failure(&error))?,
+                () = self.context.stopping() => return Ok(Ended::Stopped),
+            };
+            self.refuse_loop(page.next_cursor.as_deref())?;
+            self.apply(page).await?;
+        }
+        Ok(Ended::Done)
+    }
+
+    fn ask(&self) -> Ask {
+        match self.run.phase {
+            Phase::Latest => Ask::Latest,
+            Phase::Changes => Ask::Changes(self.run.updated_since.unwrap_or(self.run.started_at) - OVERLAP),
+            Phase::All | Phase::Sweep | Phase::Done => Ask::All,
+        }
+    }
+
+    /// A registry that hands out a cursor twice would be read for ever.
+    fn refuse_loop(&mut self, next: Option<&str>) -> Result<(), Failure> {
+        let Some(next) = next else { return Ok(()) };
+        let is_same = self.run.cursor.as_deref() == Some(next);
+        if is_same || !self.cursors.insert(self.hasher.hash_one(next)) {
+            return Err(Failure {
+                code: "upstream_cursor_loop",
+                message: "upstream gave out the same cursor twice, so its list has no end; what was read so far is kept".into(),
+                retry: Retry::Never,
+            });
+        }
+        Ok(())
+    }
+
+    /// Saves a page and where to go on after it, in one transaction.
+    async fn apply(&mut self, page: Page) -> Result<(), Failure> {
+        let seen = page.entries.len() + page.skipped.len();
+        let next_phase = if page.next_cursor.is_some() { self.run.phase } else { self.run.kind.after(self.run.phase) };
+        let (met_servers, met_versions): (Vec<String>, Vec<String>) = if self.run.kind == Kind::Reconcile {
+            page.entries.iter().map(|entry| (entry.id.to_string(), entry.version.clone())).unzip()
+        } else {
+            (Vec::new(), Vec::new())
+        };
+
+        let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
+        store::relax_durability(&mut transaction).await.map_err(DbError::from)?;
+        let mut applied = self.job.servers.apply_in(&mut transaction, &self.context.actor(), page.entries, Origin::Upstream).await.map_err(failed)?;
+        if !met_servers.is_empty() {
+            store::remember_seen(&mut transaction, self.run.id, &met_servers, &met_versions).await.map_err(DbError::from)?;
+        }
+        // Every entry of the first phase comes again in the second.
+        let mut skipped = page.skipped;
+        skipped.append(&mut applied.skipped);
+        let listed = if self.run.phase == Phase::Latest { &[][..] } else { &skipped[..] };
+        let done = PageDone { seen, applied: &applied, skipped: listed, phase: next_phase, cursor: page.next_cursor.as_deref() };
+        if !store::save_page(&mut transaction, self.run.id, self.fence, &done).await.map_err(DbError::from)? {
+            return Err(Failure { code: "superseded", message: "another worker has taken the run over".into(), retry: Retry::Never });
+        }
+        self.context.checkpoint_in(&mut transaction).await?;
+        let changed = applied.inserted + applied.updated > 0;
+        if changed && self.announced.elapsed() >= ANNOUNCE_EVERY {
+            self.job.servers.announce_in(&mut transaction).await?;
+            self.announced = Instant::now();
+        }
+        transaction.commit().await.map_err(DbError::from)?;
+
+        self.run.phase = next_phase;
+        self.run.cursor = page.next_cursor;
+        self.run.pages += 1;
+        self.run.inserted += i32::try_from(applied.inserted).unwrap_or(0);
+        self.run.updated += i32::try_from(applied.updated).unwrap_or(0);
+        self.tell_progress();
+        Ok(())
+    }
+
+    fn tell_progress(&self) {
+        let done = u64::try_from(self.run.pages).unwrap_or(0);
+        let message = match self.run.phase {
+            Phase::Latest => "reading the latest versions",
+            Phase::All => "reading all versions",
+            Phase::Changes => "reading what changed",
+            Phase::Sweep => "looking for what upstream erased",
+            Phase::Done => "done",
+        };
+        // An estimate that has been passed is none.
+        let total = self.expected_pages.filter(|total| *total >= done);
+        self.context.progress(Progress { done, total, unit: "pages".into(), message: message.into() });
+    }
+
+    /// How many pages the run has, going by what the catalogue holds.
+    async fn estimate(&self) -> Result<Option<u64>, Failure> {
+        let (servers, versions) = self.job.servers.counts().await.map_err(failed)?;
+        let pages = |count: i64| u64::try_from(count).unwrap_or(0) / 100 + 1;
+        let last = store::last_success(self.job.database.system(), self.job.upstream.url().as_str(), &["full", "reconcile"]).await?;
+        Ok(match self.run.kind {
+            _ if last.is_none() => None,
+            Kind::Full => Some(pages(servers) + pages(versions) + 1),
+            Kind::Reconcile => Some(pages(versions) + 1),
+            Kind::Incremental | Kind::Import => None,
+        })
+    }
+
+    /// Removes what this reconcile has not met, unless that is too much to believe.
+    async fn sweep(&mut self) -> Result<Ended, Failure> {
+        let (gone, known) = self.unseen().await?;
+        let share = 100.0 * gone.len() as f64 / known.max(1) as f64;
+        if share > self.job.config.max_drop_percent {
+            return Err(Failure {
+                code: "erase_refused",
+                message: format!(
+                    "upstream no longer has {} of {known} versions ({share:.1} %), which is more than FABRIC_SYNC_MAX_DROP_PERCENT allows; nothing was removed",
+                    gone.len()
+                ),
+                retry: Retry::Never,
+            });
+        }
+        let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
+        let erased = self.job.servers.erase_in(&mut transaction, &self.context.actor(), &gone).await.map_err(failed)?;
+        let applied = servers::Applied { deleted: u32::try_from(erased).unwrap_or(u32::MAX), ..Default::default() };
+        let done = PageDone { seen: 0, applied: &applied, skipped: &[], phase: Phase::Done, cursor: None };
+        if !store::save_page(&mut transaction, self.run.id, self.fence, &done).await.map_err(DbError::from)? {
+            return Err(Failure { code: "superseded", message: "another worker has taken the run over".into(), retry: Retry::Never });
+        }
+        store::forget_seen(&mut transaction, self.run.id).await.map_err(DbError::from)?;
+        self.context.checkpoint_in(&mut transaction).await?;
+        transaction.commit().await.map_err(DbError::from)?;
+        if erased > 0 {
+            self.context.log(LogLevel::Warn, format!("removed {erased} versions that upstream erased")).await;
+        }
+        self.run.phase = Phase::Done;
+        self.run.updated += i32::try_from(erased).unwrap_or(0);
+        Ok(Ended::Done)
+    }
+
+    /// The versions that upstream did not show, and how many there are of all.
+    async fn unseen(&self) -> Result<(Vec<(String, String)>, usize), Failure> {
+        let mut after = (String::new(), String::new());
+        let (mut gone, mut known) = (Vec::new(), 0);
+        loop {
+            let portion = self.job.servers.mirrored_versions(self.run.started_at, &after, SWEEP_BATCH).await.map_err(failed)?;
+            let Some(last) = portion.last() else { return Ok((gone, known)) };
+            after = last.clone();
+            known += portion.len();
+            gone.extend(store::unseen(self.job.database.system(), self.run.id, &portion).await?);
+        }
+    }
+
+    /// Writes how the attempt ended to the run's row and tells those who watch.
+    async fn end(&self, ended: Result<Ended, Failure>) -> Result<Outcome, Failure> {
+        let now = clock::now();
+        let (status, error, finished) = match &ended {
+            Ok(Ended::Done) => (RunStatus::Complete, None, Some(now)),
+            Ok(Ended::Stopped) if self.context.is_cancelled() => (RunStatus::Cancelled, None, Some(now)),
+            Ok(Ended::Stopped) => return Ok(Outcome::Stopped),
+            Err(failure) => {
+                let error = json!({ "code": failure.code, "message": failure.message });
+                (RunStatus::Failed, Some(error), Some(now))
+            }
+        };
+        let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
+        let is_ours = store::end(&mut transaction, self.run.id, self.fence, status, error.as_ref(), finished).await.map_err(DbError::from)?;
+        if is_ours {
+            if self.run.inserted + self.run.updated > 0 {
+                self.job.servers.announce_in(&mut transaction).await?;
+            }
+            let payload = json!({ "runId": self.run.id, "kind": self.run.kind, "status": status, "error": error });
+            let event = NewEvent { kind: "SYNC_STATUS_CHANGED", channel: "sync", owner: None, payload };
+            self.job.events.publish_in(&mut transaction, &event).await?;
+        }
+        transaction.commit().await.map_err(DbError::from)?;
+        self.job.counters.ended(self.run.kind, status);
+        match ended {
+            Ok(Ended::Done) => Ok(Outcome::Complete(self.result().await?)),
+            Ok(Ended::Stopped) => Ok(Outcome::Stopped),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn result(&self) -> Result<Value, Failure> {
+        let run = store::get(self.job.database.system(), self.run.id).await?;
+        let Some(run) = run else { return Ok(Value::Null) };
+        let summary = format!(
+            "{} new, {} changed, {} removed, {} skipped, on {} pages",
+            run.inserted, run.updated, run.deleted, run.skipped, run.pages
+        );
+        self.context.log(LogLevel::Info, summary).await;
+        Ok(json!({
+            "run_id": run.id, "kind": run.kind, "pages": run.pages, "seen": run.seen, "inserted": run.inserted,
+            "updated": run.updated, "deleted": run.deleted, "skipped": run.skipped,
+        }))
+    }
+}
+
+fn failure(error: &UpstreamError) -> Failure {
+    let retry = match error.not_before() {
+        Some(at) => Retry::At(at),
+        None if error.is_passing() => Retry::Backoff,
+        None => Retry::Never,
+    };
+    Failure { code: error.code(), message: error.to_string(), retry }
+}
+
+fn failed(error: ServersError) -> Failure {
+    match error {
+        ServersError::Database(error) => error.into(),
+        other => Failure { code: other.code(), message: other.to_string(), retry: Retry::Never },
+    }
+}
