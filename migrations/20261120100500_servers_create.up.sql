@@ -17,8 +17,13 @@ CREATE TABLE mcp_fabric.servers (
     erased_at      timestamptz,
     latest_hash    bytea,
     rules_hash     bytea,
+    -- The id without the part of its namespace that says nothing: `io.github.acme/weather` is `acme/weather`.
+    handle         text        NOT NULL GENERATED ALWAYS AS (
+        regexp_replace(id, '^(io\.github|io\.gitlab|[a-zA-Z0-9-]+)\.(?=.*/)', '')
+    ) STORED,
     search         tsvector    NOT NULL GENERATED ALWAYS AS (
-        setweight(to_tsvector('simple', regexp_replace(id, '[^a-zA-Z0-9]+', ' ', 'g')), 'A')
+        setweight(to_tsvector('simple', regexp_replace(
+            regexp_replace(id, '^(io\.github|io\.gitlab|[a-zA-Z0-9-]+)\.(?=.*/)', ''), '[^a-zA-Z0-9]+', ' ', 'g')), 'A')
         || setweight(to_tsvector('english', coalesce(title, '')), 'A')
         || setweight(to_tsvector('english', description), 'C')
     ) STORED,
@@ -28,6 +33,7 @@ CREATE TABLE mcp_fabric.servers (
 );
 
 CREATE INDEX servers_search ON mcp_fabric.servers USING gin (search);
+CREATE INDEX servers_handle_trigram ON mcp_fabric.servers USING gin (handle gin_trgm_ops);
 CREATE INDEX servers_id_trigram ON mcp_fabric.servers USING gin (id gin_trgm_ops);
 CREATE INDEX servers_description_trigram ON mcp_fabric.servers USING gin (description gin_trgm_ops);
 CREATE INDEX servers_categories ON mcp_fabric.servers USING gin (categories);

@@ -120,7 +120,9 @@ impl App {
         let shutdown = Shutdown::default();
         let started = Self::serve(&config, tls, &database, &shutdown).await;
         match started {
-            Ok((url, token_file, handle, server)) => Ok(Self { url, token_file, config, shutdown, handle, server, database, cluster, _lock: lock }),
+            Ok((url, token_file, handle, server)) => {
+                Ok(Self { url, token_file, config, shutdown, handle, server, database, cluster, _lock: lock })
+            }
             Err(error) => {
                 shutdown.finish(WORK_LIMIT).await;
                 stop_database(&database, cluster.as_ref()).await;
@@ -151,7 +153,12 @@ impl App {
         let health = Health::new(database.clone(), sync.clone(), config.data_dir.clone());
 
         let front = Front::new(config, access.clone(), &metrics);
-        let service = router::build(router::Services { servers, sync: sync.clone(), jobs: jobs.clone(), events, health }, config, front, metrics.clone());
+        let service = router::build(
+            router::Services { servers, sync: sync.clone(), jobs: jobs.clone(), events, health },
+            config,
+            front,
+            metrics.clone(),
+        );
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         let url = config.local_url(bound);
@@ -221,9 +228,8 @@ fn spawn_server(
 
 fn load_tls(certificate: &Path, key: &Path) -> Result<RustlsConfig, StartError> {
     let failed = |path: &Path, reason: &dyn std::fmt::Display| StartError::Tls(path.to_owned(), reason.to_string());
-    let chain: Vec<CertificateDer> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|error| failed(certificate, &error))?;
+    let chain: Vec<CertificateDer> =
+        CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(|error| failed(certificate, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private);
     let mut config = config.map_err(|error| failed(certificate, &error))?;

@@ -60,7 +60,11 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
 }
 
 /// For a token, or for a collector on this machine.
-async fn serve_metrics(State(metrics): State<Metrics>, peer: Option<axum::Extension<Peer>>, actor: Result<Actor, Problem>) -> Result<Response, Problem> {
+async fn serve_metrics(
+    State(metrics): State<Metrics>,
+    peer: Option<axum::Extension<Peer>>,
+    actor: Result<Actor, Problem>,
+) -> Result<Response, Problem> {
     if !peer.is_some_and(|peer| peer.is_local) {
         actor?.require(Scope::MetricsRead)?;
     }
@@ -72,12 +76,15 @@ fn documents(document: &utoipa::openapi::OpenApi) -> Router {
     let json: Arc<str> = document.to_json().unwrap_or_default().into();
     let yaml: Arc<str> = openapi::registry_only(document).to_yaml().unwrap_or_default().into();
     let assets = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
-    let page = async |Path(path): Path<String>, State(assets): State<Arc<utoipa_swagger_ui::Config<'static>>>| -> Result<Response, Problem> {
-        match utoipa_swagger_ui::serve(&path, assets) {
-            Ok(Some(file)) => Ok(([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response()),
-            Ok(None) | Err(_) => Err(Problem::new(platform::Class::NotFound, "route_not_found", "there is no such page in the documentation")),
-        }
-    };
+    let page =
+        async |Path(path): Path<String>, State(assets): State<Arc<utoipa_swagger_ui::Config<'static>>>| -> Result<Response, Problem> {
+            match utoipa_swagger_ui::serve(&path, assets) {
+                Ok(Some(file)) => Ok(([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response()),
+                Ok(None) | Err(_) => {
+                    Err(Problem::new(platform::Class::NotFound, "route_not_found", "there is no such page in the documentation"))
+                }
+            }
+        };
     Router::new()
         .route("/openapi.json", get(move || text("application/json", json.clone())))
         .route("/openapi.yaml", get(move || text("application/yaml", yaml.clone())))

@@ -55,7 +55,9 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
             let newest = history.iter().rev().find(|entry| entry.applied_at.is_some()).map(|entry| entry.version);
             let server = owner.server_version(&mut connection).await?;
             if context.json {
-                output::json(&json!({ "server_version": server, "applied": history.len() - missing, "missing": missing, "newest": newest }));
+                output::json(
+                    &json!({ "server_version": server, "applied": history.len() - missing, "missing": missing, "newest": newest }),
+                );
             } else {
                 output::say(format!("PostgreSQL {server}; {} migrations applied, {missing} missing", history.len() - missing));
             }
@@ -77,14 +79,18 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
 
 fn show_history(context: &Context, history: &[migrations::Entry]) {
     if context.json {
-        let entries: Vec<_> =
-            history.iter().map(|entry| json!({ "version": entry.version, "description": entry.description, "applied_at": entry.applied_at })).collect();
+        let entries: Vec<_> = history
+            .iter()
+            .map(|entry| json!({ "version": entry.version, "description": entry.description, "applied_at": entry.applied_at }))
+            .collect();
         output::json(&json!({ "migrations": entries }));
         return;
     }
     let rows: Vec<[String; 3]> = history
         .iter()
-        .map(|entry| [entry.version.to_string(), entry.description.to_string(), entry.applied_at.clone().unwrap_or_else(|| "not applied".into())])
+        .map(|entry| {
+            [entry.version.to_string(), entry.description.to_string(), entry.applied_at.clone().unwrap_or_else(|| "not applied".into())]
+        })
         .collect();
     output::table(["VERSION", "MIGRATION", "APPLIED"], &rows);
 }

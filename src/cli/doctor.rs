@@ -26,8 +26,10 @@ pub(super) async fn run(layers: &Layers, as_json: bool) -> Result<(), CliError> 
         Err(error) => (vec![finding("settings", Err(error.to_string()))], 1),
     };
     if as_json {
-        let settings: Vec<Value> = settings.iter().map(|[key, value, source]| json!({ "name": key, "value": value, "source": source })).collect();
-        let findings: Vec<Value> = findings.iter().map(|[what, state, detail]| json!({ "check": what, "state": state, "detail": detail })).collect();
+        let settings: Vec<Value> =
+            settings.iter().map(|[key, value, source]| json!({ "name": key, "value": value, "source": source })).collect();
+        let findings: Vec<Value> =
+            findings.iter().map(|[what, state, detail]| json!({ "check": what, "state": state, "detail": detail })).collect();
         output::json(&json!({ "settings": settings, "checks": findings }));
     } else {
         output::table(["SETTING", "VALUE", "FROM"], &settings);
@@ -51,7 +53,9 @@ async fn examine(config: &Config) -> (Vec<[String; 3]>, usize) {
     let serving = running.as_ref().map_or_else(|| "not running".to_owned(), |running| format!("{} (pid {})", running.url, running.pid));
     let port = match running {
         Some(_) => Ok(config.listen.to_string()),
-        None => std::net::TcpListener::bind(config.listen).map(|_| format!("{} is free", config.listen)).map_err(|error| format!("{}: {error}", config.listen)),
+        None => std::net::TcpListener::bind(config.listen)
+            .map(|_| format!("{} is free", config.listen))
+            .map_err(|error| format!("{}: {error}", config.listen)),
     };
     let findings = vec![
         finding("settings", Ok("every setting can be used".into())),

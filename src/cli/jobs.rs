@@ -69,7 +69,9 @@ fn one(job: Result<serde_json::Value, super::client::ClientError>, context: &Con
         output::json(&job);
         return Ok(());
     }
-    for key in ["job_id", "kind", "status", "attempt", "created_by", "created_at", "started_at", "completed_at", "progress", "result", "error"] {
+    for key in
+        ["job_id", "kind", "status", "attempt", "created_by", "created_at", "started_at", "completed_at", "progress", "result", "error"]
+    {
         let text = output::text(&job, key);
         if !text.is_empty() {
             output::say(format!("{key:13} {text}"));

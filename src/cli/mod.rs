@@ -196,7 +196,13 @@ fn flags(listen: Option<String>, data_dir: Option<String>, set: Vec<String>) -> 
 /// The settings of a fabric that serves one command and nobody else.
 fn private_layers(layers: &Layers) -> Layers {
     let mut private = layers.clone();
-    for (key, value) in [("FABRIC_LISTEN", "127.0.0.1:0"), ("FABRIC_SYNC_ON_START", "false"), ("FABRIC_SYNC_CRON", "off"), ("FABRIC_TLS_CERT", ""), ("FABRIC_TLS_KEY", "")] {
+    for (key, value) in [
+        ("FABRIC_LISTEN", "127.0.0.1:0"),
+        ("FABRIC_SYNC_ON_START", "false"),
+        ("FABRIC_SYNC_CRON", "off"),
+        ("FABRIC_TLS_CERT", ""),
+        ("FABRIC_TLS_KEY", ""),
+    ] {
         private.set(key, value, Source::Flag);
     }
     private

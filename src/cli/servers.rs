@@ -66,19 +66,39 @@ async fn show(fabric: &Fabric, context: &Context, id: &str) -> Result<(), CliErr
         output::json(&server);
         return Ok(());
     }
-    for (label, key) in [("id", "id"), ("uuid", "uuid"), ("title", "title"), ("version", "version"), ("status", "status"), ("origin", "origin"), ("about", "description")] {
-        output::say(format!("{label:8} {}", output::text(&server, key)));
+    for (label, key) in [
+        ("id", "id"),
+        ("uuid", "uuid"),
+        ("title", "title"),
+        ("version", "version"),
+        ("status", "status"),
+        ("origin", "origin"),
+        ("about", "description"),
+    ] {
+        output::say(format!("{label:8} {}", output::clipped(&output::text(&server, key), 400)));
     }
     for package in server["packages"].as_array().into_iter().flatten() {
         let version = package["version"].as_str().map(|version| format!(" {version}")).unwrap_or_default();
-        output::say(format!("package  {} {}{version} ({})", output::text(package, "registry_type"), output::text(package, "identifier"), output::text(package, "transport")));
+        output::say(format!(
+            "package  {} {}{version} ({})",
+            output::text(package, "registry_type"),
+            output::text(package, "identifier"),
+            output::text(package, "transport")
+        ));
     }
     for remote in server["remotes"].as_array().into_iter().flatten() {
         output::say(format!("remote   {} {}", output::text(remote, "type"), output::text(remote, "url")));
     }
     for need in needs["credentials"].as_array().into_iter().flatten() {
-        let marks: Vec<&str> = [("required", "required"), ("secret", "secret")].iter().filter(|(key, _)| need[*key] == true).map(|(_, mark)| *mark).collect();
-        output::say(format!("needs    {} {} {} {}", output::text(need, "in"), output::text(need, "env_var"), marks.join(","), output::text(need, "description")));
+        let marks: Vec<&str> =
+            [("required", "required"), ("secret", "secret")].iter().filter(|(key, _)| need[*key] == true).map(|(_, mark)| *mark).collect();
+        output::say(format!(
+            "needs    {} {} {} {}",
+            output::text(need, "in"),
+            output::text(need, "env_var"),
+            marks.join(","),
+            output::text(need, "description")
+        ));
     }
     Ok(())
 }

@@ -101,7 +101,11 @@ async fn run_now(fabric: &Fabric, context: &Context, mode: Option<Mode>, no_wait
             count("skipped")
         ));
     }
-    if job["status"] == "complete" { Ok(()) } else { Err(CliError::Found(format!("the sync is {}: {}", output::text(&job, "status"), output::text(&job["error"], "message")))) }
+    if job["status"] == "complete" {
+        Ok(())
+    } else {
+        Err(CliError::Found(format!("the sync is {}: {}", output::text(&job, "status"), output::text(&job["error"], "message"))))
+    }
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -134,7 +138,13 @@ async fn status(fabric: &Fabric, context: &Context) -> Result<(), CliError> {
     for (label, key) in [("running", "current"), ("last", "last")] {
         let run = &status[key];
         if run.is_object() {
-            output::say(format!("{label:10} {} {} since {}, {} pages", output::text(run, "kind"), output::text(run, "status"), output::text(run, "started_at"), run["pages"]));
+            output::say(format!(
+                "{label:10} {} {} since {}, {} pages",
+                output::text(run, "kind"),
+                output::text(run, "status"),
+                output::text(run, "started_at"),
+                run["pages"]
+            ));
             if let Some(error) = run["error"]["message"].as_str() {
                 output::say(format!("           {error}"));
             }
@@ -177,7 +187,12 @@ async fn import(fabric: &Fabric, context: &Context, path: &Path) -> Result<(), C
     }
     output::say(format!("{} entries: {} new, {} changed, {} skipped", run["seen"], run["inserted"], run["updated"], run["skipped"]));
     for skipped in run["skipped_entries"].as_array().into_iter().flatten() {
-        output::say(format!("  skipped {} {}: {}", output::text(skipped, "name"), output::text(skipped, "version"), output::text(skipped, "reason")));
+        output::say(format!(
+            "  skipped {} {}: {}",
+            output::text(skipped, "name"),
+            output::text(skipped, "version"),
+            output::text(skipped, "reason")
+        ));
     }
     Ok(())
 }
@@ -188,7 +203,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
         return Ok(vec![path.to_owned()]);
     }
     let entries = std::fs::read_dir(path).about("read", path)?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     files.sort();
     Ok(files)
 }
@@ -198,7 +214,8 @@ fn batches(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, CliError> {
     let mut batches = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).about("read", file)?;
-        let entries = entries(&text).map_err(|error| CliError::Found(format!("{} is not a page of a registry: {error}", file.display())))?;
+        let entries =
+            entries(&text).map_err(|error| CliError::Found(format!("{} is not a page of a registry: {error}", file.display())))?;
         for batch in entries.chunks(IMPORT_BATCH) {
             let list: Vec<&str> = batch.iter().map(|entry| entry.get()).collect();
             batches.push(format!(r#"{{"servers":[{}]}}"#, list.join(",")).into_bytes());

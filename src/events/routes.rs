@@ -40,8 +40,9 @@ async fn follow(State(events): State<Events>, actor: Actor, headers: HeaderMap, 
         Some(value) => Some(parse_id(value.to_str().unwrap_or_default(), "header.last-event-id")?),
         None => filter.last_event_id.as_deref().map(|text| parse_id(text, "query.last_event_id")).transpose()?,
     };
-    let channels: Option<Vec<String>> =
-        filter.channels.map(|list| list.split(',').map(|channel| channel.trim().to_owned()).filter(|channel| !channel.is_empty()).collect());
+    let channels: Option<Vec<String>> = filter
+        .channels
+        .map(|list| list.split(',').map(|channel| channel.trim().to_owned()).filter(|channel| !channel.is_empty()).collect());
     let stream = events.follow(&actor, after).await?.filter_map(move |followed| {
         let wanted = |channel: &str| channels.as_ref().is_none_or(|list| list.iter().any(|item| item == channel));
         let sent = match followed {

@@ -65,7 +65,11 @@ impl Events {
     }
 
     /// The events after `after` (or from now on) that `actor` may hear of, until the program stops.
-    pub async fn follow(&self, actor: &Actor, after: Option<i64>) -> Result<impl Stream<Item = Result<Followed, DbError>> + use<>, FollowError> {
+    pub async fn follow(
+        &self,
+        actor: &Actor,
+        after: Option<i64>,
+    ) -> Result<impl Stream<Item = Result<Followed, DbError>> + use<>, FollowError> {
         actor.require(Scope::EventsRead)?;
         let mut live = self.live.subscribe();
         let bounds = store::bounds(self.database.system()).await.map_err(DbError::from)?;

@@ -74,7 +74,8 @@ impl Context {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T, Failure>>,
     {
-        let unreadable = || Failure { code: "step_unreadable", message: format!("what step `{name}` gave cannot be read"), retry: Retry::Never };
+        let unreadable =
+            || Failure { code: "step_unreadable", message: format!("what step `{name}` gave cannot be read"), retry: Retry::Never };
         let done = store::step(self.database.system(), self.lease.job, name).await.map_err(DbError::from)?;
         if let Some(output) = done {
             return serde_json::from_value(output).map_err(|_| unreadable());

@@ -89,7 +89,12 @@ struct Filter {
 /// List jobs, newest first.
 #[utoipa::path(get, path = "/api/mcp/jobs", tag = "jobs", params(Filter), security(("token" = [])),
     responses((status = 200, description = "One page", body = JobList)))]
-async fn list(State(jobs): State<Jobs>, actor: Actor, page: PageRequest<JobId>, Query(filter): Query<Filter>) -> Result<Json<JobList>, Problem> {
+async fn list(
+    State(jobs): State<Jobs>,
+    actor: Actor,
+    page: PageRequest<JobId>,
+    Query(filter): Query<Filter>,
+) -> Result<Json<JobList>, Problem> {
     let status = filter.status.as_deref().map(|text| text.parse::<JobStatus>().map_err(|_| unknown_status())).transpose()?;
     let rows = jobs.list(&actor, filter.kind.as_deref(), status, page.after, page.limit + 1).await?;
     let (rows, next_cursor) = page::cut(rows, page.limit, |job| job.id);

@@ -28,7 +28,8 @@ impl Jobs {
     /// Starts this process's workers. `node` is stable for a data folder: jobs that an earlier process of
     /// the same node had are taken up again at once.
     pub fn start(&self, config: &Config, node: String, handlers: Handlers, metrics: &Metrics, shutdown: &Shutdown) {
-        let worker = Worker::new(self.database.clone(), self.events.clone(), config.jobs.clone(), node, handlers, metrics, shutdown.clone());
+        let worker =
+            Worker::new(self.database.clone(), self.events.clone(), config.jobs.clone(), node, handlers, metrics, shutdown.clone());
         shutdown.spawn(worker.run());
     }
 
@@ -103,7 +104,9 @@ impl Jobs {
                         attempt.commit().await?;
                         done
                     }
-                    Err(error) => return Err(platform::database::on_constraint(error, "jobs_singleton", || JobsError::NotRetryable(before.status))),
+                    Err(error) => {
+                        return Err(platform::database::on_constraint(error, "jobs_singleton", || JobsError::NotRetryable(before.status)));
+                    }
                 }
             }
         };

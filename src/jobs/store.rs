@@ -268,7 +268,12 @@ pub(crate) struct Ending<'a> {
 }
 
 /// Ends this hold on the job; false when the lease was lost.
-pub(crate) async fn finish(connection: &mut PgConnection, lease: &Lease, ending: &Ending<'_>, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
+pub(crate) async fn finish(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    ending: &Ending<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
     let finished = sqlx::query!(
         "UPDATE mcp_fabric.jobs
          SET status = $3, result = $4, error = $5, run_at = $6, completed_at = $7, progress = coalesce($8, progress),
@@ -319,7 +324,13 @@ pub(crate) async fn step(pool: &PgPool, id: JobId, name: &str) -> Result<Option<
     sqlx::query_scalar!("SELECT output FROM mcp_fabric.job_steps WHERE job_id = $1 AND name = $2", id.0, name).fetch_optional(pool).await
 }
 
-pub(crate) async fn save_step(connection: &mut PgConnection, id: JobId, name: &str, output: &Value, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+pub(crate) async fn save_step(
+    connection: &mut PgConnection,
+    id: JobId,
+    name: &str,
+    output: &Value,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO mcp_fabric.job_steps (job_id, name, output, finished_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (job_id, name) DO UPDATE SET output = excluded.output, finished_at = excluded.finished_at",

@@ -129,8 +129,14 @@ impl Worker {
         let stop = self.shutdown.child();
         let (progress, seen) = watch::channel(None);
         let cancelled = CancellationToken::new();
-        let context =
-            Context { database: self.database.clone(), lease: lease.clone(), kind, progress, stop: stop.clone(), cancelled: cancelled.clone() };
+        let context = Context {
+            database: self.database.clone(),
+            lease: lease.clone(),
+            kind,
+            progress,
+            stop: stop.clone(),
+            cancelled: cancelled.clone(),
+        };
         let beating = self.beat(&job, &lease, seen.clone(), stop, cancelled);
         let running = AssertUnwindSafe(handler.run(context, job.payload.clone())).catch_unwind();
         let ended = tokio::select! {

@@ -47,7 +47,10 @@ impl Rules {
     pub fn load(config_dir: &Path) -> Result<Self, RulesError> {
         let path = config_dir.join("categories.toml");
         let text = read_if_present(&path)?;
-        Self::parse(text.as_deref().unwrap_or(DEFAULT_RULES)).map_err(|reason| RulesError::Form(path.display().to_string(), reason))
+        let Some(text) = text else {
+            return Self::parse(DEFAULT_RULES).map_err(|reason| RulesError::Form("the built-in file".into(), reason));
+        };
+        Self::parse(&text).map_err(|reason| RulesError::Form(path.display().to_string(), reason))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -63,9 +66,15 @@ impl Rules {
         let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
         let known: HashSet<&str> = words.iter().copied().collect();
         let phrases = format!(" {} ", words.join(" "));
-        let mentions = |keyword: &String| if keyword.contains(' ') { phrases.contains(&format!(" {keyword} ")) } else { known.contains(keyword.as_str()) };
-        let found: Vec<String> =
-            self.categories.iter().filter(|category| category.keywords.iter().any(mentions)).map(|category| category.name.clone()).collect();
+        let mentions = |keyword: &String| {
+            if keyword.contains(' ') { phrases.contains(&format!(" {keyword} ")) } else { known.contains(keyword.as_str()) }
+        };
+        let found: Vec<String> = self
+            .categories
+            .iter()
+            .filter(|category| category.keywords.iter().any(mentions))
+            .map(|category| category.name.clone())
+            .collect();
         if found.is_empty() { vec![OTHER.into()] } else { found }
     }
 }
@@ -76,10 +85,9 @@ mod tests {
 
     #[test]
     fn whole_words_and_phrases_decide() {
-        let rules = Rules::parse(
-            "[[category]]\nname = 'data'\nkeywords = ['sql', 'data base']\n[[category]]\nname = 'code'\nkeywords = ['git']\n",
-        )
-        .unwrap();
+        let rules =
+            Rules::parse("[[category]]\nname = 'data'\nkeywords = ['sql', 'data base']\n[[category]]\nname = 'code'\nkeywords = ['git']\n")
+                .unwrap();
         assert_eq!(rules.sort("io.x/sql-git", None, ""), ["data", "code"]);
         assert_eq!(rules.sort("io.x/mysqlish", Some("A Data-Base"), "digit"), ["data"]);
         assert_eq!(rules.sort("io.github.x/y", None, "digital"), ["other"]);

@@ -100,7 +100,8 @@ pub fn parse_entry(raw: &RawValue, origin: Origin) -> Result<Entry, Skip> {
     let id = read_id(name, origin).map_err(skip)?;
     let version = version.filter(|version| is_version(version)).ok_or_else(|| skip(SkipReason::InvalidVersion))?.to_owned();
 
-    let is_old = parts.server.is_none() && (server.contains_key("version_detail") || server.contains_key("_meta") || has_old_packages(&server));
+    let is_old =
+        parts.server.is_none() && (server.contains_key("version_detail") || server.contains_key("_meta") || has_old_packages(&server));
     let (document, received) = if is_old {
         (Value::Object(modern(server.clone(), &version)).to_string(), Some(text.to_owned()))
     } else {
@@ -254,12 +255,14 @@ fn camel(key: &str) -> Cow<'_, str> {
     }
     let mut words = key.split('_');
     let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |mut out, word| {
-        let mut letters = word.chars();
-        out.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
-        out.push_str(letters.as_str());
-        out
-    }).into()
+    words
+        .fold(first, |mut out, word| {
+            let mut letters = word.chars();
+            out.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+            out.push_str(letters.as_str());
+            out
+        })
+        .into()
 }
 
 /// The value of the first `"key": "value"` in a text that is too large to parse.
@@ -314,8 +317,9 @@ impl Digest {
                 file_sha256: own(package, &["fileSha256", "file_sha256"]),
             })
         });
-        let remotes = objects("remotes")
-            .filter_map(|remote| Some(Remote { kind: own(remote, &["type", "transport_type", "transport"])?, url: own(remote, &["url"])? }));
+        let remotes = objects("remotes").filter_map(|remote| {
+            Some(Remote { kind: own(remote, &["type", "transport_type", "transport"])?, url: own(remote, &["url"])? })
+        });
         Self {
             title: own(&document, &["title"]).filter(|title| !title.trim().is_empty()),
             description: own(&document, &["description"]).unwrap_or_default(),
@@ -369,7 +373,9 @@ mod tests {
 
     #[test]
     fn the_shapes_of_summer_2025_are_read() {
-        let inner = format!(r#"{{"name":"io.x/y","version":"1","status":"deleted","_meta":{{"{OFFICIAL}":{{"serverId":"s","is_latest":false}}}}}}"#);
+        let inner = format!(
+            r#"{{"name":"io.x/y","version":"1","status":"deleted","_meta":{{"{OFFICIAL}":{{"serverId":"s","is_latest":false}}}}}}"#
+        );
         let found = entry(&inner).unwrap();
         assert_eq!((found.status, found.is_latest), (Status::Deleted, Some(false)));
         let beside = r#"{"server":{"name":"io.x/y","version":"1"},"x-io.modelcontextprotocol.registry":{"published_at":"2025-07-09T00:00:00Z","is_latest":true}}"#;

@@ -139,7 +139,8 @@ pub(crate) async fn settle_latest(connection: &mut PgConnection, servers: &[Stri
 
     let picked = |candidates: &[latest::Candidate]| latest::pick(candidates).map(|candidate| candidate.version.clone());
     let wanted = servers.iter().filter_map(|server| {
-        let version = named.get(server.as_str()).and_then(|list| picked(list)).or_else(|| derived.get(server).and_then(|list| picked(list)))?;
+        let version =
+            named.get(server.as_str()).and_then(|list| picked(list)).or_else(|| derived.get(server).and_then(|list| picked(list)))?;
         Some((server.clone(), version))
     });
     let (servers, versions): (Vec<String>, Vec<String>) = wanted.unzip();

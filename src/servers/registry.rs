@@ -49,7 +49,14 @@ pub fn router(servers: Servers) -> OpenApiRouter {
         .with_state(servers.clone());
     let aliases = Router::new()
         .nest("/v0", reads().merge(writes()))
-        .nest("/v0.1", Router::new().route("/ping", routing::get(health)).route("/version", routing::get(program_version)).route("/servers/{name}", routing::get(latest)).merge(writes()))
+        .nest(
+            "/v0.1",
+            Router::new()
+                .route("/ping", routing::get(health))
+                .route("/version", routing::get(program_version))
+                .route("/servers/{name}", routing::get(latest))
+                .merge(writes()),
+        )
         .merge(bare())
         .with_state(servers);
     documented.merge(aliases.into()).layer(middleware::from_fn(cors))
@@ -73,7 +80,9 @@ fn reads() -> Router<Servers> {
 
 /// What a mirror does not offer.
 fn writes() -> Router<Servers> {
-    let refused = || async { Problem::new(Class::NotImplemented, "publishing_not_supported", "this registry is a mirror; publish to the official registry") };
+    let refused = || async {
+        Problem::new(Class::NotImplemented, "publishing_not_supported", "this registry is a mirror; publish to the official registry")
+    };
     Router::new()
         .route("/publish", routing::post(refused))
         .route("/servers/{name}/status", routing::patch(refused))

@@ -101,7 +101,8 @@ impl Rendered {
     /// Holds answers of up to `bytes` altogether.
     pub(crate) fn new(bytes: u64) -> Self {
         // Half of the room is for the compressed forms and for what each entry costs beside its body.
-        let weigh = |key: &(u64, String), answer: &Arc<Answer>| u32::try_from(2 * answer.body.len() + key.1.len() + 256).unwrap_or(u32::MAX);
+        let weigh =
+            |key: &(u64, String), answer: &Arc<Answer>| u32::try_from(2 * answer.body.len() + key.1.len() + 256).unwrap_or(u32::MAX);
         Self { answers: Cache::builder().max_capacity(bytes).weigher(weigh).build(), generation: Arc::default() }
     }
 
@@ -137,7 +138,9 @@ mod tests {
     fn a_known_answer_is_not_sent_again() {
         let answer = Answer::new("{}".into());
         let tag = answer.etag.to_str().unwrap().to_owned();
-        for (sent, status) in [(tag.clone(), 304), (format!("W/{tag}"), 304), (format!("\"x\", {tag}"), 304), ("*".into(), 304), ("\"x\"".into(), 200)] {
+        for (sent, status) in
+            [(tag.clone(), 304), (format!("W/{tag}"), 304), (format!("\"x\", {tag}"), 304), ("*".into(), 304), ("\"x\"".into(), 200)]
+        {
             let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_str(&sent).unwrap())]);
             assert_eq!(answer.respond(&headers).status(), status, "{sent}");
         }

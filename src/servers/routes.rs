@@ -133,7 +133,13 @@ struct VersionOut {
 
 impl From<VersionRow> for VersionOut {
     fn from(row: VersionRow) -> Self {
-        Self { version: row.version, status: row.status, is_latest: row.is_latest, published_at: row.published_at, updated_at: row.updated_at }
+        Self {
+            version: row.version,
+            status: row.status,
+            is_latest: row.is_latest,
+            published_at: row.published_at,
+            updated_at: row.updated_at,
+        }
     }
 }
 
@@ -277,7 +283,12 @@ impl ListQuery {
             origin: word(self.origin, "invalid_origin", "query.origin", "upstream, predefined, custom or generated")?,
             status: word(self.status, "invalid_status", "query.status", "active, deprecated or deleted")?,
             has_remote: word(self.has_remote, "invalid_has_remote", "query.has_remote", "true or false")?,
-            updated_since: word(self.updated_since, "invalid_updated_since", "query.updated_since", "an RFC 3339 timestamp, such as 2025-08-07T13:15:04.280Z")?,
+            updated_since: word(
+                self.updated_since,
+                "invalid_updated_since",
+                "query.updated_since",
+                "an RFC 3339 timestamp, such as 2025-08-07T13:15:04.280Z",
+            )?,
             search,
         };
         let usual = if filter.search.is_some() { Sort::Relevance } else { Sort::Name };
@@ -297,7 +308,11 @@ fn server(id: &str) -> Result<ServerRef, ServersError> {
 /// List and search servers.
 #[utoipa::path(get, path = "/api/mcp/servers", tag = "catalogue", params(ListQuery),
     responses((status = 200, description = "One page", body = ServerList), (status = 400, description = "A parameter is wrong")))]
-async fn list(State(servers): State<Servers>, page: PageRequest<ListKey>, Query(query): Query<ListQuery>) -> Result<Json<ServerList>, Problem> {
+async fn list(
+    State(servers): State<Servers>,
+    page: PageRequest<ListKey>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<ServerList>, Problem> {
     let (filter, sort) = query.parse()?;
     let (rows, total) = servers.list(&filter, sort, page.after.as_ref(), page.limit + 1).await?;
     let key = |row: &Summary| ListKey { rank: row.rank, updated_at: row.updated_at, id: row.id.clone() };

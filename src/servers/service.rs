@@ -231,7 +231,8 @@ impl Servers {
                 break;
             }
             changed = true;
-            let categories = |server: &upkeep::Unsorted| self.rules.sort(&server.id, server.title.as_deref(), &server.description).join("\n");
+            let categories =
+                |server: &upkeep::Unsorted| self.rules.sort(&server.id, server.title.as_deref(), &server.description).join("\n");
             let (ids, categories): (Vec<String>, Vec<String>) = batch.iter().map(|server| (server.id.clone(), categories(server))).unzip();
             upkeep::write_categories(self.database.system(), &ids, &categories, &self.rules.hash).await?;
             tokio::time::sleep(Duration::from_millis(10)).await;

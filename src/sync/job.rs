@@ -58,7 +58,11 @@ impl Handler for SyncJob {
         // without noticing.
         let mut guard = self.database.system().acquire().await.map_err(DbError::from)?.detach();
         if !store::try_lock(&mut guard).await.map_err(DbError::from)? {
-            return Err(Failure { code: "sync_locked", message: "another replica is still at work on a run".into(), retry: Retry::Backoff });
+            return Err(Failure {
+                code: "sync_locked",
+                message: "another replica is still at work on a run".into(),
+                retry: Retry::Backoff,
+            });
         }
         let fence = ids::fresh();
         let Some(run) = store::take(self.database.system(), payload.run_id, fence).await? else {
@@ -90,7 +94,16 @@ enum Ended {
 
 impl<'a> Attempt<'a> {
     fn new(job: &'a SyncJob, context: &'a Context, run: Run, fence: Uuid) -> Self {
-        Self { job, context, run, fence, announced: Instant::now(), cursors: HashSet::new(), hasher: RandomState::new(), expected_pages: None }
+        Self {
+            job,
+            context,
+            run,
+            fence,
+            announced: Instant::now(),
+            cursors: HashSet::new(),
+            hasher: RandomState::new(),
+            expected_pages: None,
+        }
     }
 
     async fn go(&mut self) -> Result<Ended, Failure> {
@@ -160,7 +173,8 @@ impl<'a> Attempt<'a> {
 
         let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
         store::relax_durability(&mut transaction).await.map_err(DbError::from)?;
-        let mut applied = self.job.servers.apply_in(&mut transaction, &self.context.actor(), page.entries, Origin::Upstream).await.map_err(failed)?;
+        let mut applied =
+            self.job.servers.apply_in(&mut transaction, &self.context.actor(), page.entries, Origin::Upstream).await.map_err(failed)?;
         if !met_servers.is_empty() {
             store::remember_seen(&mut transaction, self.run.id, &met_servers, &met_versions).await.map_err(DbError::from)?;
         }
@@ -274,7 +288,8 @@ impl<'a> Attempt<'a> {
             }
         };
         let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
-        let is_ours = store::end(&mut transaction, self.run.id, self.fence, status, error.as_ref(), finished).await.map_err(DbError::from)?;
+        let is_ours =
+            store::end(&mut transaction, self.run.id, self.fence, status, error.as_ref(), finished).await.map_err(DbError::from)?;
         if is_ours {
             if self.run.inserted + self.run.updated > 0 {
                 self.job.servers.announce_in(&mut transaction).await?;

@@ -64,11 +64,9 @@ pub(crate) fn parse(body: &[u8]) -> Result<Page, PageError> {
     let mut page = Page { entries: Vec::with_capacity(raw.len()), skipped: Vec::new(), next_cursor };
     for raw in raw {
         match parse_entry(raw, Origin::Upstream) {
-            Ok(entry) if is_broken && entry.document.contains('\u{fffd}') => page.skipped.push(Skip {
-                name: Some(entry.id.to_string()),
-                version: Some(entry.version),
-                reason: SkipReason::InvalidUtf8,
-            }),
+            Ok(entry) if is_broken && entry.document.contains('\u{fffd}') => {
+                page.skipped.push(Skip { name: Some(entry.id.to_string()), version: Some(entry.version), reason: SkipReason::InvalidUtf8 })
+            }
             Ok(entry) => page.entries.push(entry),
             Err(skip) => page.skipped.push(skip),
         }

@@ -130,8 +130,13 @@ struct Triggered {
 /// Start a sync.
 #[utoipa::path(post, path = "/api/mcp/sync/trigger", tag = "sync", params(TriggerQuery), security(("token" = [])),
     responses((status = 202, description = "It begins", body = Triggered), (status = 409, description = "One is running already")))]
-async fn trigger(State(sync): State<Sync>, actor: Actor, Query(query): Query<TriggerQuery>) -> Result<(StatusCode, Json<Triggered>), Problem> {
-    let parse = |text: String| text.parse().map_err(|_| Problem::field("invalid_mode", "query.mode", "must be full, incremental or reconcile"));
+async fn trigger(
+    State(sync): State<Sync>,
+    actor: Actor,
+    Query(query): Query<TriggerQuery>,
+) -> Result<(StatusCode, Json<Triggered>), Problem> {
+    let parse =
+        |text: String| text.parse().map_err(|_| Problem::field("invalid_mode", "query.mode", "must be full, incremental or reconcile"));
     let mode: Option<Mode> = query.mode.map(parse).transpose()?;
     let run = sync.trigger(&actor, mode).await?;
     Ok((StatusCode::ACCEPTED, Json(Triggered { run_id: run.id, job_id: run.job_id, kind: run.kind, status: "pending" })))
@@ -185,7 +190,12 @@ struct ImportQuery {
 /// Take a page of a registry from a file: the body is what a registry answers to `GET /v0.1/servers`.
 #[utoipa::path(post, path = "/api/mcp/sync/import", tag = "sync", params(ImportQuery), security(("token" = [])), request_body = Object,
     responses((status = 200, description = "What the import has done so far", body = HistoryItem), (status = 400, description = "Not a page")))]
-async fn import(State(sync): State<Sync>, actor: Actor, Query(query): Query<ImportQuery>, request: Request) -> Result<Json<HistoryItem>, Problem> {
+async fn import(
+    State(sync): State<Sync>,
+    actor: Actor,
+    Query(query): Query<ImportQuery>,
+    request: Request,
+) -> Result<Json<HistoryItem>, Problem> {
     let parse = |text: String| text.parse().map_err(|_| Problem::field("invalid_run_id", "query.run_id", "is not the id of a run"));
     let run_id: Option<RunId> = query.run_id.map(parse).transpose()?;
     let body = extract::body(request, &()).await?;

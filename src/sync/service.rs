@@ -78,9 +78,21 @@ pub(crate) struct Standing {
 
 impl Sync {
     /// The service; [`Sync::start`] puts it on its schedule.
-    pub fn new(config: &Config, database: Database, events: Events, jobs: Jobs, servers: Servers, upstream: Upstream, metrics: &Metrics) -> Self {
+    pub fn new(
+        config: &Config,
+        database: Database,
+        events: Events,
+        jobs: Jobs,
+        servers: Servers,
+        upstream: Upstream,
+        metrics: &Metrics,
+    ) -> Self {
         let counters = Counters {
-            runs: metrics.counters("fabric_sync_runs_total", "Attempts at runs of the mirror that ended, by kind and how", &["kind", "status"]),
+            runs: metrics.counters(
+                "fabric_sync_runs_total",
+                "Attempts at runs of the mirror that ended, by kind and how",
+                &["kind", "status"],
+            ),
             last_success: metrics.gauge("fabric_sync_last_success_timestamp_seconds", "When the last successful run of this process ended"),
         };
         let (config, offline) = (config.sync.clone(), config.offline);
@@ -133,7 +145,9 @@ impl Sync {
         let last_whole = self.last_success(&["full", "reconcile"]).await?;
         let mode = match last_whole {
             None => Mode::Full,
-            Some(run) if clock::now() - run.started_at > TimeDelta::from_std(self.config.reconcile_every).unwrap_or(TimeDelta::MAX) => Mode::Reconcile,
+            Some(run) if clock::now() - run.started_at > TimeDelta::from_std(self.config.reconcile_every).unwrap_or(TimeDelta::MAX) => {
+                Mode::Reconcile
+            }
             Some(_) => Mode::Incremental,
         };
         self.trigger(actor, Some(mode)).await

@@ -206,7 +206,12 @@ pub(crate) async fn try_lock(connection: &mut PgConnection) -> Result<bool, sqlx
     sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtext('mcp_fabric.sync')) AS "locked!""#).fetch_one(connection).await
 }
 
-pub(crate) async fn remember_seen(connection: &mut PgConnection, run: RunId, servers: &[String], versions: &[String]) -> Result<(), sqlx::Error> {
+pub(crate) async fn remember_seen(
+    connection: &mut PgConnection,
+    run: RunId,
+    servers: &[String],
+    versions: &[String],
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO mcp_fabric.sync_seen (run_id, server_id, version) SELECT $1, * FROM unnest($2::text[], $3::text[]) ON CONFLICT DO NOTHING",
         run.0,

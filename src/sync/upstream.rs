@@ -70,7 +70,9 @@ impl UpstreamError {
     /// Whether the same request can succeed later.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Status(status, _) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS || *status == StatusCode::REQUEST_TIMEOUT,
+            Self::Status(status, _) => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS || *status == StatusCode::REQUEST_TIMEOUT
+            }
             Self::Timeout | Self::Unreachable(_) | Self::Page(_) | Self::Resting(_) => true,
             Self::TooLarge | Self::Client(_) => false,
         }

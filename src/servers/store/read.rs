@@ -30,7 +30,7 @@ fn summary(row: &PgRow) -> Result<Summary, DbError> {
 fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(search) = &filter.search {
         query.push(" AND (s.search @@ websearch_to_tsquery('english', ").push_bind(search.clone());
-        query.push(") OR s.id ILIKE ").push_bind(contains(search)).push(")");
+        query.push(") OR s.handle ILIKE ").push_bind(contains(search)).push(")");
     }
     if let Some(category) = &filter.category {
         query.push(" AND s.categories @> ARRAY[").push_bind(category.clone()).push("]");
@@ -71,7 +71,7 @@ fn push_rank(query: &mut QueryBuilder<Postgres>, search: Option<&str>) {
     };
     query.push("(CASE WHEN lower(regexp_replace(s.id, '^.*/', '')) = lower(").push_bind(search.to_owned());
     query.push(") THEN 10000000 ELSE 0 END + (1000000 * (ts_rank(s.search, websearch_to_tsquery('english', ").push_bind(search.to_owned());
-    query.push(")) + similarity(s.id, ").push_bind(search.to_owned());
+    query.push(")) + similarity(s.handle, ").push_bind(search.to_owned());
     query.push(")))::bigint)::bigint");
 }
 
@@ -139,7 +139,11 @@ pub(crate) async fn packages(pool: &PgPool, server: &str, version: &str) -> Resu
 }
 
 pub(crate) async fn remotes(pool: &PgPool, server: &str) -> Result<Vec<RemoteRow>, DbError> {
-    let rows = sqlx::query_as!(RemoteRow, "SELECT type AS kind, url FROM mcp_fabric.server_remotes WHERE server_id = $1 ORDER BY position", server);
+    let rows = sqlx::query_as!(
+        RemoteRow,
+        "SELECT type AS kind, url FROM mcp_fabric.server_remotes WHERE server_id = $1 ORDER BY position",
+        server
+    );
     Ok(rows.fetch_all(pool).await?)
 }
 
@@ -169,8 +173,15 @@ pub(crate) async fn versions(pool: &PgPool, server: &str, after: Option<&str>, l
     rows.into_iter()
         .map(|row| {
             let status = row.status.parse();
-            let status = status.map_err(|_| DbError::Inconsistent { table: "server_versions", column: "status", row: server.to_owned() })?;
-            Ok(VersionRow { version: row.version, status, is_latest: row.is_latest, published_at: row.published_at, updated_at: row.updated_at })
+            let status =
+                status.map_err(|_| DbError::Inconsistent { table: "server_versions", column: "status", row: server.to_owned() })?;
+            Ok(VersionRow {
+                version: row.version,
+                status,
+                is_latest: row.is_latest,
+                published_at: row.published_at,
+                updated_at: row.updated_at,
+            })
         })
         .collect()
 }

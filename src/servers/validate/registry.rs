@@ -4,7 +4,6 @@ use super::{ExpectedRegistries, IssueType, mcpb, oci, place::Place, report::Issu
 
 /// The official registry wants the service index and takes the bare host, too.
 const NUGET: [&str; 2] = ["https://api.nuget.org/v3/index.json", "https://api.nuget.org"];
-const CARGO: [&str; 1] = ["https://crates.io"];
 
 /// The registries that the official one knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +89,9 @@ fn check_base_url(package: &Place, registry: RegistryType, named: &str, expected
         RegistryType::Npm => expected.npm.as_deref().into_iter().collect(),
         RegistryType::Pypi => expected.pypi.as_deref().into_iter().collect(),
         RegistryType::Nuget => NUGET.to_vec(),
-        RegistryType::Cargo => CARGO.to_vec(),
+
+        // The official documents state no base URL for cargo yet.
+        RegistryType::Cargo => Vec::new(),
         RegistryType::Oci | RegistryType::Mcpb => return,
     };
     let path = package.path_of("registryBaseUrl");

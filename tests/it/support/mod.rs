@@ -1,0 +1,26 @@
+//! What the tests stand on: a real PostgreSQL, the real program on a free port, and loopback doubles of
+//! outside parties.
+
+mod app;
+mod binary;
+pub(crate) mod cluster;
+pub(crate) mod data;
+pub(crate) mod upstream;
+
+pub(crate) use app::{Answer, TestApp};
+pub(crate) use binary::Binary;
+pub(crate) use upstream::{Fault, Upstream};
+
+use std::{future::Future, time::Duration};
+
+/// Asks again until `check` gives something; fails the test when it does not within `seconds`.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(seconds: u64, what: &str, mut check: impl FnMut() -> F) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not within {seconds} s");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
