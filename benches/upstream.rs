@@ -7,12 +7,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a program for the terminal")]
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::SocketAddr, ops::Range, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -152,39 +147,238 @@ impl Random {
     }
 }
 
-const ONSETS: &[&str] = &["b", "br", "c", "ch", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "tr", "v", "w", "z"];
+const ONSETS: &[&str] =
+    &["b", "br", "c", "ch", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "tr", "v", "w", "z"];
 const VOWELS: &[&str] = &["a", "e", "i", "o", "u", "ai", "ea", "io", "ou"];
 const ENDINGS: &[&str] = &["", "", "", "n", "r", "s", "ly", "ra", "io", "sen", "tec", "lab", "hub", "ware", "dev", "ai"];
 /// What servers are about.
 const TOPICS: &[&str] = &[
-    "postgres", "mysql", "sqlite", "mongodb", "redis", "elasticsearch", "snowflake", "bigquery", "clickhouse", "duckdb", "neo4j", "supabase",
-    "github", "gitlab", "bitbucket", "jira", "linear", "asana", "trello", "notion", "confluence", "obsidian", "slack", "discord", "telegram",
-    "whatsapp", "gmail", "outlook", "calendar", "google-drive", "dropbox", "s3", "azure", "aws", "gcp", "kubernetes", "docker", "terraform",
-    "ansible", "jenkins", "grafana", "prometheus", "datadog", "sentry", "splunk", "pagerduty", "salesforce", "hubspot", "stripe", "paypal",
-    "shopify", "quickbooks", "xero", "zendesk", "intercom", "figma", "canva", "blender", "unity", "unreal", "playwright", "puppeteer",
-    "selenium", "firecrawl", "browser", "crawler", "pdf", "excel", "word", "markdown", "latex", "arxiv", "pubmed", "wikipedia", "weather",
-    "maps", "flights", "hotels", "stocks", "crypto", "bitcoin", "ethereum", "solana", "youtube", "spotify", "reddit", "twitter", "linkedin",
-    "instagram", "news", "rss", "translate", "whisper", "images", "video", "audio", "memory", "rag", "embeddings", "pinecone", "qdrant",
-    "chroma", "langchain", "openapi", "graphql", "swagger", "jupyter", "matlab", "filesystem", "shell", "ssh", "homeassistant", "mqtt",
-    "modbus", "oscilloscope", "cad", "gis", "legal", "invoices", "recipes", "fitness", "genomics", "chess",
+    "postgres",
+    "mysql",
+    "sqlite",
+    "mongodb",
+    "redis",
+    "elasticsearch",
+    "snowflake",
+    "bigquery",
+    "clickhouse",
+    "duckdb",
+    "neo4j",
+    "supabase",
+    "github",
+    "gitlab",
+    "bitbucket",
+    "jira",
+    "linear",
+    "asana",
+    "trello",
+    "notion",
+    "confluence",
+    "obsidian",
+    "slack",
+    "discord",
+    "telegram",
+    "whatsapp",
+    "gmail",
+    "outlook",
+    "calendar",
+    "google-drive",
+    "dropbox",
+    "s3",
+    "azure",
+    "aws",
+    "gcp",
+    "kubernetes",
+    "docker",
+    "terraform",
+    "ansible",
+    "jenkins",
+    "grafana",
+    "prometheus",
+    "datadog",
+    "sentry",
+    "splunk",
+    "pagerduty",
+    "salesforce",
+    "hubspot",
+    "stripe",
+    "paypal",
+    "shopify",
+    "quickbooks",
+    "xero",
+    "zendesk",
+    "intercom",
+    "figma",
+    "canva",
+    "blender",
+    "unity",
+    "unreal",
+    "playwright",
+    "puppeteer",
+    "selenium",
+    "firecrawl",
+    "browser",
+    "crawler",
+    "pdf",
+    "excel",
+    "word",
+    "markdown",
+    "latex",
+    "arxiv",
+    "pubmed",
+    "wikipedia",
+    "weather",
+    "maps",
+    "flights",
+    "hotels",
+    "stocks",
+    "crypto",
+    "bitcoin",
+    "ethereum",
+    "solana",
+    "youtube",
+    "spotify",
+    "reddit",
+    "twitter",
+    "linkedin",
+    "instagram",
+    "news",
+    "rss",
+    "translate",
+    "whisper",
+    "images",
+    "video",
+    "audio",
+    "memory",
+    "rag",
+    "embeddings",
+    "pinecone",
+    "qdrant",
+    "chroma",
+    "langchain",
+    "openapi",
+    "graphql",
+    "swagger",
+    "jupyter",
+    "matlab",
+    "filesystem",
+    "shell",
+    "ssh",
+    "homeassistant",
+    "mqtt",
+    "modbus",
+    "oscilloscope",
+    "cad",
+    "gis",
+    "legal",
+    "invoices",
+    "recipes",
+    "fitness",
+    "genomics",
+    "chess",
 ];
 const VERBS: &[&str] = &[
-    "search", "query", "manage", "create", "read", "update", "analyze", "monitor", "fetch", "extract", "generate", "summarize", "explore",
-    "automate", "convert", "validate", "schedule", "track", "compare", "visualize", "control", "deploy", "debug", "review", "translate",
+    "search",
+    "query",
+    "manage",
+    "create",
+    "read",
+    "update",
+    "analyze",
+    "monitor",
+    "fetch",
+    "extract",
+    "generate",
+    "summarize",
+    "explore",
+    "automate",
+    "convert",
+    "validate",
+    "schedule",
+    "track",
+    "compare",
+    "visualize",
+    "control",
+    "deploy",
+    "debug",
+    "review",
+    "translate",
 ];
 const OBJECTS: &[&str] = &[
-    "issues", "tables", "documents", "messages", "files", "pages", "records", "dashboards", "logs", "metrics", "tickets", "projects", "notes",
-    "events", "contacts", "payments", "orders", "images", "datasets", "workflows", "pipelines", "containers", "schemas", "emails", "reports",
-    "prices", "forecasts", "routes", "tests", "pull requests", "knowledge graphs", "embeddings", "transcripts", "prompts", "test coverage",
+    "issues",
+    "tables",
+    "documents",
+    "messages",
+    "files",
+    "pages",
+    "records",
+    "dashboards",
+    "logs",
+    "metrics",
+    "tickets",
+    "projects",
+    "notes",
+    "events",
+    "contacts",
+    "payments",
+    "orders",
+    "images",
+    "datasets",
+    "workflows",
+    "pipelines",
+    "containers",
+    "schemas",
+    "emails",
+    "reports",
+    "prices",
+    "forecasts",
+    "routes",
+    "tests",
+    "pull requests",
+    "knowledge graphs",
+    "embeddings",
+    "transcripts",
+    "prompts",
+    "test coverage",
 ];
 const TAILS: &[&str] = &[
-    "for AI agents", "for AI assistants", "with natural language", "through one API", "in real time", "over streamable HTTP", "without code",
-    "from Claude and other clients", "with OAuth", "locally and read-only", "for teams", "across your organization", "and more.", "safely",
+    "for AI agents",
+    "for AI assistants",
+    "with natural language",
+    "through one API",
+    "in real time",
+    "over streamable HTTP",
+    "without code",
+    "from Claude and other clients",
+    "with OAuth",
+    "locally and read-only",
+    "for teams",
+    "across your organization",
+    "and more.",
+    "safely",
 ];
 const KINDS: &[&str] = &["mcp", "mcp-server", "server", "mcp", "tools", "agent", "connector", "mcp"];
 const VARIABLES: &[&str] = &[
-    "API_KEY", "API_TOKEN", "ACCESS_TOKEN", "BASE_URL", "ORG_ID", "PROJECT_ID", "REGION", "TIMEOUT_MS", "LOG_LEVEL", "CLIENT_ID", "CLIENT_SECRET",
-    "USERNAME", "PASSWORD", "DATABASE_URL", "WORKSPACE", "READ_ONLY", "MAX_RESULTS", "CACHE_DIR", "PROXY_URL", "MODEL",
+    "API_KEY",
+    "API_TOKEN",
+    "ACCESS_TOKEN",
+    "BASE_URL",
+    "ORG_ID",
+    "PROJECT_ID",
+    "REGION",
+    "TIMEOUT_MS",
+    "LOG_LEVEL",
+    "CLIENT_ID",
+    "CLIENT_SECRET",
+    "USERNAME",
+    "PASSWORD",
+    "DATABASE_URL",
+    "WORKSPACE",
+    "READ_ONLY",
+    "MAX_RESULTS",
+    "CACHE_DIR",
+    "PROXY_URL",
+    "MODEL",
 ];
 const SCHEMAS: &[&str] = &["2025-07-09", "2025-09-29", "2025-10-17", "2025-10-17", "2025-12-11", "2025-12-11", "2025-12-11"];
 
@@ -254,15 +448,16 @@ impl Server {
         }
         servers.sort_by(|a, b| a.name.cmp(&b.name));
         for _ in count..versions {
-            // A tenth of the servers is released often; the square makes a few of them very often.
+            // A tenth of the servers is released often, and a few of them very often; a prime scatters
+            // them over the alphabet.
             let server = if random.chance(700) {
                 let often = (count / 10).max(1);
                 let chosen = random.below(often) * random.below(often) / often;
-                chosen * (count / often)
+                chosen * 7919 % count
             } else {
                 random.below(count)
             };
-            servers[server.min(count - 1)].versions += 1;
+            servers[server].versions += 1;
         }
         servers
     }
@@ -420,7 +615,9 @@ impl<'a> Document<'a> {
 fn package(random: &mut Random, server: &Server, owner: &str, own: &str, version: &str, number: usize) -> serde_json::Value {
     let variables: Vec<_> = (0..server.shape.variables).map(|nth| variable(random, server, nth)).collect();
     let mut package = match (own.len() + number) % 8 {
-        0..4 => json!({ "registryType": "npm", "identifier": format!("@{}/{own}", owner.to_lowercase()), "version": version, "runtimeHint": "npx" }),
+        0..4 => {
+            json!({ "registryType": "npm", "identifier": format!("@{}/{own}", owner.to_lowercase()), "version": version, "runtimeHint": "npx" })
+        }
         4 | 5 => json!({ "registryType": "oci", "identifier": format!("ghcr.io/{}/{own}:{version}", owner.to_lowercase()) }),
         6 => json!({ "registryType": "pypi", "identifier": own, "version": version, "runtimeHint": "uvx" }),
         _ => json!({
@@ -440,7 +637,13 @@ fn variable(random: &mut Random, server: &Server, number: usize) -> serde_json::
     let own = VARIABLES[number % VARIABLES.len()];
     let is_secret = own.ends_with("KEY") || own.ends_with("TOKEN") || own.ends_with("SECRET") || own.ends_with("PASSWORD");
     let prefix = server.brand.to_uppercase();
-    let described = format!("{} of your {} account, to {} {}", capital(&own.to_lowercase().replace('_', " ")), server.brand, random.pick(VERBS), random.pick(OBJECTS));
+    let described = format!(
+        "{} of your {} account, to {} {}",
+        capital(&own.to_lowercase().replace('_', " ")),
+        server.brand,
+        random.pick(VERBS),
+        random.pick(OBJECTS)
+    );
     json!({ "name": format!("{prefix}_{own}"), "description": described, "isRequired": number == 0, "isSecret": is_secret, "format": "string" })
 }
 
@@ -448,7 +651,8 @@ fn remote(owner: &str, own: &str, number: usize, headers: usize) -> serde_json::
     let kind = if number % 2 == 0 { "streamable-http" } else { "sse" };
     let mut remote = json!({ "type": kind, "url": format!("https://mcp-{number}.{owner}.example.com/{own}") });
     if headers > 0 {
-        remote["headers"] = json!([{ "name": "Authorization", "description": "Bearer token for the API", "isRequired": true, "isSecret": true }]);
+        remote["headers"] =
+            json!([{ "name": "Authorization", "description": "Bearer token for the API", "isRequired": true, "isSecret": true }]);
     }
     remote
 }
@@ -510,11 +714,24 @@ impl Registry {
             let published = EPOCH + i64::try_from(first + number * step + random.below(step.max(1))).unwrap_or(0);
             let is_latest = number == newest;
             let is_deleted = is_taken_down || (!is_latest && random.chance(3));
-            let status = if is_deleted { "deleted" } else if random.chance(8) { "deprecated" } else { "active" };
+            let status = if is_deleted {
+                "deleted"
+            } else if random.chance(8) {
+                "deprecated"
+            } else {
+                "active"
+            };
             let document = Document::of(random, server, &numbers[number]);
-            let official = Official { status, status_changed_at: rfc3339(published), published_at: rfc3339(published), updated_at: rfc3339(published), is_latest };
+            let official = Official {
+                status,
+                status_changed_at: rfc3339(published),
+                published_at: rfc3339(published),
+                updated_at: rfc3339(published),
+                is_latest,
+            };
             let entry = serde_json::to_string(&Entry { server: document, meta: Outer { official } }).unwrap_or_default();
-            documents += entry.find(r#","_meta":{"io.modelcontextprotocol.registry/official""#).unwrap_or(entry.len()) - r#"{"server":"#.len();
+            documents +=
+                entry.find(r#","_meta":{"io.modelcontextprotocol.registry/official""#).unwrap_or(entry.len()) - r#"{"server":"#.len();
             let begin = self.text.len();
             self.text.push_str(&entry);
             self.entries.push(Place {
@@ -531,7 +748,8 @@ impl Registry {
     }
 
     fn page(&self, filter: &Filter) -> String {
-        let start = self.entries.partition_point(|entry| filter.after.as_ref().is_some_and(|(name, version)| entry.key() <= (name, version)));
+        let start =
+            self.entries.partition_point(|entry| filter.after.as_ref().is_some_and(|(name, version)| entry.key() <= (name, version)));
         let found: Vec<&Place> = self.entries[start..].iter().filter(|entry| filter.takes(entry)).take(filter.limit).collect();
         let texts: Vec<&str> = found.iter().map(|entry| &self.text[entry.bytes.clone()]).collect();
         let mut metadata = json!({ "count": found.len() });

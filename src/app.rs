@@ -145,7 +145,7 @@ impl App {
             tracing::warn!("FABRIC_TRUST_LOOPBACK is set: programs on this machine act as the operator without a token");
         }
         let metrics = Metrics::default();
-        let events = Events::start(database.clone(), config.event_retention, shutdown);
+        let events = Events::start(database.clone(), config.event_retention, shutdown).await.map_err(OpenError::from)?;
         let jobs = Jobs::new(database.clone(), events.clone());
         let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
         let upstream = Upstream::new(config, &metrics)?;

@@ -43,11 +43,11 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(servers::router(services.servers.clone()))
         .merge(sync::router(services.sync))
         .merge(jobs::router(services.jobs))
-        .merge(events::router(services.events))
-        .layer(cors::for_api(&config.http.cors_origins));
+        .merge(events::router(services.events));
+    let registry = servers::registry_router(services.servers);
     let documented = OpenApiRouter::with_openapi(Document::openapi())
-        .merge(api)
-        .merge(servers::registry_router(services.servers))
+        .merge(around(api, |routes| routes.layer(cors::for_api(&config.http.cors_origins))))
+        .merge(around(registry, |routes| routes.layer(middleware::from_fn(servers::open_to_all))))
         .merge(services.health.router());
     let (routes, document) = documented.split_for_parts();
     routes
@@ -57,6 +57,12 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .method_not_allowed_fallback(front::method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(front, front::front))
+}
+
+/// Puts a layer around routes and around their answer to other methods, preflight requests among them.
+fn around(routes: OpenApiRouter, layer: impl FnOnce(Router) -> Router) -> OpenApiRouter {
+    let (routes, document) = routes.split_for_parts();
+    OpenApiRouter::with_openapi(document).merge(layer(routes.method_not_allowed_fallback(front::method_not_allowed)).into())
 }
 
 /// For a token, or for a collector on this machine.

@@ -8,6 +8,7 @@ use platform::database::{
 use serde_json::json;
 
 use super::{CliError, Context, output};
+use crate::app;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DbCommand {
@@ -24,6 +25,8 @@ pub(super) enum DbCommand {
         /// Such as servers_add_stars
         name: String,
     },
+    /// Stop the managed database, should a killed program have left it up
+    Stop,
     /// Make the roles that the service works as, or print the SQL for an administrator
     Setup,
 }
@@ -36,6 +39,9 @@ pub(super) async fn run(context: Context, command: DbCommand) -> Result<(), CliE
         return Ok(());
     }
     let Some(url) = &context.config.database.url else {
+        if app::running(&context.config.data_dir).is_none() && matches!(command, DbCommand::Stop) {
+            return Ok(Cluster::start(Options::of(&context.config)).await?.stop().await?);
+        }
         let cluster = Cluster::start(Options::of(&context.config)).await?;
         let done = on(&context, &Owner::of_cluster(&cluster), command).await;
         if !cluster.was_running() {
@@ -72,6 +78,7 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
             None => output::say("no migration is applied"),
         },
         DbCommand::Setup => setup(context, &mut connection).await?,
+        DbCommand::Stop => output::say("nothing to stop: a program is serving with this database, or it is not a managed one"),
         DbCommand::New { .. } => {}
     }
     Ok(())

@@ -81,6 +81,7 @@ async fn database(config: &Config) -> Result<String, String> {
         (None, Some(found)) => format!("with PostgreSQL {} in {}", found.major, found.folder.display()),
         (None, None) => "with a build that is fetched at the first start".into(),
     };
-    let state = if Cluster::exists(&Options::of(config)) { "managed" } else { "managed, made at the first start" };
-    Ok(format!("{state}, {programs}"))
+    let place = Cluster::place(&Options::of(config)).map_err(|error| error.to_string())?;
+    let state = if place.join("PG_VERSION").is_file() { "managed" } else { "to be made at the first start" };
+    Ok(format!("{state} in {}, {programs}", place.display()))
 }

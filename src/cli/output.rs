@@ -1,19 +1,20 @@
 //! What people and programs are shown.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
 
 use serde_json::Value;
 
-/// Prints a line.
-#[expect(clippy::print_stdout, reason = "this is where commands print")]
+/// Prints a line. A reader that has gone (`| head`) is no reason to stop.
 pub(super) fn say(line: impl Display) {
-    println!("{line}");
+    writeln!(io::stdout(), "{line}").ok();
 }
 
 /// Prints to standard error what went wrong.
-#[expect(clippy::print_stderr, reason = "this is where commands print")]
 pub(super) fn complain(error: impl Display) {
-    eprintln!("mcp-fabric: {error}");
+    writeln!(io::stderr(), "mcp-fabric: {error}").ok();
 }
 
 /// Prints JSON.

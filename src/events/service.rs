@@ -40,11 +40,12 @@ pub enum Followed {
 
 impl Events {
     /// Starts to carry events from the table to the followers of this process, keeping the newest `keep`.
-    pub fn start(database: Database, keep: u32, shutdown: &Shutdown) -> Self {
+    pub async fn start(database: Database, keep: u32, shutdown: &Shutdown) -> Result<Self, DbError> {
+        let newest = store::bounds(database.system()).await?.map_or(0, |(_, newest)| newest);
         let events = Self { database, live: broadcast::channel(BUFFER).0, shutdown: shutdown.clone() };
-        shutdown.spawn(events.clone().carry());
+        shutdown.spawn(events.clone().carry(newest));
         shutdown.spawn(events.clone().prune(keep.into()));
-        events
+        Ok(events)
     }
 
     /// Publishes when the caller's transaction commits. Call it last: it makes publishers take turns.
@@ -122,8 +123,8 @@ impl Events {
         })
     }
 
-    async fn carry(self) {
-        let mut last: Option<i64> = None;
+    /// Tells the followers of this process of everything after `last`.
+    async fn carry(self, mut last: i64) {
         while !self.shutdown.has_begun() {
             if let Err(error) = self.carry_while_connected(&mut last).await {
                 tracing::warn!(%error, "lost the event channel; trying again");
@@ -135,31 +136,26 @@ impl Events {
         }
     }
 
-    async fn carry_while_connected(&self, last: &mut Option<i64>) -> Result<(), DbError> {
+    async fn carry_while_connected(&self, last: &mut i64) -> Result<(), DbError> {
         let mut listener = self.database.listener().await?;
         listener.listen("fabric_events").await?;
-        if last.is_none() {
-            *last = Some(store::bounds(self.database.system()).await?.map_or(0, |(_, newest)| newest));
-        }
         loop {
+            let batch = store::after(self.database.system(), *last, BATCH).await?;
+            let is_full = i64::try_from(batch.len()) == Ok(BATCH);
+            for event in batch {
+                *last = event.id;
+                // Without followers there is nobody to tell.
+                self.live.send(Arc::new(event)).ok();
+            }
+            if is_full {
+                continue;
+            }
             tokio::select! {
                 notified = listener.try_recv() => { notified?; }
                 () = tokio::time::sleep(POLL) => {}
                 () = self.shutdown.begun() => return Ok(()),
             }
             while listener.next_buffered().is_some() {}
-            loop {
-                let batch = store::after(self.database.system(), last.unwrap_or(0), BATCH).await?;
-                let full = i64::try_from(batch.len()) == Ok(BATCH);
-                for event in batch {
-                    *last = Some(event.id);
-                    // Without followers there is nobody to tell.
-                    self.live.send(Arc::new(event)).ok();
-                }
-                if !full {
-                    break;
-                }
-            }
         }
     }
 

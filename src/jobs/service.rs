@@ -1,6 +1,10 @@
-use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError, telemetry::Metrics};
+use platform::{
+    Actor, Config, Database, Scope, Shutdown, clock,
+    database::{DbError, on_constraint},
+    telemetry::Metrics,
+};
 use serde_json::json;
-use sqlx::{Acquire as _, PgConnection};
+use sqlx::PgConnection;
 
 use events::{Events, NewEvent};
 
@@ -96,18 +100,11 @@ impl Jobs {
         let done = match change {
             Change::Cancel => store::cancel(&mut transaction, id, clock::now()).await?,
             Change::Retry => {
-                // Another unfinished job may hold the singleton key by now.
-                let mut attempt = transaction.begin().await?;
-                let retried = store::retry(&mut attempt, id, clock::now()).await;
-                match retried {
-                    Ok(done) => {
-                        attempt.commit().await?;
-                        done
-                    }
-                    Err(error) => {
-                        return Err(platform::database::on_constraint(error, "jobs_singleton", || JobsError::NotRetryable(before.status)));
-                    }
+                if let Some(rival) = store::rival(&mut transaction, id).await? {
+                    return Err(JobsError::AlreadyRunning(rival));
                 }
+                let retried = store::retry(&mut transaction, id, clock::now()).await;
+                retried.map_err(|error| on_constraint(error, "jobs_singleton", || JobsError::NotRetryable(before.status)))?
             }
         };
         if !done {

@@ -91,6 +91,16 @@ pub(crate) async fn unfinished_singleton(connection: &mut PgConnection, key: &st
     Ok(id.fetch_optional(connection).await?.map(JobId))
 }
 
+/// The unfinished job that holds the singleton key of this one.
+pub(crate) async fn rival(connection: &mut PgConnection, id: JobId) -> Result<Option<JobId>, sqlx::Error> {
+    let rival = sqlx::query_scalar!(
+        "SELECT id FROM mcp_fabric.jobs
+         WHERE status IN ('pending', 'processing') AND singleton_key = (SELECT singleton_key FROM mcp_fabric.jobs WHERE id = $1)",
+        id.0
+    );
+    Ok(rival.fetch_optional(connection).await?.map(JobId))
+}
+
 pub(crate) async fn get(connection: &mut PgConnection, id: JobId) -> Result<Option<Job>, DbError> {
     let row = sqlx::query_as!(
         Row,

@@ -265,10 +265,15 @@ fn camel(key: &str) -> Cow<'_, str> {
         .into()
 }
 
-/// The value of the first `"key": "value"` in a text that is too large to parse.
+/// The value of `"key": "value"` near the start or the end of a text that is too large to parse.
 fn peek(text: &str, key: &str) -> Option<String> {
-    let (_, rest) = text.get(..text.floor_char_boundary(4096))?.split_once(&format!("\"{key}\""))?;
-    rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.split('"').next().map(clip)
+    const NEAR: usize = 4096;
+    let key = format!("\"{key}\"");
+    let (start, end) = (text.floor_char_boundary(NEAR), text.ceil_char_boundary(text.len().saturating_sub(NEAR)));
+    [&text[..start], &text[end..]].into_iter().find_map(|part| {
+        let (_, rest) = part.split_once(&key)?;
+        rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.split('"').next().map(clip)
+    })
 }
 
 fn clip(text: &str) -> String {

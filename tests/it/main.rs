@@ -4,4 +4,12 @@
 
 mod support;
 
+mod access;
 mod catalogue;
+mod database;
+mod events;
+mod faults;
+mod jobs;
+mod process;
+mod registry;
+mod sync;

@@ -34,6 +34,8 @@ const OWNER: &str = "fabric_owner";
 const DATABASE: &str = "mcp_fabric";
 /// How long a start may take; crash recovery of a large cluster needs its time.
 const START_LIMIT_SECONDS: u32 = 120;
+/// How often a start is tried again.
+const START_TRIES: u32 = 3;
 
 /// What a managed cluster needs to know.
 #[derive(Clone, Debug)]
@@ -148,9 +150,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Whether this data folder has a cluster.
-    pub fn exists(options: &Options) -> bool {
-        account().and_then(|user| Ok(cluster_place(&options.data, user))).is_ok_and(|base| base.join("cluster/PG_VERSION").is_file())
+    /// Where the cluster of this data folder lies, or would.
+    pub fn place(options: &Options) -> Result<PathBuf, ManagedError> {
+        Ok(cluster_place(&options.data, account()?).join("cluster"))
     }
 
     /// Connect options for the owner of the schema.
@@ -184,7 +186,12 @@ impl Cluster {
 
     /// Stops it; connections are closed, nothing committed is lost.
     pub async fn stop(&self) -> Result<(), ManagedError> {
-        self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", "30"]).await.map(drop)
+        self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", "30"]).await?;
+        if self.socket.parent() != self.folder.parent() {
+            // It lies in a folder for all programs, where nothing of ours should stay.
+            fs::remove_dir(&self.socket).about("remove", &self.socket)?;
+        }
+        Ok(())
     }
 
     async fn initialise(&self, fsync: bool) -> Result<(), ManagedError> {
@@ -226,27 +233,40 @@ impl Cluster {
         }
         let log = self.folder.with_extension("log");
         let limit = START_LIMIT_SECONDS.to_string();
-        self.pg_ctl(&["start", "-w", "-t", &limit, "-s", "-l", &log.to_string_lossy(), "-o", &settings]).await.map(drop)
+        let log = log.to_string_lossy();
+        let start = ["start", "-w", "-t", limit.as_str(), "-s", "-l", &log, "-o", settings.as_str()];
+        // The children of a postmaster that was killed hold its shared memory for a moment.
+        for _ in 0..START_TRIES {
+            if self.pg_ctl(&start).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.pg_ctl(&start).await.map(drop)
+    }
+
+    /// The process that `postmaster.pid` names.
+    fn named_process(&self) -> Result<Option<u32>, ManagedError> {
+        let text = files::read_if_present(&self.folder.join("postmaster.pid"))?;
+        Ok(text.and_then(|text| text.lines().next()?.trim().parse().ok()))
     }
 
     /// After a crash of the machine `postmaster.pid` may name a process that is now somebody else's, which
-    /// PostgreSQL takes for a running server. `is_running` has said that it is not ours.
+    /// PostgreSQL takes for a running server.
     fn remove_stale_lock(&self) -> Result<(), ManagedError> {
         let lock = self.folder.join("postmaster.pid");
-        let Some(text) = files::read_if_present(&lock)? else { return Ok(()) };
-        let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
-        let is_postgres = pid
-            .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok())
-            .is_some_and(|program| program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("postgres")));
-        if !is_postgres {
+        if lock.exists() && !self.named_process()?.is_some_and(is_postgres) {
             fs::remove_file(&lock).about("remove", &lock)?;
         }
         Ok(())
     }
 
     async fn is_running(&self) -> Result<bool, ManagedError> {
+        if !self.named_process()?.is_some_and(is_postgres) || !self.socket.join(SOCKET_FILE).exists() {
+            return Ok(false);
+        }
         let status = self.command("pg_ctl", &["status".into(), "-D".into(), self.folder.display().to_string()]).status().await;
-        Ok(status.about("run", &self.bin.program("pg_ctl"))?.success() && self.socket.join(SOCKET_FILE).exists())
+        Ok(status.about("run", &self.bin.program("pg_ctl"))?.success())
     }
 
     /// Makes the owner's role and the database; does nothing where they exist.
@@ -309,6 +329,15 @@ impl Cluster {
     fn give(&self, path: &Path) -> Result<(), ManagedError> {
         Ok(give(path, self.user)?)
     }
+}
+
+/// Whether the process runs a program called postgres; where the system does not tell, whether it may.
+fn is_postgres(pid: u32) -> bool {
+    if !Path::new("/proc/self/exe").exists() {
+        return true;
+    }
+    let program = fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|program| program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("postgres")))
 }
 
 fn give(path: &Path, user: Option<Account>) -> Result<(), files::FileError> {
@@ -432,6 +461,3 @@ fn load_secrets(path: &Path, cluster_exists: bool) -> Result<Secrets, ManagedErr
         }
     }
 }
-
-/// How long `stop` may take altogether.
-pub const STOP_LIMIT: Duration = Duration::from_secs(30);

@@ -58,6 +58,9 @@ pub enum OpenError {
     /// The database answered with an error.
     #[error("the database refused: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database failed once it was open.
+    #[error(transparent)]
+    Failed(#[from] DbError),
 }
 
 impl OpenError {
@@ -65,7 +68,7 @@ impl OpenError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::BadUrl | Self::TooOld(_) | Self::Roles(_) | Self::Migrate(migrations::MigrateError::Newer(_)) => true,
-            Self::Unreachable { .. } | Self::Migrate(_) | Self::Managed(_) | Self::Database(_) => false,
+            Self::Unreachable { .. } | Self::Migrate(_) | Self::Managed(_) | Self::Database(_) | Self::Failed(_) => false,
         }
     }
 }

@@ -109,12 +109,25 @@ impl TestApp {
     /// On a database that the test has prepared.
     pub(crate) async fn on(database: TestDatabase, given: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        cluster::share_roles(&folder.path().join("data")).await;
         let settings = settings(folder.path(), &database.url(), given);
+        cluster::share_roles(&folder.path().join("data")).await;
+        Self::run(folder, settings, database).await
+    }
+
+    async fn run(folder: TempDir, settings: Vec<(String, String)>, database: TestDatabase) -> Self {
         let app = App::start(config(&settings)).await.unwrap();
         let token = std::fs::read_to_string(&app.token_file).unwrap().trim().to_owned();
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let http = reqwest::Client::builder().gzip(false).redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { url: app.url.clone(), app: Some(app), token, http, settings, folder, database }
+    }
+
+    /// A second replica: a data folder of its own, the same database.
+    pub(crate) async fn beside(other: &Self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = other.database.shared();
+        let settings = settings(folder.path(), &database.url(), &[]);
+        cluster::share_roles(&folder.path().join("data")).await;
+        Self::run(folder, settings, database).await
     }
 
     /// Tries to start on a database of the test's own, and gives why it did not.

@@ -36,6 +36,7 @@ struct Shared {
 /// A database of one test; dropped with this.
 pub(crate) struct TestDatabase {
     pub(crate) name: String,
+    is_shared: bool,
     admin: PgConnectOptions,
     owner: PgConnectOptions,
 }
@@ -72,7 +73,7 @@ async fn create(shared: &Shared, template: Option<&str>) -> TestDatabase {
     let copied = template.map(|template| format!(" TEMPLATE {template}")).unwrap_or_default();
     let mut connection = shared.owner.clone().database("postgres").connect().await.unwrap();
     execute(&mut connection, format!("CREATE DATABASE {name}{copied}")).await;
-    TestDatabase { name, admin: shared.admin.clone(), owner: shared.owner.clone() }
+    TestDatabase { name, is_shared: false, admin: shared.admin.clone(), owner: shared.owner.clone() }
 }
 
 async fn execute(connection: &mut PgConnection, statement: String) {
@@ -166,6 +167,11 @@ impl TestDatabase {
         url(&self.owner, &self.name)
     }
 
+    /// The same database for a second program; it goes with the first.
+    pub(crate) fn shared(&self) -> Self {
+        Self { name: self.name.clone(), is_shared: true, admin: self.admin.clone(), owner: self.owner.clone() }
+    }
+
     /// The same database as another role.
     pub(crate) fn url_as(&self, role: &str, password: &str) -> String {
         url(&self.owner.clone().username(role).password(password), &self.name)
@@ -179,6 +185,9 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
+        if self.is_shared {
+            return;
+        }
         let (admin, name) = (self.admin.clone(), self.name.clone());
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

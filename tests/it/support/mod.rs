@@ -8,10 +8,16 @@ pub(crate) mod data;
 pub(crate) mod upstream;
 
 pub(crate) use app::{Answer, TestApp};
-pub(crate) use binary::Binary;
+pub(crate) use binary::{Binary, command as binary_command};
 pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};
+
+/// A plain GET, for programs that the test does not hold as a [`TestApp`].
+pub(crate) async fn get(url: &str) -> reqwest::Response {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::get(url).await.unwrap()
+}
 
 /// Asks again until `check` gives something; fails the test when it does not within `seconds`.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(seconds: u64, what: &str, mut check: impl FnMut() -> F) -> T {

@@ -1,0 +1,250 @@
+//! The program as a process: its own PostgreSQL, signals, locks, the command line.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{Binary, Upstream, cluster, data, eventually};
+
+async fn get(url: &str, path: &str) -> Value {
+    crate::support::get(&format!("{url}{path}")).await.json().await.unwrap()
+}
+
+/// Stops the database that a killed program left up, and removes its files where they lie elsewhere.
+struct Cleanup(std::path::PathBuf);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if !self.0.join("postgres-secrets.json").is_file() {
+            return;
+        }
+        Binary::run(&self.0, &[], &["db", "stop"]);
+        let report = Binary::run(&self.0, &[], &["doctor", "--json"]);
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap_or_default();
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let database = checks.iter().find(|check| check["check"] == "database").and_then(|check| check["detail"].as_str());
+        let folder = database.and_then(|detail| detail.strip_prefix("managed in ")?.split(',').next()).map(Path::new);
+        if let Some(base) = folder.and_then(Path::parent).filter(|base| base.starts_with("/var/lib/mcp-fabric")) {
+            std::fs::remove_dir_all(base).ok();
+        }
+    }
+}
+
+fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    // The database's user has to pass through it.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let data = folder.path().join("data");
+    (folder, data)
+}
+
+/// Postmasters whose command line names this folder.
+fn postmasters(data: &Path) -> usize {
+    let output = Command::new("ps").args(["-eo", "args"]).output().unwrap();
+    let needle = format!("-D {}", data.display());
+    String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains(&needle) && line.contains("postgres")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_it_runs_its_own_through_crash_and_stop() {
+    let (_folder, data) = folder();
+    let _cleanup = Cleanup(data.clone());
+    let first = Binary::serve(&data, &[]);
+    assert_eq!(get(&first.url, "/api/mcp/servers?q=git").await["servers"][0]["id"], "git");
+    assert_eq!(get(&first.url, "/health/ready").await["database"], "ok");
+    first.kill();
+    assert_eq!(postmasters(&data), 1, "the database outlives a killed program");
+    let second = Binary::serve(&data, &[]);
+    assert_eq!(get(&second.url, "/api/mcp/servers").await["total"], 7);
+    let (took, well) = second.terminate();
+    assert!(well && took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(postmasters(&data), 0, "the database stops with the program");
+
+    // A machine that lost its power: the postmaster is gone and its lock file is not.
+    let third = Binary::serve(&data, &[]);
+    let pid_file = std::fs::read_to_string(data.join("postgres/cluster/postmaster.pid")).unwrap();
+    let postmaster = pid_file.lines().next().unwrap().to_owned();
+    third.kill();
+    assert!(Command::new("kill").args(["-9", &postmaster]).status().unwrap().success());
+    eventually(10, "the postmaster is gone", || async { (postmasters(&data) == 0).then_some(()) }).await;
+    // Its number now belongs to a process that is alive and none of ours.
+    let stranger = pid_file.replacen(&postmaster, &std::process::id().to_string(), 1);
+    std::fs::write(data.join("postgres/cluster/postmaster.pid"), stranger).unwrap();
+    let fourth = Binary::serve(&data, &[]);
+    assert_eq!(get(&fourth.url, "/api/mcp/servers").await["total"], 7);
+    assert!(fourth.terminate().1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_serve_is_refused_and_commands_talk_to_the_first() {
+    let database = cluster::database().await;
+    let (_folder, data) = folder();
+    cluster::share_roles(&data).await;
+    let url = database.url();
+    let settings = [("DATABASE_URL", url.as_str())];
+    let first = Binary::serve(&data, &settings);
+    let second = Binary::run(&data, &settings, &["serve"]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains(&format!("another process (pid {}) is serving the data folder", first.pid())), "{said}");
+    let show = Binary::run(&data, &settings, &["servers", "show", "git", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&show.stdout).unwrap()["id"], "git");
+    assert!(get(&first.url, "/metrics-none").await["code"] == "route_not_found");
+    let metrics = crate::support::get(&format!("{}/metrics", first.url)).await.text().await.unwrap();
+    assert!(metrics.contains(r#"route="/api/mcp/servers/{id}",status="200"} 1"#), "the command asked the running program");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_does_what_it_says() {
+    let upstream = Upstream::start(data::many(120, 1)).await;
+    let database = cluster::database().await;
+    let (folder, data) = folder();
+    cluster::share_roles(&data).await;
+    let url = database.url();
+    let settings = [("DATABASE_URL", url.as_str()), ("FABRIC_UPSTREAM_URL", upstream.url.as_str()), ("FABRIC_UPSTREAM_RPS", "1000")];
+    let run = |arguments: &[&str]| {
+        let output = Binary::run(&data, &settings, arguments);
+        (
+            output.status.code().unwrap(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    // With none running, each command starts one for its own length.
+    let (code, out, err) = run(&["sync", "run", "--mode", "full"]);
+    assert_eq!((code, out.as_str()), (0, "full sync: 240 entries on 5 pages; 120 new, 0 changed, 0 removed, 0 skipped\n"), "{err}");
+    let (code, out, _) = run(&["sync", "run"]);
+    assert_eq!((code, out.as_str()), (0, "incremental sync: 0 entries on 1 pages; 0 new, 0 changed, 0 removed, 0 skipped\n"));
+    let (_, out, _) = run(&["sync", "status"]);
+    assert!(out.contains("catalogue  127 servers, 127 versions"), "{out}");
+    let (_, out, _) = run(&["sync", "history", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["runs"].as_array().unwrap().len(), 2);
+    let (_, out, _) = run(&["servers", "search", "git", "--limit", "1"]);
+    assert!(out.starts_with("ID   VERSION") && out.contains("\ngit  ") && out.ends_with("1 of 1\n"), "{out}");
+    let (code, _, err) = run(&["servers", "show", "nobody"]);
+    assert_eq!((code, err.as_str()), (1, "mcp-fabric: there is no server with this id (server_not_found)\n"));
+    let (_, out, _) = run(&["jobs", "list", "--json"]);
+    let job = serde_json::from_str::<Value>(&out).unwrap()["jobs"][0]["job_id"].as_str().unwrap().to_owned();
+    let (_, out, _) = run(&["jobs", "show", &job]);
+    assert!(out.contains("status        complete") && out.contains("incremental sync from"), "{out}");
+    let (code, _, err) = run(&["jobs", "cancel", &job]);
+    assert_eq!((code, err.as_str()), (1, "mcp-fabric: the job has ended already: it is complete (job_finished)\n"));
+
+    let file = folder.path().join("page.json");
+    std::fs::write(&file, json!({ "servers": [data::entry("a.x/one", "1.0.0"), { "server": { "name": "bad" } }] }).to_string()).unwrap();
+    let (code, out, _) = run(&["sync", "import", file.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (0, "2 entries: 1 new, 0 changed, 1 skipped\n  skipped bad : invalid_name\n"));
+    let pages = folder.path().join("pages");
+    std::fs::create_dir(&pages).unwrap();
+    for (name, entry) in [("1.json", data::entry("a.x/two", "1.0.0")), ("2.json", data::entry("a.x/three", "1.0.0"))] {
+        std::fs::write(pages.join(name), json!([entry]).to_string()).unwrap();
+    }
+    assert_eq!(run(&["sync", "import", pages.to_str().unwrap()]).1, "2 entries: 2 new, 0 changed, 0 skipped\n");
+    std::fs::write(&file, data::entry("a.x/one", "1.0.0")["server"].to_string()).unwrap();
+    let (code, out, _) = run(&["registry", "validate", file.to_str().unwrap()]);
+    assert_eq!((code, out.ends_with("page.json is valid\n")), (0, true), "{out}");
+    std::fs::write(&file, "{}").unwrap();
+    assert_eq!(run(&["registry", "validate", file.to_str().unwrap()]).0, 1);
+    assert!(run(&["completions", "bash"]).1.contains("mcp-fabric"));
+    assert!(run(&["db", "status"]).1.contains(" migrations applied, 0 missing"));
+    assert!(run(&["db", "history"]).1.contains("servers create"));
+    assert_eq!(run(&["db", "migrate"]).1, "the database is up to date\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_ends_with_78_before_the_port_opens() {
+    let (folder, data) = folder();
+    let secret = ("DATABASE_URL", "mysql://u:hunter2@h/db");
+    for (settings, said) in [
+        (vec![("FABRIC_LISTEN", "nowhere")], "FABRIC_LISTEN (from environment): is not an address with a port, such as 127.0.0.1:8085"),
+        (vec![("FABRIC_SYNC_CRON", "daily")], "FABRIC_SYNC_CRON (from environment): is neither `off` nor a schedule"),
+        (vec![("FABRIC_CORS_ORIGINS", "*")], "FABRIC_CORS_ORIGINS (from environment): `*` would let every web page"),
+        (
+            vec![("FABRIC_TRUST_LOOPBACK", "true"), ("FABRIC_LISTEN", "0.0.0.0:0")],
+            "FABRIC_TRUST_LOOPBACK (from environment): works only while FABRIC_LISTEN is a loopback address",
+        ),
+        (vec![("FABRIC_TLS_CERT", "x.pem")], "FABRIC_TLS_KEY"),
+        (vec![secret], "DATABASE_URL is not of the form"),
+    ] {
+        let output = Binary::run(&data, &settings, &["serve"]);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{err}");
+        assert!(err.contains(said), "{err}");
+        assert!(!err.contains("hunter2"));
+    }
+    std::fs::write(folder.path().join(".env"), "FABRIC_LISTEN=fromdotenv\n").unwrap();
+    let output = crate::support::binary_command(&data, &[], &["serve"]).env_remove("FABRIC_LISTEN").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("FABRIC_LISTEN (from .env)"));
+    let output = Binary::run(&data, &[], &["--set", "FABRIC_NONSENSE=hunter2", "serve"]);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), err.contains("hunter2")), (Some(78), false), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_shows_every_setting_and_no_secret() {
+    let database = cluster::database().await;
+    let (_folder, data) = folder();
+    cluster::share_roles(&data).await;
+    let url = database.url();
+    let output = Binary::run(&data, &[("DATABASE_URL", &url), ("FABRIC_UPSTREAM_RPS", "2.5")], &["doctor", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{report}");
+    let find = |name: &str| report["settings"].as_array().unwrap().iter().find(|setting| setting["name"] == name).unwrap().clone();
+    assert_eq!(find("FABRIC_UPSTREAM_RPS"), json!({ "name": "FABRIC_UPSTREAM_RPS", "value": "2.5", "source": "environment" }));
+    assert_eq!(find("DATABASE_URL"), json!({ "name": "DATABASE_URL", "value": "present", "source": "environment" }));
+    assert_eq!(find("FABRIC_MEMORY_MB")["source"], "default");
+    assert!(report["checks"].as_array().unwrap().iter().all(|check| check["state"] == "ok"), "{report}");
+}
+
+/// 200 characters are more than a Unix socket's path may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_on_a_long_path_works() {
+    let (folder, _) = folder();
+    let mut deep = folder.path().to_owned();
+    while deep.as_os_str().len() < 200 {
+        deep.push("a-rather-long-folder-name");
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    let data = deep.join("data");
+    let _cleanup = Cleanup(data.clone());
+    let program = Binary::serve(&data, &[]);
+    assert_eq!(get(&program.url, "/api/mcp/servers").await["total"], 7);
+    assert!(program.terminate().1);
+}
+
+/// Only root has another user run the database, which then may not reach a private folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_the_databases_user_cannot_reach_works() {
+    if !std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0) {
+        println!("skipped: this is not root, so the database runs as the same user");
+        return;
+    }
+    let (folder, data) = folder();
+    let _cleanup = Cleanup(data.clone());
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let program = Binary::serve(&data, &[]);
+    assert_eq!(get(&program.url, "/api/mcp/servers").await["total"], 7);
+    assert!(!data.join("postgres").exists());
+    assert!(program.terminate().1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_finish_before_the_program_ends() {
+    let upstream = Upstream::start(data::many(10, 1)).await;
+    let database = cluster::database().await;
+    let (_folder, data) = folder();
+    cluster::share_roles(&data).await;
+    let url = database.url();
+    let program = Binary::serve(&data, &[("DATABASE_URL", &url), ("FABRIC_UPSTREAM_URL", &upstream.url)]);
+    // A lock in the database holds the request until the program has been asked to stop.
+    let mut holder = database.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE mcp_fabric.servers IN ACCESS EXCLUSIVE MODE").execute(&mut holder).await.unwrap();
+    let asking = tokio::spawn(reqwest::get(format!("{}/api/mcp/servers", program.url)));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let stopping = tokio::task::spawn_blocking(move || program.terminate());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().status(), 200);
+    let (took, well) = stopping.await.unwrap();
+    assert!(well && took < Duration::from_secs(10), "{took:?}");
+}
