@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use rand::{Rng as _, RngExt as _};
+use rand::{Rng as _, RngExt as _, rngs::ThreadRng};
+
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn generator() -> ThreadRng {
+    rand::rng()
+}
 
 /// `N` unpredictable bytes.
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
-    rand::rng().fill_bytes(&mut out);
+    generator().fill_bytes(&mut out);
     out
 }
 
@@ -18,7 +23,7 @@ pub fn token() -> String {
 
 /// A wait somewhere between half of `limit` and all of it, so that retries do not march in step.
 pub fn jitter(limit: Duration) -> Duration {
-    limit.mul_f64(rand::rng().random_range(0.5..=1.0))
+    limit.mul_f64(generator().random_range(0.5..=1.0))
 }
 
 /// Lowercase hexadecimal.

@@ -129,7 +129,7 @@ async fn download(registry: &Url, platform: &str) -> Result<Vec<u8>, FetchError>
     let url = format!("{}/@embedded-postgres/{platform}/-/{platform}-{VERSION}.tgz", registry.as_str().trim_end_matches('/'));
     let client = Client::new(registry.host_str().map(str::to_owned), false).map_err(|error| failed(&error))?;
     let url = url.parse().map_err(|error| failed(&error))?;
-    let request = client.get(url).map_err(|error| failed(&error))?.timeout(Duration::from_secs(300));
+    let request = client.get(url).map_err(|error| failed(&error))?.timeout(Duration::from_mins(5));
     let mut response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(|error| failed(&error.without_url()))?;
     let mut archive = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error.without_url()))? {

@@ -432,7 +432,7 @@ fn claim_folder(path: &Path, owner: u32, user: Option<Account>) -> io::Result<bo
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let meta = fs::symlink_metadata(path)?;
-            Ok(meta.is_dir() && meta.uid() == owner && meta.mode() & 0o077 == 0)
+            Ok(meta.is_dir() && meta.uid() == owner && meta.mode() & 0o777 == 0o700)
         }
         Err(error) => Err(error),
     }

@@ -126,7 +126,7 @@ impl Owner {
         PgPoolOptions::new()
             .max_connections(size)
             .acquire_timeout(Duration::from_secs(5))
-            .idle_timeout(Duration::from_secs(60))
+            .idle_timeout(Duration::from_mins(1))
             .connect_lazy_with(options.application_name("mcp-fabric").options([("statement_timeout", statement_limit)]))
     }
 }

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long a handler may take until its answer begins.
-const HANDLER_LIMIT: Duration = Duration::from_secs(60);
+const HANDLER_LIMIT: Duration = Duration::from_mins(1);
 const REQUEST_ID: &str = "x-request-id";
 const MAX_REQUEST_ID: usize = 64;
 
@@ -184,7 +184,7 @@ fn write_problem(problem: &Problem, request_id: &HeaderValue, bare: Response) ->
     parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     parts.headers.remove(header::CONTENT_LENGTH);
     if let Some(wait) = problem.retry_after {
-        parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+        parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
     }
     if status == StatusCode::UNAUTHORIZED {
         parts.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mcp-fabric\""));
@@ -193,6 +193,7 @@ fn write_problem(problem: &Problem, request_id: &HeaderValue, bare: Response) ->
 }
 
 /// No route has this path. A trailing slash is forgiven with a redirect.
+#[expect(clippy::unused_async, reason = "axum takes asynchronous handlers")]
 pub async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
     let trimmed = path.trim_end_matches('/');
@@ -207,6 +208,7 @@ pub async fn not_found(request: Request) -> Response {
 }
 
 /// The path exists, with other methods.
+#[expect(clippy::unused_async, reason = "axum takes asynchronous handlers")]
 pub async fn method_not_allowed() -> Problem {
     Problem::new(Class::MethodNotAllowed, "method_not_allowed", "this path does not take this method")
 }
