@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header},
+    http::header,
     middleware,
     response::{IntoResponse, Redirect, Response},
     routing::get,
@@ -92,14 +92,14 @@ fn documents(document: &utoipa::openapi::OpenApi) -> Router {
             }
         };
     Router::new()
-        .route("/openapi.json", get(move || text("application/json", json.clone())))
-        .route("/openapi.yaml", get(move || text("application/yaml", yaml.clone())))
+        .route("/openapi.json", get(async move || text("application/json", &json)))
+        .route("/openapi.yaml", get(async move || text("application/yaml", &yaml)))
         .route("/", get(|| async { Redirect::temporary("/docs/index.html") }))
         .route("/docs", get(|| async { Redirect::temporary("/docs/index.html") }))
         .route("/docs/{*path}", get(page))
         .with_state(assets)
 }
 
-async fn text(content_type: &'static str, body: Arc<str>) -> Response {
-    (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], body.to_string()).into_response()
+fn text(content_type: &'static str, body: &str) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body.to_owned()).into_response()
 }

@@ -1,6 +1,6 @@
 //! The way to a fabric: the one that is named, the one of the data folder, or one for this command alone.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use platform::{Config, client, config::ConfigError, files, http::access::Access};
 use reqwest::{Method, RequestBuilder};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Context, private_layers};
 use crate::app::{self, App, StartError};
 
-const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+const REQUEST_LIMIT: Duration = Duration::from_mins(2);
 
 /// The fabric did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,7 @@ pub(super) fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
         out
     })

@@ -22,7 +22,7 @@ pub(super) enum DbCommand {
     History,
     /// Write the two files of a new migration
     New {
-        /// Such as servers_add_stars
+        /// Such as `servers_add_stars`
         name: String,
     },
     /// Stop the managed database, should a killed program have left it up

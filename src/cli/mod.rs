@@ -21,7 +21,7 @@ use platform::{
 
 use crate::app::StartError;
 
-/// The exit code for a wrong configuration (EX_CONFIG of sysexits.h): starting again will not mend it.
+/// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h): starting again will not mend it.
 const EXIT_CONFIGURATION: u8 = 78;
 
 /// One self-hosted program for MCP servers: registry mirror, package cache, vault, runtime and gateway.
@@ -31,10 +31,10 @@ const EXIT_CONFIGURATION: u8 = 78;
 #[derive(Debug, Parser)]
 #[command(name = "mcp-fabric", version, propagate_version = true)]
 pub struct Cli {
-    /// Where HTTP is served [FABRIC_LISTEN]
+    /// Where HTTP is served [`FABRIC_LISTEN`]
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where state is kept [FABRIC_DATA_DIR]
+    /// Where state is kept [`FABRIC_DATA_DIR`]
     #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<String>,
     /// Any other setting, by its name in the environment; not for secrets, which others could see

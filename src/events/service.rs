@@ -17,7 +17,7 @@ const BUFFER: usize = 1024;
 const BATCH: i64 = 500;
 /// A look at the table without a notification, should one have been lost.
 const POLL: Duration = Duration::from_secs(15);
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
+const PRUNE_EVERY: Duration = Duration::from_mins(1);
 
 /// Publishes events and lets others follow them.
 #[derive(Clone)]

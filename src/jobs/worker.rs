@@ -21,12 +21,12 @@ use crate::{
 
 /// A look at the queue without a notification: for jobs whose time comes.
 const POLL: Duration = Duration::from_secs(2);
-const HOUSEKEEPING: Duration = Duration::from_secs(300);
+const HOUSEKEEPING: Duration = Duration::from_mins(5);
 /// How often progress is written and told at most.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// A job whose process ended so often without its getting anywhere is given up.
 const MAX_LOST: i32 = 15;
-const MAX_BACKOFF: Duration = Duration::from_secs(3600);
+const MAX_BACKOFF: Duration = Duration::from_hours(1);
 
 #[derive(Clone)]
 pub(crate) struct Worker {
@@ -229,11 +229,10 @@ impl Worker {
             uncounted: false,
         };
         match ended {
+            Ok(Outcome::Stopped) | Err(_) if cancelled => ending.status = JobStatus::Cancelled,
             Ok(Outcome::Complete(result)) => ending.result = Some(result),
             Ok(Outcome::NeedsInput(missing)) => (ending.status, ending.result) = (JobStatus::NeedsInput, Some(missing)),
-            Ok(Outcome::Stopped) if cancelled => ending.status = JobStatus::Cancelled,
             Ok(Outcome::Stopped) => (ending.status, ending.uncounted) = (JobStatus::Pending, true),
-            Err(_) if cancelled => ending.status = JobStatus::Cancelled,
             Err(failure) => {
                 ending.error = Some(json!({ "code": failure.code, "message": failure.message }));
                 ending.status = JobStatus::Failed;

@@ -86,15 +86,12 @@ fn without_duplicates(entries: Vec<Entry>, skipped: &mut Vec<Skip>) -> Vec<Entry
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     for entry in entries {
         let key = (entry.id.as_str().to_owned(), entry.version.clone());
-        match places.get(&key) {
-            Some(&place) => {
-                skipped.push(skip(&entry, SkipReason::Duplicate));
-                kept[place] = entry;
-            }
-            None => {
-                places.insert(key, kept.len());
-                kept.push(entry);
-            }
+        if let Some(&place) = places.get(&key) {
+            skipped.push(skip(&entry, SkipReason::Duplicate));
+            kept[place] = entry;
+        } else {
+            places.insert(key, kept.len());
+            kept.push(entry);
         }
     }
     kept

@@ -50,7 +50,7 @@ impl Handler for SyncJob {
     type Payload = Payload;
 
     fn policy(&self) -> Policy {
-        Policy { max_attempts: 5, backoff: Duration::from_secs(60), limit: 1 }
+        Policy { max_attempts: 5, backoff: Duration::from_mins(1), limit: 1 }
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
@@ -233,7 +233,7 @@ impl<'a> Attempt<'a> {
     /// Removes what this reconcile has not met, unless that is too much to believe.
     async fn sweep(&mut self) -> Result<Ended, Failure> {
         let (gone, known) = self.unseen().await?;
-        let share = 100.0 * gone.len() as f64 / known.max(1) as f64;
+        let share = percent(gone.len(), known);
         if share > self.job.config.max_drop_percent {
             return Err(Failure {
                 code: "erase_refused",
@@ -320,6 +320,11 @@ impl<'a> Attempt<'a> {
             "updated": run.updated, "deleted": run.deleted, "skipped": run.skipped,
         }))
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
+fn percent(part: usize, whole: usize) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
 }
 
 fn failure(error: &UpstreamError) -> Failure {

@@ -65,7 +65,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Page, PageError> {
     for raw in raw {
         match parse_entry(raw, Origin::Upstream) {
             Ok(entry) if is_broken && entry.document.contains('\u{fffd}') => {
-                page.skipped.push(Skip { name: Some(entry.id.to_string()), version: Some(entry.version), reason: SkipReason::InvalidUtf8 })
+                page.skipped.push(Skip { name: Some(entry.id.to_string()), version: Some(entry.version), reason: SkipReason::InvalidUtf8 });
             }
             Ok(entry) => page.entries.push(entry),
             Err(skip) => page.skipped.push(skip),

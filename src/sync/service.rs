@@ -229,13 +229,12 @@ impl Sync {
         let page = page::parse(body)?;
         let seen = page.entries.len() + page.skipped.len();
         let mut transaction = self.database.system().begin().await?;
-        let id = match run {
-            Some(id) => id,
-            None => {
-                let run = new_run(Kind::Import);
-                store::start(&mut transaction, &run, "import", clock::now()).await?;
-                run.id
-            }
+        let id = if let Some(id) = run {
+            id
+        } else {
+            let run = new_run(Kind::Import);
+            store::start(&mut transaction, &run, "import", clock::now()).await?;
+            run.id
         };
         let mut applied = self.servers.apply_in(&mut transaction, actor, page.entries, Origin::Upstream).await?;
         let mut skipped = page.skipped;

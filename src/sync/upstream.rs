@@ -27,9 +27,9 @@ const PAGE_SIZE: &str = "100";
 const MAX_BODY: usize = 64 << 20;
 /// How often one request is tried.
 const TRIES: u32 = 5;
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
 /// A longer `Retry-After` is waited for by the job, not by the request.
-const MAX_WAIT: Duration = Duration::from_secs(120);
+const MAX_WAIT: Duration = Duration::from_mins(2);
 /// After so many failures in a row nothing is asked for a while.
 const BREAKER_FAILURES: u32 = 10;
 const BREAKER_REST: TimeDelta = TimeDelta::minutes(5);

@@ -84,7 +84,7 @@ pub enum RolesError {
 }
 
 impl RolesError {
-    /// Whether the database's owner lacks the right (insufficient_privilege).
+    /// Whether the database's owner lacks the right (`insufficient_privilege`).
     pub fn is_not_allowed(&self) -> bool {
         matches!(self, Self::Database(error) if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("42501"))
     }

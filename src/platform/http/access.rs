@@ -51,14 +51,15 @@ impl Access {
     /// Reads the operator's token, or makes it on the first start (mode 0600).
     pub fn open(data: &Path, trust_loopback: bool) -> Result<Self, FileError> {
         let token_file = files::operator_token_file(data);
-        let token = match files::read_if_present(&token_file)?.map(|text| text.trim().to_owned()).filter(|token| !token.is_empty()) {
-            Some(token) => token,
-            None => {
-                let token = format!("fop_{}", random::token());
-                files::private_folder(data)?;
-                files::write_private(&token_file, format!("{token}\n").as_bytes())?;
-                token
-            }
+        let token = if let Some(token) =
+            files::read_if_present(&token_file)?.map(|text| text.trim().to_owned()).filter(|token| !token.is_empty())
+        {
+            token
+        } else {
+            let token = format!("fop_{}", random::token());
+            files::private_folder(data)?;
+            files::write_private(&token_file, format!("{token}\n").as_bytes())?;
+            token
         };
         Ok(Self { inner: Arc::new(Inner { operator: hash(&token), token_file, trust_loopback }) })
     }

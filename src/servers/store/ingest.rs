@@ -62,6 +62,11 @@ impl Standing {
     }
 }
 
+/// One member of every row: what `unnest` takes.
+fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
+}
+
 fn keys(entries: &[&Entry]) -> (Vec<String>, Vec<String>) {
     entries.iter().map(|entry| (entry.id.to_string(), entry.version.clone())).unzip()
 }
@@ -126,9 +131,6 @@ pub(crate) async fn write_versions(connection: &mut PgConnection, entries: &[&En
     if entries.is_empty() {
         return Ok(());
     }
-    fn column<T>(entries: &[&Entry], of: impl Fn(&Entry) -> T) -> Vec<T> {
-        entries.iter().map(|entry| of(entry)).collect()
-    }
     let (servers, versions) = keys(entries);
     sqlx::query!(
         "INSERT INTO mcp_fabric.server_versions
@@ -192,9 +194,6 @@ pub(crate) async fn write_packages(connection: &mut PgConnection, entries: &[&En
     if packages.is_empty() {
         return Ok(());
     }
-    fn column<T>(packages: &[(&Entry, i32, Package)], of: impl Fn(&Package) -> T) -> Vec<T> {
-        packages.iter().map(|(_, _, package)| of(package)).collect()
-    }
     sqlx::query!(
         "INSERT INTO mcp_fabric.server_packages AS p
             (server_id, version, position, registry_type, identifier, package_version, transport, registry_base_url, file_sha256)
@@ -206,15 +205,15 @@ pub(crate) async fn write_packages(connection: &mut PgConnection, entries: &[&En
          WHERE (p.registry_type, p.identifier, p.package_version, p.transport, p.registry_base_url, p.file_sha256)
             IS DISTINCT FROM (excluded.registry_type, excluded.identifier, excluded.package_version, excluded.transport,
                               excluded.registry_base_url, excluded.file_sha256)",
-        &packages.iter().map(|(entry, ..)| entry.id.to_string()).collect::<Vec<_>>(),
-        &packages.iter().map(|(entry, ..)| entry.version.clone()).collect::<Vec<_>>(),
-        &packages.iter().map(|(_, position, _)| *position).collect::<Vec<_>>(),
-        &column(&packages, |package| package.registry_type.clone()),
-        &column(&packages, |package| package.identifier.clone()),
-        &column(&packages, |package| package.version.clone()) as &[Option<String>],
-        &column(&packages, |package| package.transport.clone()) as &[Option<String>],
-        &column(&packages, |package| package.registry_base_url.clone()) as &[Option<String>],
-        &column(&packages, |package| package.file_sha256.clone()) as &[Option<String>],
+        &column(&packages, |(entry, ..)| entry.id.to_string()),
+        &column(&packages, |(entry, ..)| entry.version.clone()),
+        &column(&packages, |(_, position, _)| *position),
+        &column(&packages, |(_, _, package)| package.registry_type.clone()),
+        &column(&packages, |(_, _, package)| package.identifier.clone()),
+        &column(&packages, |(_, _, package)| package.version.clone()) as &[Option<String>],
+        &column(&packages, |(_, _, package)| package.transport.clone()) as &[Option<String>],
+        &column(&packages, |(_, _, package)| package.registry_base_url.clone()) as &[Option<String>],
+        &column(&packages, |(_, _, package)| package.file_sha256.clone()) as &[Option<String>],
     )
     .execute(connection)
     .await?;
@@ -333,9 +332,6 @@ pub(crate) async fn write_refreshed(connection: &mut PgConnection, servers: &[Re
     if servers.is_empty() {
         return Ok(());
     }
-    fn column<T>(servers: &[Refreshed], of: impl Fn(&Refreshed) -> T) -> Vec<T> {
-        servers.iter().map(of).collect()
-    }
     let ids = column(servers, |server| server.row.server_id.clone());
     sqlx::query!(
         r"UPDATE mcp_fabric.servers s SET
@@ -378,10 +374,10 @@ async fn write_remotes(connection: &mut PgConnection, ids: &[String], servers: &
     sqlx::query!(
         "INSERT INTO mcp_fabric.server_remotes (server_id, position, type, url)
          SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[])",
-        &rows.iter().map(|(id, ..)| id.clone()).collect::<Vec<_>>(),
-        &rows.iter().map(|(_, position, _)| *position).collect::<Vec<_>>(),
-        &rows.iter().map(|(.., remote)| remote.kind.clone()).collect::<Vec<_>>(),
-        &rows.iter().map(|(.., remote)| remote.url.clone()).collect::<Vec<_>>(),
+        &column(&rows, |(id, ..)| id.clone()),
+        &column(&rows, |(_, position, _)| *position),
+        &column(&rows, |(.., remote)| remote.kind.clone()),
+        &column(&rows, |(.., remote)| remote.url.clone()),
     )
     .execute(connection)
     .await?;
@@ -393,9 +389,6 @@ async fn write_credential_docs(connection: &mut PgConnection, ids: &[String], se
         .iter()
         .flat_map(|server| (0_i32..).zip(&server.credentials).map(|(position, row)| (server.row.server_id.as_str(), position, row)))
         .collect();
-    fn column<T>(rows: &[(&str, i32, &CredentialRow)], of: impl Fn(&CredentialRow) -> T) -> Vec<T> {
-        rows.iter().map(|(_, _, row)| of(row)).collect()
-    }
     sqlx::query!("DELETE FROM mcp_fabric.credential_docs WHERE server_id = ANY($1)", ids).execute(&mut *connection).await?;
     sqlx::query!(
         "INSERT INTO mcp_fabric.credential_docs
@@ -404,16 +397,16 @@ async fn write_credential_docs(connection: &mut PgConnection, ids: &[String], se
                 (SELECT array_agg(choice) FROM jsonb_array_elements_text(choices) AS choice), default_value
          FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::text[], $9::jsonb[], $10::text[])
               AS new(server_id, position, location, env_var, description, required, secret, format, choices, default_value)",
-        &rows.iter().map(|(id, ..)| (*id).to_owned()).collect::<Vec<_>>(),
-        &rows.iter().map(|(_, position, _)| *position).collect::<Vec<_>>(),
-        &column(&rows, |row| row.location.clone()),
-        &column(&rows, |row| row.env_var.clone()),
-        &column(&rows, |row| row.description.clone()) as &[Option<String>],
-        &column(&rows, |row| row.required),
-        &column(&rows, |row| row.secret),
-        &column(&rows, |row| row.format.clone()),
-        &column(&rows, |row| row.choices.as_ref().map(|choices| serde_json::json!(choices))) as &[Option<serde_json::Value>],
-        &column(&rows, |row| row.default_value.clone()) as &[Option<String>],
+        &column(&rows, |(id, ..)| (*id).to_owned()),
+        &column(&rows, |(_, position, _)| *position),
+        &column(&rows, |(_, _, row)| row.location.clone()),
+        &column(&rows, |(_, _, row)| row.env_var.clone()),
+        &column(&rows, |(_, _, row)| row.description.clone()) as &[Option<String>],
+        &column(&rows, |(_, _, row)| row.required),
+        &column(&rows, |(_, _, row)| row.secret),
+        &column(&rows, |(_, _, row)| row.format.clone()),
+        &column(&rows, |(_, _, row)| row.choices.as_ref().map(|choices| serde_json::json!(choices))) as &[Option<serde_json::Value>],
+        &column(&rows, |(_, _, row)| row.default_value.clone()) as &[Option<String>],
     )
     .execute(connection)
     .await?;

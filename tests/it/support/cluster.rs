@@ -105,6 +105,7 @@ fn lock_file(path: &Path) -> File {
 }
 
 /// Stops the cluster when the last test process is gone.
+#[expect(clippy::zombie_processes, reason = "the watchdog outlives this process")]
 fn watch(folder: &Path, cluster: &Cluster) {
     let stop = "exec 9<>\"$0\"; flock -x 9; cd /; kill -INT \"$(head -n 1 \"$1/postmaster.pid\")\" 2>/dev/null; while kill -0 \"$(head -n 1 \"$1/postmaster.pid\" 2>/dev/null)\" 2>/dev/null; do sleep 0.1; done";
     let mut watchdog = Command::new("sh");
