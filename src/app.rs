@@ -104,7 +104,7 @@ pub struct App {
     handle: Handle<SocketAddr>,
     server: JoinHandle<std::io::Result<()>>,
     database: Database,
-    cluster: Option<Cluster>,
+    cluster: Option<Arc<Cluster>>,
     /// Held for as long as this process serves the data folder.
     _lock: fs::File,
 }
@@ -118,6 +118,9 @@ impl App {
         let lock = lock(&config.data_dir)?;
         let (database, cluster) = database::open(&config).await?;
         let shutdown = Shutdown::default();
+        if let Some(cluster) = &cluster {
+            shutdown.spawn(Arc::clone(cluster).supervise(shutdown.clone()));
+        }
         let started = Self::serve(&config, tls, &database, &shutdown).await;
         match started {
             Ok((url, token_file, handle, server)) => {
@@ -125,7 +128,7 @@ impl App {
             }
             Err(error) => {
                 shutdown.finish(WORK_LIMIT).await;
-                stop_database(&database, cluster.as_ref()).await;
+                stop_database(&database, cluster.as_deref()).await;
                 Err(error)
             }
         }
@@ -184,7 +187,7 @@ impl App {
         if let Ok(Err(error)) = served {
             tracing::error!(%error, "the HTTP server failed");
         }
-        stop_database(&self.database, self.cluster.as_ref()).await;
+        stop_database(&self.database, self.cluster.as_deref()).await;
         let address = files::address_file(&self.config.data_dir);
         if let Err(error) = fs::remove_file(&address) {
             tracing::debug!(%error, "could not remove {}", address.display());

@@ -4,6 +4,7 @@ use platform::database::{
     managed::{Cluster, Options},
     migrations,
     roles::Roles,
+    upgrade,
 };
 use serde_json::json;
 
@@ -25,6 +26,8 @@ pub(super) enum DbCommand {
         /// Such as `servers_add_stars`
         name: String,
     },
+    /// Move the managed database to the newest PostgreSQL there is
+    Upgrade,
     /// Stop the managed database, should a killed program have left it up
     Stop,
     /// Make the roles that the service works as, or print the SQL for an administrator
@@ -41,6 +44,9 @@ pub(super) async fn run(context: Context, command: DbCommand) -> Result<(), CliE
     let Some(url) = &context.config.database.url else {
         if app::running(&context.config.data_dir).is_none() && matches!(command, DbCommand::Stop) {
             return Ok(Cluster::start(Options::of(&context.config)).await?.stop().await?);
+        }
+        if matches!(command, DbCommand::Upgrade) {
+            return upgrade(&context).await;
         }
         let cluster = Cluster::start(Options::of(&context.config)).await?;
         let done = on(&context, &Owner::of_cluster(&cluster), command).await;
@@ -78,8 +84,24 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
             None => output::say("no migration is applied"),
         },
         DbCommand::Setup => setup(context, &mut connection).await?,
+        DbCommand::Upgrade => output::say("nothing to upgrade here: DATABASE_URL names a server that somebody else looks after"),
         DbCommand::Stop => output::say("nothing to stop: a program is serving with this database, or it is not a managed one"),
         DbCommand::New { .. } => {}
+    }
+    Ok(())
+}
+
+async fn upgrade(context: &Context) -> Result<(), CliError> {
+    let data = &context.config.data_dir;
+    if let Some(running) = app::running(data) {
+        return Err(CliError::Found(format!("stop the program first (pid {})", running.pid)));
+    }
+    match upgrade::upgrade(Options::of(&context.config)).await? {
+        Some(done) => {
+            output::say(format!("moved {} rows from PostgreSQL {} to {}", done.rows, done.from, done.to));
+            output::say(format!("the old cluster is kept in {}; remove it when all is well", done.kept.display()));
+        }
+        None => output::say("the managed database runs on the newest PostgreSQL there is"),
     }
     Ok(())
 }

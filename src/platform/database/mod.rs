@@ -10,8 +10,9 @@ pub mod managed;
 pub mod migrations;
 pub mod roles;
 mod scram;
+pub mod upgrade;
 
-use std::{str::FromStr as _, time::Duration};
+use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
@@ -189,11 +190,11 @@ impl Database {
 }
 
 /// Opens the database that the configuration names, starting the managed cluster when there is none.
-pub async fn open(config: &Config) -> Result<(Database, Option<managed::Cluster>), OpenError> {
+pub async fn open(config: &Config) -> Result<(Database, Option<Arc<managed::Cluster>>), OpenError> {
     let Some(url) = &config.database.url else {
         let cluster = managed::Cluster::start(managed::Options::of(config)).await?;
         let database = Database::open(&Owner::of_cluster(&cluster), config).await?;
-        return Ok((database, Some(cluster)));
+        return Ok((database, Some(Arc::new(cluster))));
     };
     Ok((Database::open(&Owner::from_url(url)?, config).await?, None))
 }

@@ -4,36 +4,36 @@
 //! PostgreSQL refuses to run as root. Started by root, the program runs it as `postgres`, else
 //! `nobody`, in a folder that user can reach.
 
+mod place;
+
 use std::{
-    fs, io,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
-        process::CommandExt as _,
-    },
+    fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, postgres::PgConnectOptions};
+
+use place::{Account, SOCKET_FILE, account, cluster_folder, cluster_place, give, socket_folder};
 
 use super::binaries::{self, Binaries};
 use crate::{
-    Config,
+    Config, Shutdown,
     files::{self, IoContext as _},
     random,
 };
 
-/// The longest path of a Unix socket, by the size of `sun_path`.
-const SOCKET_PATH_LIMIT: usize = 107;
-const SOCKET_FILE: &str = ".s.PGSQL.5432";
 const ADMIN: &str = "fabric_admin";
 const OWNER: &str = "fabric_owner";
 const DATABASE: &str = "mcp_fabric";
 /// How long a start may take; crash recovery of a large cluster needs its time.
 const START_LIMIT_SECONDS: u32 = 120;
+/// How often a look is taken at whether the server is there.
+const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
 /// How often a start is tried again.
 const START_TRIES: u32 = 3;
 
@@ -85,7 +85,7 @@ pub enum ManagedError {
     )]
     NoUser,
     /// No folder for the socket is short enough.
-    #[error("no folder for the database's socket: every candidate is longer than {SOCKET_PATH_LIMIT} bytes or belongs to somebody else")]
+    #[error("no folder for the database's socket: every candidate is longer than {limit} bytes or belongs to somebody else", limit = place::SOCKET_PATH_LIMIT)]
     NoSocketFolder,
     /// The secrets of an existing cluster are gone.
     #[error("{path} is missing or damaged, and without it the existing cluster cannot be opened; restore it from a backup", path = .0.display())]
@@ -108,6 +108,7 @@ pub struct Cluster {
     socket: PathBuf,
     user: Option<Account>,
     secrets: Secrets,
+    fsync: bool,
     was_running: bool,
 }
 
@@ -115,13 +116,6 @@ impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster").field("folder", &self.folder).finish_non_exhaustive()
     }
-}
-
-/// A user of the system that PostgreSQL runs as in our place.
-#[derive(Clone, Copy, Debug)]
-struct Account {
-    uid: u32,
-    gid: u32,
 }
 
 impl Cluster {
@@ -136,18 +130,58 @@ impl Cluster {
         let bin = binaries::find(options.bin_dir.as_deref(), wanted, &options.data, &options.fetch).await?;
         let secrets = load_secrets(&options.data.join("postgres-secrets.json"), exists)?;
         let socket = socket_folder(&folder, user)?;
-        let mut cluster = Self { bin, folder, socket, user, secrets, was_running: false };
-        if !exists {
-            cluster.initialise(options.fsync).await?;
+        let cluster = Self { bin, folder, socket, user, secrets, fsync: options.fsync, was_running: false };
+        cluster.bring_up().await
+    }
+
+    async fn bring_up(mut self) -> Result<Self, ManagedError> {
+        if !self.folder.join("PG_VERSION").is_file() {
+            self.initialise().await?;
         }
-        cluster.was_running = cluster.is_running().await?;
-        if cluster.was_running {
+        self.was_running = self.is_running().await?;
+        if self.was_running {
             tracing::info!("the database of an earlier run is still up; taking it over");
         } else {
-            cluster.launch(options.fsync).await?;
+            self.launch().await?;
         }
-        cluster.prepare().await?;
-        Ok(cluster)
+        self.prepare().await?;
+        Ok(self)
+    }
+
+    /// An empty cluster of another version beside this one, with the same secrets.
+    pub(super) async fn successor(&self, bin: Binaries) -> Result<Self, ManagedError> {
+        let folder = self.folder.with_file_name("cluster-next");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).about("remove", &folder)?;
+        }
+        let socket = socket_folder(&folder.with_file_name("next").join("cluster"), self.user)?;
+        let next = Self { bin, folder, socket, user: self.user, secrets: self.secrets.clone(), fsync: self.fsync, was_running: false };
+        next.bring_up().await
+    }
+
+    /// Puts the stopped `next` in the place of this stopped cluster, whose files are kept; gives where.
+    pub(super) fn make_way(&self, next: &Self) -> Result<PathBuf, ManagedError> {
+        let kept = self.folder.with_file_name(format!("cluster-{}", self.bin.major));
+        fs::rename(&self.folder, &kept).about("move", &self.folder)?;
+        fs::rename(&next.folder, &self.folder).about("move", &next.folder)?;
+        Ok(kept)
+    }
+
+    /// Starts the server again whenever it is gone, until the program stops.
+    pub async fn supervise(self: Arc<Self>, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SUPERVISE_EVERY) => {}
+                () = shutdown.begun() => return,
+            }
+            if self.named_process().is_ok_and(|pid| pid.is_some_and(is_postgres)) {
+                continue;
+            }
+            tracing::error!("the managed database is gone; starting it again");
+            if let Err(error) = self.launch().await {
+                tracing::error!(%error, "could not start the managed database");
+            }
+        }
     }
 
     /// Where the cluster of this data folder lies, or would.
@@ -163,6 +197,11 @@ impl Cluster {
     /// Connect options for the superuser: for the cluster's own upkeep, never for requests.
     pub fn admin_options(&self) -> PgConnectOptions {
         self.options(ADMIN, &self.secrets.admin, "postgres")
+    }
+
+    /// Connect options for the superuser in the fabric's own database.
+    pub(super) fn admin_of_database(&self) -> PgConnectOptions {
+        self.options(ADMIN, &self.secrets.admin, DATABASE)
     }
 
     fn options(&self, user: &str, password: &str, database: &str) -> PgConnectOptions {
@@ -194,7 +233,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn initialise(&self, fsync: bool) -> Result<(), ManagedError> {
+    async fn initialise(&self) -> Result<(), ManagedError> {
         tracing::info!(folder = %self.folder.display(), version = self.bin.major, "making the database cluster");
         // A cluster is made beside its place and moved there whole, so that a crash leaves no half of one.
         let draft = self.folder.with_extension("draft");
@@ -212,7 +251,7 @@ impl Cluster {
             "--encoding=UTF8".into(),
             "--locale=C".into(),
         ];
-        if !fsync {
+        if !self.fsync {
             arguments.push("--no-sync".into());
         }
         let made = self.run("initdb", &arguments).await;
@@ -222,13 +261,13 @@ impl Cluster {
         Ok(())
     }
 
-    async fn launch(&self, fsync: bool) -> Result<(), ManagedError> {
+    async fn launch(&self) -> Result<(), ManagedError> {
         self.remove_stale_lock()?;
         let mut settings = format!(
             "-c listen_addresses='' -c unix_socket_directories='{}' -c unix_socket_permissions=0700 -c port=5432 -c max_connections=100 -c shared_buffers=128MB",
             self.socket.display()
         );
-        if !fsync {
+        if !self.fsync {
             settings.push_str(" -c fsync=off -c full_page_writes=off -c synchronous_commit=off");
         }
         let log = self.folder.with_extension("log");
@@ -338,108 +377,6 @@ fn is_postgres(pid: u32) -> bool {
     }
     let program = fs::read_link(format!("/proc/{pid}/exe"));
     program.is_ok_and(|program| program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("postgres")))
-}
-
-fn give(path: &Path, user: Option<Account>) -> Result<(), files::FileError> {
-    match user {
-        Some(account) => std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).about("hand over", path),
-        None => Ok(()),
-    }
-}
-
-/// The user to run PostgreSQL as: ourselves, unless we are root.
-fn account() -> Result<Option<Account>, ManagedError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let find = |wanted: &str| {
-        passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            (fields.next()? == wanted).then_some(())?;
-            Some(Account { uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
-        })
-    };
-    find("postgres").or_else(|| find("nobody")).map(Some).ok_or(ManagedError::NoUser)
-}
-
-/// The folder of the cluster's files: below the data folder, or below `/var/lib/mcp-fabric` when the
-/// database's user cannot reach that.
-fn cluster_folder(data: &Path, user: Option<Account>) -> Result<PathBuf, files::FileError> {
-    let base = cluster_place(data, user);
-    if !base.is_dir() {
-        fs::create_dir_all(&base).about("create", &base)?;
-        fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).about("set the permissions of", &base)?;
-        give(&base, user)?;
-        open_the_way(&base, data)?;
-    }
-    Ok(base.join("cluster"))
-}
-
-fn cluster_place(data: &Path, user: Option<Account>) -> PathBuf {
-    match user {
-        Some(account) if !reachable(data, account) => Path::new("/var/lib/mcp-fabric").join(short_hash(data)),
-        _ => data.join("postgres"),
-    }
-}
-
-/// The data folder is private; the database's user may pass through it, not look into it.
-fn open_the_way(base: &Path, data: &Path) -> Result<(), files::FileError> {
-    if rustix::process::geteuid().is_root() && base.starts_with(data) {
-        fs::set_permissions(data, fs::Permissions::from_mode(0o711)).about("set the permissions of", data)?;
-    }
-    Ok(())
-}
-
-/// Whether `account` may pass through every folder above `data`.
-fn reachable(data: &Path, account: Account) -> bool {
-    data.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).all(|folder| {
-        fs::metadata(folder).is_ok_and(|meta| {
-            let mode = meta.mode();
-            let bit = if meta.uid() == account.uid {
-                0o100
-            } else if meta.gid() == account.gid {
-                0o010
-            } else {
-                0o001
-            };
-            mode & bit != 0
-        })
-    })
-}
-
-/// A folder for the socket whose path is short enough and that nobody else owns.
-fn socket_folder(folder: &Path, user: Option<Account>) -> Result<PathBuf, ManagedError> {
-    let name = format!("mcp-fabric-{}", short_hash(folder));
-    let candidates = [folder.with_file_name("socket"), Path::new("/run").join(&name), Path::new("/tmp").join(&name)];
-    let owner = user.map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid);
-    candidates
-        .into_iter()
-        .filter(|candidate| candidate.as_os_str().len() + 1 + SOCKET_FILE.len() <= SOCKET_PATH_LIMIT)
-        .find(|candidate| claim_folder(candidate, owner, user).unwrap_or(false))
-        .ok_or(ManagedError::NoSocketFolder)
-}
-
-/// Makes the folder, or accepts one that is already `owner`'s and nobody else's to enter.
-fn claim_folder(path: &Path, owner: u32, user: Option<Account>) -> io::Result<bool> {
-    match fs::create_dir(path) {
-        Ok(()) => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-            if let Some(account) = user {
-                std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))?;
-            }
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let meta = fs::symlink_metadata(path)?;
-            Ok(meta.is_dir() && meta.uid() == owner && meta.mode() & 0o777 == 0o700)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn short_hash(path: &Path) -> String {
-    random::hex(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6])
 }
 
 fn major_of(folder: &Path) -> Result<u32, ManagedError> {
