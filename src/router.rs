@@ -49,7 +49,8 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(around(api, |routes| routes.layer(cors::for_api(&config.http.cors_origins))))
         .merge(around(registry, |routes| routes.layer(middleware::from_fn(servers::open_to_all))))
         .merge(services.health.router());
-    let (routes, document) = documented.split_for_parts();
+    let (routes, mut document) = documented.split_for_parts();
+    document.servers = config.public_url.as_ref().map(|url| vec![utoipa::openapi::Server::new(url.as_str().trim_end_matches('/'))]);
     routes
         .route("/metrics", get(serve_metrics).with_state(metrics))
         .merge(documents(&document))

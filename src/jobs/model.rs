@@ -1,6 +1,7 @@
 use chrono::{DateTime, Utc};
+use events::NewEvent;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 platform::id! {
@@ -131,5 +132,15 @@ impl NewJob {
     pub fn priority(mut self, priority: i16) -> Self {
         self.priority = priority;
         self
+    }
+}
+
+/// What watchers hear when a job gets another status.
+pub(crate) fn status_event(id: JobId, kind: &str, created_by: &str, status: JobStatus) -> NewEvent {
+    NewEvent {
+        kind: "JOB_STATUS_CHANGED",
+        channel: "jobs",
+        owner: Some(created_by.to_owned()),
+        payload: json!({ "jobId": id, "kind": kind, "status": status }),
     }
 }

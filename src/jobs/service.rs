@@ -3,15 +3,14 @@ use platform::{
     database::{DbError, on_constraint},
     telemetry::Metrics,
 };
-use serde_json::json;
 use sqlx::PgConnection;
 
-use events::{Events, NewEvent};
+use events::Events;
 
 use crate::{
     error::JobsError,
     handler::Handlers,
-    model::{Job, JobId, JobStatus, LogLine, NewJob},
+    model::{Job, JobId, JobStatus, LogLine, NewJob, status_event},
     store,
     worker::Worker,
 };
@@ -128,13 +127,4 @@ impl Jobs {
 enum Change {
     Cancel,
     Retry,
-}
-
-pub(crate) fn status_event(id: JobId, kind: &str, created_by: &str, status: JobStatus) -> NewEvent {
-    NewEvent {
-        kind: "JOB_STATUS_CHANGED",
-        channel: "jobs",
-        owner: Some(created_by.to_owned()),
-        payload: json!({ "jobId": id, "kind": kind, "status": status }),
-    }
 }

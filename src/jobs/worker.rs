@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     context::Context,
     handler::{AnyHandler, Failure, Handlers, Outcome, Retry},
-    model::{Job, JobStatus, Progress},
-    service::status_event,
+    model::{Job, JobStatus, Progress, status_event},
     store::{self, Ending, Lease, Takes},
 };
 

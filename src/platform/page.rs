@@ -25,6 +25,17 @@ struct Raw {
     cursor: Option<String>,
 }
 
+/// The parameters of [`PageRequest`] for the API document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it documents what PageRequest reads")]
+pub struct PageParams {
+    /// How many (1 to 200, default 50).
+    limit: Option<u32>,
+    /// From the page before.
+    cursor: Option<String>,
+}
+
 impl<K: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for PageRequest<K> {
     type Rejection = Problem;
 
@@ -82,6 +93,18 @@ mod tests {
         assert_eq!(decode_cursor::<(String, i64)>(&encode_cursor(&key)).unwrap(), key);
         for bad in ["zz", "7", "7b7d", "+1", "é"] {
             assert_eq!(decode_cursor::<(String, i64)>(bad).unwrap_err().code, "invalid_cursor");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_cursor_reader_panic(text in "\\PC*") {
+            decode_cursor::<(String, i64)>(&text).ok();
+        }
+
+        #[test]
+        fn every_key_survives_its_cursor(name in "\\PC*", number: i64) {
+            proptest::prop_assert_eq!(decode_cursor::<(String, i64)>(&encode_cursor(&(&name, number))).unwrap(), (name.clone(), number));
         }
     }
 }

@@ -163,10 +163,10 @@ impl Problem {
     }
 }
 
-impl<E: Coded> From<E> for Problem {
-    fn from(error: E) -> Self {
+impl Problem {
+    /// The problem that an error is to the caller; its chain of causes goes to the log alone.
+    pub fn of(error: &(impl Coded + ?Sized)) -> Self {
         let class = error.class();
-        let internal = class == Class::Internal;
         let mut cause = error.to_string();
         let mut source = error.source();
         while let Some(next) = source {
@@ -176,12 +176,18 @@ impl<E: Coded> From<E> for Problem {
         Self {
             class,
             code: error.code(),
-            detail: if internal { INTERNAL_DETAIL.into() } else { error.to_string() },
+            detail: if class == Class::Internal { INTERNAL_DETAIL.into() } else { error.to_string() },
             fields: error.fields(),
             retry_after: error.retry_after(),
             extra: error.extra(),
             cause: Some(cause),
         }
+    }
+}
+
+impl<E: Coded> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self::of(&error)
     }
 }
 

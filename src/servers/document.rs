@@ -407,4 +407,18 @@ mod tests {
         }
         assert_eq!(entry(&large).unwrap_err().name.as_deref(), Some("io.x/big"));
     }
+
+    proptest::proptest! {
+        /// JSON that almost is an entry: keys of entries with values of any kind.
+        #[test]
+        fn no_json_makes_the_reader_panic(
+            keys in proptest::collection::vec("server|_meta|name|version|packages|version_detail|registry_name|x", 0..6),
+            values in proptest::collection::vec("null|7|\"a/b\"|\"1\"|\\[\\{\"name\":1\\}\\]|\\{\"name\":\"a/b\",\"version\":\"1\"\\}", 6),
+        ) {
+            let members: Vec<String> = keys.iter().zip(&values).map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            if let Ok(entry) = entry(&format!("{{{}}}", members.join(","))) {
+                Digest::of(&entry.document);
+            }
+        }
+    }
 }

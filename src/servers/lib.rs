@@ -16,6 +16,7 @@ mod latest;
 mod model;
 mod predefined;
 mod registry;
+mod render;
 mod rendered;
 mod routes;
 mod service;

@@ -3,19 +3,17 @@
 //! Parameters, orders, cursors and status codes are those of the official registry; errors are
 //! problem+json, as its own are, with the `error` member that other clients read.
 
-use std::sync::Arc;
-
 use axum::{
     Router,
-    extract::{RawPathParams, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    extract::{FromRequestParts, RawPathParams, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
     routing,
 };
 use chrono::{DateTime, Utc};
 use platform::{
-    Class, FieldError, Problem, clock,
+    Class, FieldError, Problem,
     http::{Json, Query, extract},
 };
 use serde::{Deserialize, Serialize};
@@ -24,17 +22,14 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    document::OFFICIAL,
     error::ServersError,
-    model::Origin,
+    render,
     rendered::Answer,
     service::Servers,
-    store::registry::{EntryRow, PageFilter, Which},
+    store::registry::{PageFilter, Which},
     validate::Report,
 };
 
-/// The key of our own part of the outer `_meta`; only entries that are not mirrored carry it.
-const OWN_META: &str = "io.github.mcp-fabric/catalogue";
 const DEFAULT_LIMIT: i64 = 30;
 const MAX_LIMIT: i64 = 100;
 
@@ -174,18 +169,10 @@ fn not_found() -> Problem {
     Problem::new(Class::NotFound, "server_not_found", "Server not found")
 }
 
-fn from_shared(error: &Arc<ServersError>) -> Problem {
-    match &**error {
+fn from_shared(error: &ServersError) -> Problem {
+    match error {
         ServersError::NotFound => not_found(),
-        error => {
-            let mut problem = Problem::from(ServersError::NotFound);
-            problem.class = platform::Coded::class(error);
-            problem.code = platform::Coded::code(error);
-            problem.detail = if problem.class == Class::Internal { "something went wrong on our side".into() } else { error.to_string() };
-            problem.cause = Some(format!("{error}: {:?}", std::error::Error::source(error)));
-            problem.retry_after = platform::Coded::retry_after(error);
-            problem
-        }
+        other => Problem::of(other),
     }
 }
 
@@ -213,19 +200,18 @@ struct DeletedQuery {
     responses((status = 200, description = "All of them", body = ServerListDoc), (status = 404, description = "No such server")))]
 async fn versions(
     State(servers): State<Servers>,
-    uri: Uri,
-    params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
+    path: PathParts<1>,
     Query(query): Query<DeletedQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let PathParts([name]) = path;
     let include_deleted = parse_bool(query.include_deleted.as_deref())?.unwrap_or(false);
-    let [name] = path_parts(&uri, params, ["server name"])?;
     let name = servers.registry_name(&name).await?.ok_or_else(not_found)?;
     let rows = servers.registry_versions(&name, include_deleted).await?;
     if rows.is_empty() {
         return Err(not_found());
     }
-    Ok(Answer::new(render_list(&rows, None)).respond(&headers))
+    Ok(Answer::new(render::list(&rows, None)).respond(&headers))
 }
 
 /// Show one version of one server; `latest` is the latest one.
@@ -234,12 +220,11 @@ async fn versions(
     responses((status = 200, description = "The version", body = ServerResponseDoc), (status = 404, description = "No such server or version")))]
 async fn version(
     State(servers): State<Servers>,
-    uri: Uri,
-    params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
+    path: PathParts<2>,
     Query(query): Query<DeletedQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let [name, version] = path_parts(&uri, params, ["server name", "version"])?;
+    let PathParts([name, version]) = path;
     let which = if version == "latest" { Which::Latest } else { Which::Exactly(version) };
     one_version(&servers, &name, &which, query, &headers).await
 }
@@ -247,12 +232,11 @@ async fn version(
 /// Not part of the API any more; answers the latest version.
 async fn latest(
     State(servers): State<Servers>,
-    uri: Uri,
-    params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
+    path: PathParts<1>,
     Query(query): Query<DeletedQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let [name] = path_parts(&uri, params, ["server name"])?;
+    let PathParts([name]) = path;
     one_version(&servers, &name, &Which::Latest, query, &headers).await
 }
 
@@ -263,21 +247,23 @@ async fn one_version(servers: &Servers, name: &str, which: &Which, query: Delete
     Ok(answer.respond(headers))
 }
 
-/// The variable parts of the path, decoded; a bad escape is told in the words of the official registry.
-fn path_parts<const N: usize>(
-    uri: &Uri,
-    params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
-    names: [&str; N],
-) -> Result<[String; N], Problem> {
-    let invalid = |name: &str| Problem::new(Class::BadRequest, "invalid_encoding", format!("Invalid {name} encoding"));
-    let params = params.map_err(|_| invalid(names[0]))?;
-    // `…/servers/{name}/versions/{version}`: the parts stand one and three places behind `servers`.
-    let raw = uri.path().split('/').skip_while(|part| *part != "servers").skip(1).step_by(2);
-    if let Some((_, name)) = raw.zip(names).find(|(part, _)| !has_valid_escapes(part)) {
-        return Err(invalid(name));
+/// Server name and version of the path, decoded; a bad escape is told in the words of the official registry.
+struct PathParts<const N: usize>([String; N]);
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for PathParts<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let invalid = |name: &str| Problem::new(Class::BadRequest, "invalid_encoding", format!("Invalid {name} encoding"));
+        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| invalid("server name"))?;
+        // `…/servers/{name}/versions/{version}`: the parts stand one and three places behind `servers`.
+        let raw = parts.uri.path().split('/').skip_while(|part| *part != "servers").skip(1).step_by(2);
+        if let Some((_, name)) = raw.zip(["server name", "version"]).find(|(part, _)| !has_valid_escapes(part)) {
+            return Err(invalid(name));
+        }
+        let values: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
+        values.try_into().map(Self).map_err(|_| not_found())
     }
-    let parts: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
-    parts.try_into().map_err(|_| not_found())
 }
 
 fn has_valid_escapes(part: &str) -> bool {
@@ -340,43 +326,4 @@ struct MetadataDoc {
     next_cursor: Option<String>,
     /// How many are on this page.
     count: usize,
-}
-
-/// `{"server": …, "_meta": …}` with the document as it was received.
-pub(crate) fn render_entry(row: &EntryRow) -> String {
-    let mut official = Map::new();
-    official.insert("status".into(), row.status.clone().into());
-    if let Some(message) = &row.status_message {
-        official.insert("statusMessage".into(), message.clone().into());
-    }
-    for (key, at) in [("statusChangedAt", row.status_changed_at), ("publishedAt", row.published_at), ("updatedAt", Some(row.updated_at))] {
-        if let Some(at) = at {
-            official.insert(key.into(), clock::rfc3339(at).into());
-        }
-    }
-    official.insert("isLatest".into(), row.is_latest.into());
-
-    let mut meta: Map<String, Value> = row.extra_meta.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    if row.origin != Origin::Upstream.as_str() {
-        meta.insert(OWN_META.into(), json!({ "origin": row.origin }));
-    }
-    meta.insert(OFFICIAL.into(), official.into());
-    format!(r#"{{"server":{},"_meta":{}}}"#, row.document, Value::Object(meta))
-}
-
-fn render_list(rows: &[EntryRow], next_cursor: Option<&str>) -> String {
-    let entries: Vec<String> = rows.iter().map(render_entry).collect();
-    let mut metadata = Map::new();
-    if let Some(cursor) = next_cursor {
-        metadata.insert("nextCursor".into(), cursor.into());
-    }
-    metadata.insert("count".into(), rows.len().into());
-    format!(r#"{{"servers":[{}],"metadata":{}}}"#, entries.join(","), Value::Object(metadata))
-}
-
-/// A page; like the official registry it has a cursor whenever it is full.
-pub(crate) fn render_page(rows: &[EntryRow], limit: i64) -> String {
-    let is_full = i64::try_from(rows.len()) == Ok(limit);
-    let cursor = rows.last().filter(|_| is_full).map(|row| format!("{}:{}", row.registry_name, row.version));
-    render_list(rows, cursor.as_deref())
 }

@@ -3,7 +3,7 @@ use chrono::{DateTime, Utc};
 use platform::{
     Problem,
     http::{Json, Path, Query},
-    page::{self, PageRequest},
+    page::{self, PageParams, PageRequest},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -327,18 +327,8 @@ async fn get(State(servers): State<Servers>, Path(id): Path<String>) -> Result<J
     Ok(Json(servers.detail(&server(&id)?).await?.into()))
 }
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "PageRequest reads them; this documents them")]
-struct PageQuery {
-    /// How many (1 to 200, default 50).
-    limit: Option<u32>,
-    /// From the page before.
-    cursor: Option<String>,
-}
-
 /// List the versions of a server, newest first.
-#[utoipa::path(get, path = "/api/mcp/servers/{id}/versions", tag = "catalogue", params(("id" = String, Path), PageQuery),
+#[utoipa::path(get, path = "/api/mcp/servers/{id}/versions", tag = "catalogue", params(("id" = String, Path), PageParams),
     responses((status = 200, description = "One page", body = VersionList), (status = 404, description = "No such server")))]
 async fn versions(State(servers): State<Servers>, Path(id): Path<String>, page: PageRequest<String>) -> Result<Json<VersionList>, Problem> {
     let rows = servers.versions(&server(&id)?, page.after.as_deref(), page.limit + 1).await?;

@@ -13,7 +13,7 @@ use crate::{
     error::ServersError,
     ingest::{self, Applied},
     model::{CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerRef, Sort, Summary, VersionRow},
-    predefined,
+    predefined, render,
     rendered::{Answer, Rendered},
     store::{read, registry, upkeep},
     validate::{self, ExpectedRegistries, Report},
@@ -175,7 +175,7 @@ impl Servers {
     pub(crate) async fn registry_page(&self, key: String, filter: &registry::PageFilter) -> Result<Arc<Answer>, Arc<ServersError>> {
         let render = async {
             let rows = registry::page(self.database.public(), filter).await?;
-            Ok(crate::registry::render_page(&rows, filter.limit))
+            Ok(render::page(&rows, filter.limit))
         };
         self.rendered.get(key, render).await
     }
@@ -195,7 +195,7 @@ impl Servers {
         let key = format!("version\n{name}\n{which:?}\n{include_deleted}");
         let render = async {
             let row = registry::version(self.database.public(), name, which, include_deleted).await?;
-            row.map(|row| crate::registry::render_entry(&row)).ok_or(ServersError::NotFound)
+            row.map(|row| render::entry(&row)).ok_or(ServersError::NotFound)
         };
         self.rendered.get(key, render).await
     }

@@ -16,9 +16,9 @@ use servers::{Origin, Servers, ServersError};
 use uuid::Uuid;
 
 use crate::{
+    counters::Counters,
     history::{Kind, Phase, Run, RunId, RunStatus},
     page::Page,
-    service::Counters,
     store::{self, PageDone},
     upstream::{Ask, Upstream, UpstreamError},
 };

@@ -5,6 +5,7 @@
 //! run goes on from where it was after any interruption, and a page of a worker that was superseded is
 //! never saved. What was good before is only removed by the sweep of a reconcile, within its guard.
 
+mod counters;
 mod error;
 mod history;
 mod job;

@@ -138,4 +138,16 @@ mod tests {
         assert_eq!(read.skipped[0].reason, SkipReason::InvalidUtf8);
         assert_eq!(read.skipped[0].name.as_deref(), Some("a/x"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(mut bytes: Vec<u8>, cut in 0_usize..200) {
+            parse(&bytes).ok();
+            let page = format!(r#"{{"servers":[{ENTRY},{ENTRY}],"metadata":{{}}}}"#);
+            let place = cut.min(page.len());
+            bytes.splice(0..0, page.as_bytes()[..place].iter().copied());
+            bytes.extend_from_slice(&page.as_bytes()[place..]);
+            parse(&bytes).ok();
+        }
+    }
 }

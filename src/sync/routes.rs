@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
     http::{Json, Query, extract},
-    page::{self, PageRequest},
+    page::{self, PageParams, PageRequest},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -156,18 +156,8 @@ struct History {
     next_cursor: Option<String>,
 }
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "PageRequest reads them; this documents them")]
-struct PageQuery {
-    /// How many (1 to 200, default 50).
-    limit: Option<u32>,
-    /// From the page before.
-    cursor: Option<String>,
-}
-
 /// List runs, newest first.
-#[utoipa::path(get, path = "/api/mcp/sync/history", tag = "sync", params(PageQuery), security(("token" = [])),
+#[utoipa::path(get, path = "/api/mcp/sync/history", tag = "sync", params(PageParams), security(("token" = [])),
     responses((status = 200, description = "One page", body = History)))]
 async fn history(State(sync): State<Sync>, actor: Actor, page: PageRequest<RunId>) -> Result<Json<History>, Problem> {
     let runs = sync.history(&actor, page.after, page.limit + 1).await?;

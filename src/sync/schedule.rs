@@ -1,12 +1,10 @@
 //! The daily run.
 
 use chrono::{DateTime, Utc};
-use platform::{Actor, Shutdown};
+use platform::Shutdown;
 use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use uuid::Uuid;
-
-use crate::{error::SyncError, service::Sync};
 
 /// The schedule cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,15 +18,14 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Keeps the schedule; `fields` are six, seconds first, UTC.
-    pub(crate) async fn start(sync: Sync, fields: &str, shutdown: &Shutdown) -> Result<Self, ScheduleError> {
+    /// Calls `run` on schedule until the program stops; `fields` are six, seconds first, UTC.
+    pub(crate) async fn start<F: Future<Output = ()> + Send + 'static>(
+        fields: &str,
+        shutdown: &Shutdown,
+        run: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Result<Self, ScheduleError> {
         let scheduler = JobScheduler::new().await?;
-        let job = scheduler
-            .add(Job::new_async(fields, move |_, _| {
-                let sync = sync.clone();
-                Box::pin(async move { run(&sync).await })
-            })?)
-            .await?;
+        let job = scheduler.add(Job::new_async(fields, move |_, _| Box::pin(run()))?).await?;
         scheduler.start().await?;
         let (stopping, mut stopped) = (shutdown.clone(), scheduler.clone());
         shutdown.spawn(async move {
@@ -43,14 +40,5 @@ impl Schedule {
     /// When it runs next.
     pub(crate) async fn next_run(&self) -> Option<DateTime<Utc>> {
         self.scheduler.lock().await.next_tick_for_job(self.job).await.ok().flatten()
-    }
-}
-
-/// Every replica has the schedule; the first one to ask starts the run.
-async fn run(sync: &Sync) {
-    match sync.trigger_due(&Actor::System("cron")).await {
-        Ok(run) => tracing::info!(run = %run.id, kind = %run.kind, "the daily sync begins"),
-        Err(SyncError::AlreadyRunning(_)) => tracing::info!("a sync is running already; the daily one is left out"),
-        Err(error) => tracing::error!(%error, "the daily sync could not begin"),
     }
 }

