@@ -165,18 +165,14 @@ impl<'a> Attempt<'a> {
     async fn apply(&mut self, page: Page) -> Result<(), Failure> {
         let seen = page.entries.len() + page.skipped.len();
         let next_phase = if page.next_cursor.is_some() { self.run.phase } else { self.run.kind.after(self.run.phase) };
-        let (met_servers, met_versions): (Vec<String>, Vec<String>) = if self.run.kind == Kind::Reconcile {
-            page.entries.iter().map(|entry| (entry.id.to_string(), entry.version.clone())).unzip()
-        } else {
-            (Vec::new(), Vec::new())
-        };
+        let met = if self.run.kind == Kind::Reconcile { met(&page) } else { Vec::new() };
 
         let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
         store::relax_durability(&mut transaction).await.map_err(DbError::from)?;
         let mut applied =
             self.job.servers.apply_in(&mut transaction, &self.context.actor(), page.entries, Origin::Upstream).await.map_err(failed)?;
-        if !met_servers.is_empty() {
-            store::remember_seen(&mut transaction, self.run.id, &met_servers, &met_versions).await.map_err(DbError::from)?;
+        if !met.is_empty() {
+            store::remember_seen(&mut transaction, self.run.id, &met).await.map_err(DbError::from)?;
         }
         // Every entry of the first phase comes again in the second.
         let mut skipped = page.skipped;
@@ -233,6 +229,16 @@ impl<'a> Attempt<'a> {
     /// Removes what this reconcile has not met, unless that is too much to believe.
     async fn sweep(&mut self) -> Result<Ended, Failure> {
         let (gone, known) = self.unseen().await?;
+        let gone = if store::has_seen(self.job.database.system(), self.run.id, &UNREADABLE).await? && !gone.is_empty() {
+            let message = format!(
+                "upstream sent entries that cannot be read, and {} versions that may be among them were not met; none is removed",
+                gone.len()
+            );
+            self.context.log(LogLevel::Warn, message).await;
+            Vec::new()
+        } else {
+            gone
+        };
         let share = percent(gone.len(), known);
         if share > self.job.config.max_drop_percent {
             return Err(Failure {
@@ -320,6 +326,20 @@ impl<'a> Attempt<'a> {
             "updated": run.updated, "deleted": run.deleted, "skipped": run.skipped,
         }))
     }
+}
+
+/// Stands among what was met for entries that do not even say which version they are.
+const UNREADABLE: (String, String) = (String::new(), String::new());
+
+/// What a page shows to be there upstream, whether it could be taken or not: an entry that went bad does
+/// not remove what was good before.
+fn met(page: &Page) -> Vec<(String, String)> {
+    let taken = page.entries.iter().map(|entry| (entry.id.to_string(), entry.version.clone()));
+    let skipped = page.skipped.iter().map(|skip| skip.name.clone().zip(skip.version.clone()).unwrap_or(UNREADABLE));
+    let mut met: Vec<(String, String)> = taken.chain(skipped).collect();
+    met.sort();
+    met.dedup();
+    met
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]

@@ -9,7 +9,7 @@ mod counters;
 mod error;
 mod history;
 mod job;
-mod page;
+pub mod page;
 mod routes;
 mod schedule;
 mod service;

@@ -22,10 +22,13 @@ pub enum PageError {
 
 /// What a page holds.
 #[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) skipped: Vec<Skip>,
-    pub(crate) next_cursor: Option<String>,
+pub struct Page {
+    /// The entries that can be taken.
+    pub entries: Vec<Entry>,
+    /// Those that cannot.
+    pub skipped: Vec<Skip>,
+    /// Where the next page begins; `None` on the last one.
+    pub next_cursor: Option<String>,
 }
 
 /// `{"servers": […], "metadata": {"nextCursor": …}}`, `{"data": {"servers": […]}}`, a bare list, or one entry.
@@ -55,7 +58,8 @@ struct Metadata {
     next_cursor: Option<String>,
 }
 
-pub(crate) fn parse(body: &[u8]) -> Result<Page, PageError> {
+/// Reads a page; entries that cannot be taken are passed over, with the reason.
+pub fn parse(body: &[u8]) -> Result<Page, PageError> {
     // One entry with broken characters must not hold up the others.
     let text = String::from_utf8_lossy(body);
     let is_broken = matches!(text, std::borrow::Cow::Owned(_));

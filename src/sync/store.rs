@@ -206,21 +206,27 @@ pub(crate) async fn try_lock(connection: &mut PgConnection) -> Result<bool, sqlx
     sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtext('mcp_fabric.sync')) AS "locked!""#).fetch_one(connection).await
 }
 
-pub(crate) async fn remember_seen(
-    connection: &mut PgConnection,
-    run: RunId,
-    servers: &[String],
-    versions: &[String],
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn remember_seen(connection: &mut PgConnection, run: RunId, met: &[(String, String)]) -> Result<(), sqlx::Error> {
+    let (servers, versions): (Vec<String>, Vec<String>) = met.iter().cloned().unzip();
     sqlx::query!(
         "INSERT INTO mcp_fabric.sync_seen (run_id, server_id, version) SELECT $1, * FROM unnest($2::text[], $3::text[]) ON CONFLICT DO NOTHING",
         run.0,
-        servers,
-        versions,
+        &servers,
+        &versions,
     )
     .execute(connection)
     .await?;
     Ok(())
+}
+
+pub(crate) async fn has_seen(pool: &PgPool, run: RunId, version: &(String, String)) -> Result<bool, DbError> {
+    let seen = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM mcp_fabric.sync_seen WHERE run_id = $1 AND server_id = $2 AND version = $3) AS "seen!""#,
+        run.0,
+        version.0,
+        version.1,
+    );
+    Ok(seen.fetch_one(pool).await?)
 }
 
 /// Those of these versions that the run has not met.

@@ -109,6 +109,26 @@ async fn bad_entries_are_skipped_counted_and_listed() {
     assert!(job["log"].as_array().unwrap().len() >= 2);
 }
 
+/// A version that upstream still has, in a form that cannot be read any more, is kept as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reconcile_does_not_remove_what_went_bad() {
+    for (bad, is_named) in [(r#"{"server":{"name":"io.test.n00/server-0000","version":"1.0.0","description":"BAD"}}"#, true), ("7", false)]
+    {
+        let upstream = Upstream::start(data::many(40, 1)).await;
+        let app = mirror_of(&upstream).await;
+        app.sync("full").await;
+        let before = mirrored(&app).await;
+        upstream.erase("io.test.n00/server-0000", "1.0.0");
+        let bad = bad.as_bytes().to_vec();
+        let broken = bad.windows(3).position(|part| part == b"BAD").map(|place| [&bad[..place], b"\xff", &bad[place + 3..]].concat());
+        assert_eq!(broken.is_some(), is_named);
+        upstream.fault_at("include_deleted", Fault::Raw(broken.unwrap_or(bad)));
+        let job = app.sync("reconcile").await;
+        assert_eq!((&job["status"], &job["result"]["deleted"]), (&json!("complete"), &json!(0)), "{job}");
+        assert_eq!(mirrored(&app).await, before);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_may_drop_every_connection_in_the_middle() {
     let upstream = Upstream::start(data::many(600, 1)).await;
