@@ -148,7 +148,17 @@ async fn the_command_line_does_what_it_says() {
     assert!(run(&["completions", "bash"]).1.contains("mcp-fabric"));
     assert!(run(&["db", "status"]).1.contains(" migrations applied, 0 missing"));
     assert!(run(&["db", "history"]).1.contains("servers create"));
+    assert!(run(&["db", "revert"]).1.starts_with("undid migration "));
+    assert!(run(&["db", "status"]).1.contains(" migrations applied, 1 missing"));
     assert_eq!(run(&["db", "migrate"]).1, "the database is up to date\n");
+    assert_eq!(run(&["db", "setup"]).1, "the roles are set up\n");
+    assert!(run(&["db", "new", "servers_add_stars"]).2.contains("there is no folder `migrations` here"));
+    std::fs::create_dir(folder.path().join("migrations")).unwrap();
+    let made = run(&["db", "new", "servers_add_stars"]).1;
+    let files: Vec<&str> = made.lines().collect();
+    assert!(files[0].ends_with("_servers_add_stars.up.sql") && files[1].ends_with("_servers_add_stars.down.sql"), "{made}");
+    assert!(files.iter().all(|file| folder.path().join(file).is_file()));
+    assert_eq!(run(&["db", "new", "Servers; DROP"]).0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
