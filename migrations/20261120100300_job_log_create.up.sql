@@ -8,3 +8,9 @@ CREATE TABLE mcp_fabric.job_log (
     PRIMARY KEY (job_id, seq),
     CONSTRAINT job_log_level CHECK (level IN ('info', 'warn', 'error'))
 );
+
+-- Who sees the job sees this.
+ALTER TABLE mcp_fabric.job_log ENABLE ROW LEVEL SECURITY;
+ALTER TABLE mcp_fabric.job_log FORCE ROW LEVEL SECURITY;
+CREATE POLICY job_log_visible ON mcp_fabric.job_log
+    USING (EXISTS (SELECT FROM mcp_fabric.jobs WHERE jobs.id = job_id));

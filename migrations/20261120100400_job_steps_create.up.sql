@@ -6,3 +6,9 @@ CREATE TABLE mcp_fabric.job_steps (
     finished_at timestamptz NOT NULL,
     PRIMARY KEY (job_id, name)
 );
+
+-- Who sees the job sees this.
+ALTER TABLE mcp_fabric.job_steps ENABLE ROW LEVEL SECURITY;
+ALTER TABLE mcp_fabric.job_steps FORCE ROW LEVEL SECURITY;
+CREATE POLICY job_steps_visible ON mcp_fabric.job_steps
+    USING (EXISTS (SELECT FROM mcp_fabric.jobs WHERE jobs.id = job_id));

@@ -24,6 +24,8 @@ CREATE TABLE mcp_fabric.servers (
     search         tsvector    NOT NULL GENERATED ALWAYS AS (
         setweight(to_tsvector('simple', regexp_replace(
             regexp_replace(id, '^(io\.github|io\.gitlab|[a-zA-Z0-9-]+)\.(?=.*/)', ''), '[^a-zA-Z0-9]+', ' ', 'g')), 'A')
+        || setweight(to_tsvector('english', regexp_replace(
+            regexp_replace(id, '^(io\.github|io\.gitlab|[a-zA-Z0-9-]+)\.(?=.*/)', ''), '[^a-zA-Z0-9]+', ' ', 'g')), 'A')
         || setweight(to_tsvector('english', coalesce(title, '')), 'A')
         || setweight(to_tsvector('english', description), 'C')
     ) STORED,

@@ -113,6 +113,7 @@ impl App {
     /// Starts everything; HTTP is served when this returns.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         rustls::crypto::ring::default_provider().install_default().ok();
+        sync::check_schedule(&config)?;
         let tls = config.http.tls.as_ref().map(|(certificate, key)| load_tls(certificate, key)).transpose()?;
         files::private_folder(&config.data_dir)?;
         let lock = lock(&config.data_dir)?;
@@ -153,7 +154,7 @@ impl App {
         let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
         let upstream = Upstream::new(config, &metrics)?;
         let sync = Sync::new(config, database.clone(), events.clone(), jobs.clone(), servers.clone(), upstream, &metrics);
-        let health = Health::new(database.clone(), sync.clone(), config.data_dir.clone());
+        let health = Health::new(database.clone(), sync.clone(), disks(config));
 
         let front = Front::new(config, access.clone(), &metrics);
         let service = router::build(
@@ -241,11 +242,15 @@ fn load_tls(certificate: &Path, key: &Path) -> Result<RustlsConfig, StartError> 
 }
 
 /// One process serves a data folder at a time; the lock ends with the process, however it ends.
-fn lock(data: &Path) -> Result<fs::File, StartError> {
+pub(crate) fn lock(data: &Path) -> Result<fs::File, StartError> {
     let path = data.join("serve.lock");
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).about("open", &path)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // What a killed program left there leads nowhere, or to somebody else.
+            fs::remove_file(files::address_file(data)).ok();
+            Ok(file)
+        }
         Err(fs::TryLockError::WouldBlock) => {
             let pid = running(data).map_or_else(|| "?".to_owned(), |running| running.pid.to_string());
             Err(StartError::AlreadyRunning { pid, folder: data.to_owned() })
@@ -257,11 +262,17 @@ fn lock(data: &Path) -> Result<fs::File, StartError> {
 /// The program that serves this data folder, if there is one.
 pub fn running(data: &Path) -> Option<Running> {
     let lock = fs::OpenOptions::new().write(true).open(data.join("serve.lock")).ok()?;
-    if lock.try_lock().is_ok() {
+    if lock.try_lock_shared().is_ok() {
         return None;
     }
     let text = files::read_if_present(&files::address_file(data)).ok()??;
     serde_json::from_str(&text).ok()
+}
+
+/// The folders whose disks must not fill up.
+fn disks(config: &Config) -> Vec<PathBuf> {
+    let cluster = config.database.url.is_none().then(|| Cluster::place(&database::managed::Options::of(config)).ok()).flatten();
+    std::iter::once(config.data_dir.clone()).chain(cluster).collect()
 }
 
 /// Stable for a data folder: what this node had at work before a crash is its own to take up.

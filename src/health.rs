@@ -18,12 +18,13 @@ const LEAST_FREE_BYTES: u64 = 64 << 20;
 pub(crate) struct Health {
     database: Database,
     sync: Sync,
-    data: PathBuf,
+    /// Folders whose disks must not fill up.
+    disks: Vec<PathBuf>,
 }
 
 impl Health {
-    pub(crate) fn new(database: Database, sync: Sync, data: PathBuf) -> Self {
-        Self { database, sync, data }
+    pub(crate) fn new(database: Database, sync: Sync, disks: Vec<PathBuf>) -> Self {
+        Self { database, sync, disks }
     }
 
     /// `/health/live` and `/health/ready`.
@@ -77,10 +78,9 @@ async fn live() -> Json<Live> {
     responses((status = 200, description = "It can", body = Ready), (status = 503, description = "It cannot", body = Ready)))]
 async fn ready(State(health): State<Health>) -> (StatusCode, Json<Ready>) {
     let database = if health.database.ping().await.is_ok() { Level::Ok } else { Level::Fail };
-    let disk = match rustix::fs::statvfs(&health.data) {
-        Ok(room) if room.f_bavail.saturating_mul(room.f_frsize) >= LEAST_FREE_BYTES => Level::Ok,
-        _ => Level::Fail,
-    };
+    let has_room =
+        |folder: &PathBuf| rustix::fs::statvfs(folder).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= LEAST_FREE_BYTES);
+    let disk = if health.disks.iter().all(has_room) { Level::Ok } else { Level::Fail };
     let upstream = match health.sync.freshness().await {
         Ok(fresh) => {
             let status = if fresh.is_stale || fresh.failures > 0 { Level::Warn } else { Level::Ok };

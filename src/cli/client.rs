@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use platform::{Config, client, config::ConfigError, files, http::access::Access};
+use platform::{Config, client, config::ConfigError, files};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
@@ -57,10 +57,15 @@ pub(super) struct Fabric {
 impl Fabric {
     pub(super) async fn reach(context: &Context) -> Result<Self, ClientError> {
         rustls::crypto::ring::default_provider().install_default().ok();
-        let http = client::own_api()?;
         if let Some(url) = &context.url {
-            return Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token: context.token.clone(), own: None });
+            return Ok(Self {
+                http: client::fabric_api()?,
+                url: url.trim_end_matches('/').to_owned(),
+                token: context.token.clone(),
+                own: None,
+            });
         }
+        let http = client::local_api()?;
         if let Some(running) = app::running(&context.config.data_dir) {
             let token = context.token.clone().map_or_else(|| operator_token(&context.config), Ok)?;
             return Ok(Self { http, url: running.url, token: Some(token), own: None });
@@ -113,8 +118,7 @@ impl Fabric {
 }
 
 fn operator_token(config: &Config) -> Result<String, ClientError> {
-    let access = Access::open(&config.data_dir, false)?;
-    let text = files::read_if_present(access.token_file())?;
+    let text = files::read_if_present(&files::operator_token_file(&config.data_dir))?;
     Ok(text.unwrap_or_default().trim().to_owned())
 }
 

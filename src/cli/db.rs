@@ -1,10 +1,13 @@
 use clap::Subcommand;
-use platform::database::{
-    Owner,
-    managed::{Cluster, Options},
-    migrations,
-    roles::Roles,
-    upgrade,
+use platform::{
+    database::{
+        Owner,
+        managed::{Cluster, Options},
+        migrations,
+        roles::Roles,
+        upgrade,
+    },
+    files,
 };
 use serde_json::json;
 
@@ -42,20 +45,40 @@ pub(super) async fn run(context: Context, command: DbCommand) -> Result<(), CliE
         return Ok(());
     }
     let Some(url) = &context.config.database.url else {
-        if app::running(&context.config.data_dir).is_none() && matches!(command, DbCommand::Stop) {
-            return Ok(Cluster::start(Options::of(&context.config)).await?.stop().await?);
-        }
-        if matches!(command, DbCommand::Upgrade) {
-            return upgrade(&context).await;
-        }
-        let cluster = Cluster::start(Options::of(&context.config)).await?;
-        let done = on(&context, &Owner::of_cluster(&cluster), command).await;
-        if !cluster.was_running() {
-            cluster.stop().await?;
-        }
-        return done;
+        return managed(&context, command).await;
     };
     on(&context, &Owner::from_url(url)?, command).await
+}
+
+/// Beside a running program its database is only connected to; otherwise nothing else may start it meanwhile.
+async fn managed(context: &Context, command: DbCommand) -> Result<(), CliError> {
+    let data = &context.config.data_dir;
+    let running = app::running(data);
+    let _lock = match (&running, &command) {
+        (Some(running), DbCommand::Stop | DbCommand::Upgrade | DbCommand::Revert) => {
+            return Err(CliError::Found(format!("stop the program first (pid {})", running.pid)));
+        }
+        (Some(_), _) => None,
+        (None, _) => {
+            files::private_folder(data)?;
+            Some(app::lock(data)?)
+        }
+    };
+    match command {
+        DbCommand::Upgrade => return upgrade(context).await,
+        DbCommand::Stop if !Cluster::place(&Options::of(&context.config))?.join("postmaster.pid").is_file() => {
+            output::say("it is not running");
+            return Ok(());
+        }
+        DbCommand::Stop => return Ok(Cluster::start(Options::of(&context.config)).await?.stop().await?),
+        _ => {}
+    }
+    let cluster = Cluster::start(Options::of(&context.config)).await?;
+    let done = on(context, &Owner::of_cluster(&cluster), command).await;
+    if !cluster.was_running() {
+        cluster.stop().await?;
+    }
+    done
 }
 
 async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), CliError> {
@@ -85,17 +108,13 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
         },
         DbCommand::Setup => setup(context, &mut connection).await?,
         DbCommand::Upgrade => output::say("nothing to upgrade here: DATABASE_URL names a server that somebody else looks after"),
-        DbCommand::Stop => output::say("nothing to stop: a program is serving with this database, or it is not a managed one"),
+        DbCommand::Stop => output::say("nothing to stop here: DATABASE_URL names a server that somebody else looks after"),
         DbCommand::New { .. } => {}
     }
     Ok(())
 }
 
 async fn upgrade(context: &Context) -> Result<(), CliError> {
-    let data = &context.config.data_dir;
-    if let Some(running) = app::running(data) {
-        return Err(CliError::Found(format!("stop the program first (pid {})", running.pid)));
-    }
     match upgrade::upgrade(Options::of(&context.config)).await? {
         Some(done) => {
             output::say(format!("moved {} rows from PostgreSQL {} to {}", done.rows, done.from, done.to));
@@ -132,7 +151,7 @@ async fn setup(context: &Context, connection: &mut sqlx::PgConnection) -> Result
         Ok(()) => output::say("the roles are set up"),
         Err(error) if error.is_not_allowed() => {
             output::say("-- The owner of the database may not make roles. Run this as an administrator, then `mcp-fabric db setup` again:");
-            output::say(roles.setup_sql());
+            output::say(roles.setup_sql(connection).await?);
         }
         Err(error) => return Err(error.into()),
     }

@@ -1,12 +1,14 @@
 use std::io::IsTerminal as _;
 
-use platform::{shutdown, telemetry};
+use platform::{shutdown::Signals, telemetry};
 
 use super::{CliError, Context, output::say};
 use crate::app::App;
 
 pub(super) async fn run(context: Context) -> Result<(), CliError> {
     telemetry::start_logging(&context.config.log);
+    // A start that is interrupted half-way would leave its database behind, so it is ended in order.
+    let mut signals = Signals::listen().map_err(CliError::Runtime)?;
     let app = App::start(context.config).await?;
     let (url, token) = (&app.url, app.token_file.display());
     say(format!("MCP Fabric {} listens on {url}", env!("CARGO_PKG_VERSION")));
@@ -16,7 +18,7 @@ pub(super) async fn run(context: Context) -> Result<(), CliError> {
         say(format!("  documentation   {url}/docs"));
     }
     say(format!("  operator token  {token}"));
-    let signal = shutdown::signal().await.map_err(CliError::Runtime)?;
+    let signal = signals.received().await;
     tracing::info!(signal, "stopping");
     app.stop().await;
     tracing::info!("stopped");

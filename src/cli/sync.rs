@@ -18,6 +18,8 @@ use super::{
 
 /// Entries sent to the fabric in one request.
 const IMPORT_BATCH: usize = 500;
+/// Bytes of a request, but for a single entry that is larger.
+const IMPORT_BYTES: usize = 16 << 20;
 const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Subcommand)]
@@ -213,15 +215,28 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
 fn batches(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, CliError> {
     let mut batches = Vec::new();
     for file in files {
-        let text = std::fs::read_to_string(file).about("read", file)?;
-        let entries =
-            entries(&text).map_err(|error| CliError::Found(format!("{} is not a page of a registry: {error}", file.display())))?;
-        for batch in entries.chunks(IMPORT_BATCH) {
-            let list: Vec<&str> = batch.iter().map(|entry| entry.get()).collect();
-            batches.push(format!(r#"{{"servers":[{}]}}"#, list.join(",")).into_bytes());
+        let bytes = std::fs::read(file).about("read", file)?;
+        // The fabric passes over an entry with broken characters; the others count.
+        let text = String::from_utf8_lossy(&bytes);
+        let entries = entries(text.trim_start_matches('\u{feff}'))
+            .map_err(|error| CliError::Found(format!("{} is not a page of a registry: {error}", file.display())))?;
+        let mut batch: Vec<&str> = Vec::new();
+        for entry in entries {
+            let bytes: usize = batch.iter().map(|entry| entry.len()).sum();
+            if batch.len() == IMPORT_BATCH || bytes + entry.get().len() > IMPORT_BYTES {
+                batches.push(body(&std::mem::take(&mut batch)));
+            }
+            batch.push(entry.get());
+        }
+        if !batch.is_empty() {
+            batches.push(body(&batch));
         }
     }
     Ok(batches)
+}
+
+fn body(entries: &[&str]) -> Vec<u8> {
+    format!(r#"{{"servers":[{}]}}"#, entries.join(",")).into_bytes()
 }
 
 /// Each entry byte for byte: of a page, of a bare list, of a list under `data`, or the one entry.

@@ -76,11 +76,14 @@ impl Events {
         let bounds = store::bounds(self.database.system()).await.map_err(DbError::from)?;
         let newest = bounds.map_or(0, |(_, newest)| newest);
         let gap = match (after, bounds) {
-            (Some(after), Some((oldest, _))) if after < oldest - 1 => Some(oldest),
+            // A number beyond the newest is of a database that has since been replaced.
+            (Some(after), Some((oldest, newest))) if after < oldest - 1 || after > newest => Some(oldest),
             _ => None,
         };
-        // A number from a database that was since replaced lies beyond the newest.
-        let mut last = after.map_or(newest, |after| after.min(newest));
+        let mut last = match gap {
+            Some(oldest) => oldest - 1,
+            None => after.unwrap_or(newest),
+        };
         let (this, actor) = (self.clone(), actor.clone());
         Ok(stream! {
             if let Some(oldest) = gap {

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use platform::{Coded, database::DbError};
+use platform::{Class, Coded, database::DbError};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -77,12 +77,20 @@ pub enum Retry {
 impl Failure {
     /// A failure that trying again does not mend.
     pub fn last(error: &impl Coded) -> Self {
-        Self { code: error.code(), message: error.to_string(), retry: Retry::Never }
+        Self { code: error.code(), message: public_message(error), retry: Retry::Never }
     }
 
     /// A failure that may pass.
     pub fn passing(error: &impl Coded) -> Self {
-        Self { code: error.code(), message: error.to_string(), retry: Retry::Backoff }
+        Self { code: error.code(), message: public_message(error), retry: Retry::Backoff }
+    }
+}
+
+/// What people are told; errors of the inside are for the log.
+fn public_message(error: &impl Coded) -> String {
+    match error.class() {
+        Class::Internal => "something went wrong on our side; the log says more".into(),
+        _ => error.to_string(),
     }
 }
 

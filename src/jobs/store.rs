@@ -112,6 +112,12 @@ pub(crate) async fn get(connection: &mut PgConnection, id: JobId) -> Result<Opti
     row.fetch_optional(connection).await?.map(Job::try_from).transpose()
 }
 
+/// The attempt and whether a stop was asked for; held so until the transaction ends.
+pub(crate) async fn lock(connection: &mut PgConnection, id: JobId) -> Result<Option<(i32, bool)>, sqlx::Error> {
+    let row = sqlx::query!("SELECT attempt, cancel_requested FROM mcp_fabric.jobs WHERE id = $1 FOR UPDATE", id.0);
+    Ok(row.fetch_optional(connection).await?.map(|row| (row.attempt, row.cancel_requested)))
+}
+
 /// Newest first; `before` is the last id of the page before.
 pub(crate) async fn list(
     connection: &mut PgConnection,
@@ -174,7 +180,7 @@ pub(crate) struct Takes {
     pub(crate) limits: Vec<i32>,
 }
 
-/// The hold of one worker on one job.
+/// The hold of one worker on one job. Leases are reckoned by the database's clock, which all replicas share.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     pub(crate) job: JobId,
@@ -188,15 +194,15 @@ pub(crate) async fn claim(
     takes: &Takes,
     owner: &str,
     token: Uuid,
+    lasts: Duration,
     now: DateTime<Utc>,
-    until: DateTime<Utc>,
 ) -> Result<Option<Job>, DbError> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('mcp_fabric.jobs.claim'))").execute(&mut *transaction).await?;
     let row = sqlx::query_as!(
         Row,
         "UPDATE mcp_fabric.jobs
-         SET status = 'processing', attempt = attempt + 1, lease_owner = $3, lease_token = $4, leased_until = $6,
+         SET status = 'processing', attempt = attempt + 1, lease_owner = $3, lease_token = $4, leased_until = now() + make_interval(secs => $6),
              started_at = coalesce(started_at, $5), error = NULL
          WHERE id = (
             SELECT job.id FROM mcp_fabric.jobs job
@@ -214,7 +220,7 @@ pub(crate) async fn claim(
         owner,
         token,
         now,
-        until,
+        lasts.as_secs_f64(),
     )
     .fetch_optional(&mut *transaction)
     .await?;
@@ -232,7 +238,7 @@ pub(crate) async fn release_lost(pool: &PgPool, owner: Option<&str>, now: DateTi
              completed_at = CASE WHEN cancel_requested OR attempt >= $3 THEN $2::timestamptz END,
              error = CASE WHEN NOT cancel_requested AND attempt >= $3
                      THEN '{"code": "worker_lost", "message": "the program ended each time while it worked on this job"}'::jsonb END
-         WHERE status = 'processing' AND CASE WHEN $1::text IS NULL THEN leased_until < $2 ELSE lease_owner = $1 END"#,
+         WHERE status = 'processing' AND CASE WHEN $1::text IS NULL THEN leased_until < now() ELSE lease_owner = $1 END"#,
         owner,
         now,
         max_attempts,
@@ -241,19 +247,14 @@ pub(crate) async fn release_lost(pool: &PgPool, owner: Option<&str>, now: DateTi
 }
 
 /// Keeps the lease; `None` when it is lost, else whether the job was asked to stop.
-pub(crate) async fn heartbeat(
-    pool: &PgPool,
-    lease: &Lease,
-    progress: Option<&Progress>,
-    until: DateTime<Utc>,
-) -> Result<Option<bool>, sqlx::Error> {
+pub(crate) async fn heartbeat(pool: &PgPool, lease: &Lease, progress: Option<&Progress>) -> Result<Option<bool>, sqlx::Error> {
     let progress = progress.and_then(|progress| serde_json::to_value(progress).ok());
     sqlx::query_scalar!(
-        "UPDATE mcp_fabric.jobs SET leased_until = $3, progress = coalesce($4, progress)
+        "UPDATE mcp_fabric.jobs SET leased_until = now() + make_interval(secs => $3), progress = coalesce($4, progress)
          WHERE id = $1 AND lease_token = $2 RETURNING cancel_requested",
         lease.job.0,
         lease.token,
-        until,
+        lease.lasts.as_secs_f64(),
         progress,
     )
     .fetch_optional(pool)

@@ -114,7 +114,7 @@ impl Worker {
             limits: self.handlers.by_kind.values().map(|handler| handler.policy().limit).collect(),
         };
         let token = platform::ids::fresh();
-        let job = store::claim(self.database.system(), &takes, &self.node, token, now, now + self.config.lease).await?;
+        let job = store::claim(self.database.system(), &takes, &self.node, token, self.config.lease, now).await?;
         Ok(job.map(|job| {
             let lease = Lease { job: job.id, token, lasts: self.config.lease };
             (job, lease)
@@ -172,7 +172,7 @@ impl Worker {
                     progress.borrow_and_update().clone()
                 }
             };
-            match store::heartbeat(self.database.system(), lease, news.as_ref(), clock::now() + lease.lasts).await {
+            match store::heartbeat(self.database.system(), lease, news.as_ref()).await {
                 Ok(Some(false)) => {}
                 Ok(Some(true)) => {
                     cancelled.cancel();
@@ -217,8 +217,7 @@ impl Worker {
     ) -> Result<(), DbError> {
         let now = clock::now();
         let mut transaction = self.database.system().begin().await?;
-        let current = store::get(&mut transaction, job.id).await?;
-        let (attempt, cancelled) = current.map_or((job.attempt, false), |current| (current.attempt, current.cancel_requested));
+        let (attempt, cancelled) = store::lock(&mut transaction, job.id).await?.unwrap_or((job.attempt, false));
         let mut ending = Ending {
             status: JobStatus::Complete,
             result: None,

@@ -79,9 +79,15 @@ fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder().user_agent(USER_AGENT).connect_timeout(CONNECT_LIMIT).no_proxy()
 }
 
-/// A client for the program's own API, which is on this machine as often as not.
-pub fn own_api() -> Result<reqwest::Client, ClientError> {
+/// A client for the API of a fabric that is named by its URL.
+pub fn fabric_api() -> Result<reqwest::Client, ClientError> {
     builder().redirect(redirect::Policy::none()).build().map_err(ClientError::Setup)
+}
+
+/// A client for the fabric of this machine's data folder, which is found by a lock that it holds: its
+/// certificate is for the name that others use.
+pub fn local_api() -> Result<reqwest::Client, ClientError> {
+    builder().redirect(redirect::Policy::none()).tls_danger_accept_invalid_certs(true).build().map_err(ClientError::Setup)
 }
 
 /// Addresses in URLs are never resolved, so they are checked here.

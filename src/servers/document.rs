@@ -48,6 +48,13 @@ pub struct Entry {
     pub is_latest: Option<bool>,
 }
 
+impl Entry {
+    /// This entry as one that cannot be taken.
+    pub(crate) fn skip(&self, reason: SkipReason) -> Skip {
+        Skip { name: Some(self.id.to_string()), version: Some(self.version.clone()), reason }
+    }
+}
+
 /// An entry that cannot be taken, and why.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Skip {
@@ -79,6 +86,8 @@ pub enum SkipReason {
     Duplicate,
     /// The name belongs to a server of another origin.
     NameTaken,
+    /// The database cannot keep it.
+    NotStorable,
 }
 
 /// Reads one entry of a registry's list, or a bare server document.
@@ -100,8 +109,7 @@ pub fn parse_entry(raw: &RawValue, origin: Origin) -> Result<Entry, Skip> {
     let id = read_id(name, origin).map_err(skip)?;
     let version = version.filter(|version| is_version(version)).ok_or_else(|| skip(SkipReason::InvalidVersion))?.to_owned();
 
-    let is_old =
-        parts.server.is_none() && (server.contains_key("version_detail") || server.contains_key("_meta") || has_old_packages(&server));
+    let is_old = server.contains_key("version_detail") || has_official_inside(&server) || has_old_packages(&server);
     let (document, received) = if is_old {
         (Value::Object(modern(server.clone(), &version)).to_string(), Some(text.to_owned()))
     } else {
@@ -172,7 +180,7 @@ impl About {
         let status = text_of(&said, &["status"]).or_else(|| text_of(server, &["status"])).and_then(|text| text.parse().ok());
         Self {
             status: status.unwrap_or(Status::Active),
-            status_message: text_of(&said, &["statusMessage", "status_message"]).map(ToOwned::to_owned),
+            status_message: text_of(&said, &["statusMessage", "status_message"]).map(storable),
             status_changed_at: time(&["statusChangedAt", "status_changed_at"]),
             published_at: time(&["publishedAt", "published_at", "release_date"]),
             updated_at: time(&["updatedAt", "updated_at"]),
@@ -188,6 +196,11 @@ fn extra_meta(mut outer: Map<String, Value>) -> Option<String> {
 
 fn text_of<'a>(map: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a str> {
     keys.iter().find_map(|key| map.get(*key)?.as_str())
+}
+
+/// Until September 2025 the registry's own part stood inside the document.
+fn has_official_inside(server: &Map<String, Value>) -> bool {
+    server.get("_meta").is_some_and(|meta| meta.get(OFFICIAL).is_some())
 }
 
 fn has_old_packages(server: &Map<String, Value>) -> bool {
@@ -243,7 +256,14 @@ fn modern_package(package: Value) -> Value {
 
 fn modern_names(value: Value) -> Value {
     match value {
-        Value::Object(map) => map.into_iter().map(|(key, value)| (camel(&key).into_owned(), modern_names(value))).collect(),
+        // The keys of `variables` are names that templates refer to.
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(key, value)| match (key.as_str(), value) {
+                ("variables", Value::Object(named)) => (key, named.into_iter().map(|(name, value)| (name, modern_names(value))).collect()),
+                (_, value) => (camel(&key).into_owned(), modern_names(value)),
+            })
+            .collect(),
         Value::Array(items) => items.into_iter().map(modern_names).collect(),
         other => other,
     }
@@ -277,7 +297,7 @@ fn peek(text: &str, key: &str) -> Option<String> {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    text.chars().filter(|c| !c.is_control()).take(MAX_VERSION).collect()
 }
 
 /// What lists, searches and installations need to know of a document.

@@ -27,9 +27,22 @@ pub struct Applied {
     pub deleted: u32,
     /// Entries that could not be taken.
     pub skipped: Vec<Skip>,
+    /// Whether clients can see a difference.
+    pub changed: bool,
 }
 
-/// Takes `entries`; the database afterwards is the same however often and in whatever portions they come.
+impl Applied {
+    /// Adds what taking further entries did.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.skipped.extend(other.skipped);
+        self.changed |= other.changed;
+    }
+}
+
+/// Takes `entries`. The same ones again change nothing, and an older copy never replaces a newer one.
 pub(crate) async fn apply(
     connection: &mut PgConnection,
     entries: Vec<Entry>,
@@ -51,6 +64,7 @@ pub(crate) async fn apply(
         let before = known.get(&(entry.id.as_str().to_owned(), entry.version.clone()));
         match before {
             None => applied.inserted += 1,
+            Some(before) if before.is_newer_than(entry) => continue,
             Some(before) if before.is_same(entry) => {
                 if entry.is_latest.is_some_and(|latest| latest != before.is_latest) {
                     touched.insert(entry.id.as_str());
@@ -75,6 +89,7 @@ pub(crate) async fn apply(
     store::write_packages(connection, &bodies).await?;
 
     let touched: Vec<String> = touched.into_iter().map(ToOwned::to_owned).collect();
+    applied.changed = !touched.is_empty();
     settle_latest(connection, &touched, &entries).await?;
     refresh(connection, &touched, rules).await?;
     Ok(applied)
@@ -87,7 +102,7 @@ fn without_duplicates(entries: Vec<Entry>, skipped: &mut Vec<Skip>) -> Vec<Entry
     for entry in entries {
         let key = (entry.id.as_str().to_owned(), entry.version.clone());
         if let Some(&place) = places.get(&key) {
-            skipped.push(skip(&entry, SkipReason::Duplicate));
+            skipped.push(entry.skip(SkipReason::Duplicate));
             kept[place] = entry;
         } else {
             places.insert(key, kept.len());
@@ -95,10 +110,6 @@ fn without_duplicates(entries: Vec<Entry>, skipped: &mut Vec<Skip>) -> Vec<Entry
         }
     }
     kept
-}
-
-fn skip(entry: &Entry, reason: SkipReason) -> Skip {
-    Skip { name: Some(entry.id.to_string()), version: Some(entry.version.clone()), reason }
 }
 
 /// Makes the rows of servers that are new; entries whose name belongs to another origin are passed over.
@@ -116,7 +127,7 @@ async fn claim_names(
         return Ok(entries);
     }
     let (refused, kept): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| taken.contains(entry.id.as_str()));
-    skipped.extend(refused.iter().map(|entry| skip(entry, SkipReason::NameTaken)));
+    skipped.extend(refused.iter().map(|entry| entry.skip(SkipReason::NameTaken)));
     Ok(kept)
 }
 
@@ -130,8 +141,8 @@ pub(crate) async fn settle_latest(connection: &mut PgConnection, servers: &[Stri
         named.entry(entry.id.as_str()).or_default().push(candidate);
     }
     let unnamed: Vec<String> = servers.iter().filter(|server| !named.contains_key(server.as_str())).cloned().collect();
-    let said: BTreeSet<&str> = entries.iter().filter(|entry| entry.is_latest.is_some()).map(|entry| entry.id.as_str()).collect();
-    let (open, settled): (Vec<String>, Vec<String>) = unnamed.into_iter().partition(|server| !said.contains(server.as_str()));
+    let silent: BTreeSet<&str> = entries.iter().filter(|entry| entry.is_latest.is_none()).map(|entry| entry.id.as_str()).collect();
+    let (open, settled): (Vec<String>, Vec<String>) = unnamed.into_iter().partition(|server| silent.contains(server.as_str()));
     let derived = store::candidates(connection, &open, &settled).await?;
 
     let picked = |candidates: &[latest::Candidate]| latest::pick(candidates).map(|candidate| candidate.version.clone());

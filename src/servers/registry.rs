@@ -23,8 +23,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::ServersError,
-    render,
-    rendered::Answer,
     service::Servers,
     store::registry::{PageFilter, Which},
     validate::Report,
@@ -207,11 +205,8 @@ async fn versions(
     let PathParts([name]) = path;
     let include_deleted = parse_bool(query.include_deleted.as_deref())?.unwrap_or(false);
     let name = servers.registry_name(&name).await?.ok_or_else(not_found)?;
-    let rows = servers.registry_versions(&name, include_deleted).await?;
-    if rows.is_empty() {
-        return Err(not_found());
-    }
-    Ok(Answer::new(render::list(&rows, None)).respond(&headers))
+    let answer = servers.registry_versions(&name, include_deleted).await.map_err(|error| from_shared(&error))?;
+    Ok(answer.respond(&headers))
 }
 
 /// Show one version of one server; `latest` is the latest one.

@@ -1,15 +1,15 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use events::{Events, NewEvent};
 use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError};
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     categories::Rules,
-    document::Entry,
+    document::{Entry, SkipReason},
     error::ServersError,
     ingest::{self, Applied},
     model::{CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerRef, Sort, Summary, VersionRow},
@@ -45,8 +45,8 @@ pub(crate) struct Detail {
 }
 
 impl Servers {
-    /// Brings the predefined servers and the categories in line with the configuration, and starts to
-    /// forget rendered answers whenever the catalogue changes.
+    /// Adds the predefined servers that are not there, sorts by the rules in force, and starts to forget
+    ///  rendered answers whenever the catalogue changes.
     pub async fn start(config: &Config, database: Database, events: Events, shutdown: &Shutdown) -> Result<Self, ServersError> {
         let rules = Arc::new(Rules::load(&config.config_dir)?);
         let predefined = predefined::load(&config.config_dir)?;
@@ -55,13 +55,13 @@ impl Servers {
 
         let mut transaction = servers.database.system().begin().await?;
         let applied = servers.apply_in(&mut transaction, &Actor::System("start"), predefined, Origin::Predefined).await?;
-        if applied.inserted + applied.updated > 0 {
+        if applied.changed {
             servers.announce_in(&mut transaction).await?;
         }
         transaction.commit().await?;
-        let sorting = servers.clone();
+        let (sorting, stop) = (servers.clone(), shutdown.clone());
         shutdown.spawn(async move {
-            if let Err(error) = sorting.sort_anew().await {
+            if let Err(error) = sorting.sort_anew(stop).await {
                 tracing::warn!(%error, "could not sort the catalogue by the new category rules");
             }
         });
@@ -78,7 +78,39 @@ impl Servers {
     ) -> Result<Applied, ServersError> {
         actor.require(Scope::SyncManage)?;
         upkeep::lock(transaction).await?;
-        Ok(ingest::apply(transaction, entries, origin, &self.rules, clock::now()).await?)
+        match self.apply_together(transaction, entries.clone(), origin).await {
+            // One entry that the database cannot keep does not hold up the others.
+            Err(DbError::Nul(_) | DbError::Other(_)) if entries.len() > 1 => {
+                let mut all = Applied::default();
+                for entry in entries {
+                    all.add(self.apply_one(transaction, entry, origin).await?);
+                }
+                Ok(all)
+            }
+            Err(DbError::Nul(_) | DbError::Other(_)) if entries.len() == 1 => {
+                Ok(Applied { skipped: entries.iter().map(|entry| entry.skip(SkipReason::NotStorable)).collect(), ..Applied::default() })
+            }
+            applied => Ok(applied?),
+        }
+    }
+
+    async fn apply_one(&self, transaction: &mut PgConnection, entry: Entry, origin: Origin) -> Result<Applied, DbError> {
+        let skip = entry.skip(SkipReason::NotStorable);
+        match self.apply_together(transaction, vec![entry], origin).await {
+            Err(DbError::Nul(error) | DbError::Other(error)) => {
+                tracing::warn!(name = skip.name, version = skip.version, %error, "an entry cannot be kept");
+                Ok(Applied { skipped: vec![skip], ..Applied::default() })
+            }
+            applied => applied,
+        }
+    }
+
+    /// All or none, within the caller's transaction.
+    async fn apply_together(&self, transaction: &mut PgConnection, entries: Vec<Entry>, origin: Origin) -> Result<Applied, DbError> {
+        let mut savepoint = transaction.begin().await?;
+        let applied = ingest::apply(&mut savepoint, entries, origin, &self.rules, clock::now()).await?;
+        savepoint.commit().await?;
+        Ok(applied)
     }
 
     /// Mirrored versions that came in before `before`, in order, a portion at a time: the empty key starts,
@@ -180,9 +212,13 @@ impl Servers {
         self.rendered.get(key, render).await
     }
 
-    /// Every version of a server for the registry API; an empty list for one that is not there.
-    pub(crate) async fn registry_versions(&self, name: &str, include_deleted: bool) -> Result<Vec<registry::EntryRow>, ServersError> {
-        Ok(registry::versions(self.database.public(), name, include_deleted).await?)
+    /// Every version of a server for the registry API, from memory where they are there.
+    pub(crate) async fn registry_versions(&self, name: &str, include_deleted: bool) -> Result<Arc<Answer>, Arc<ServersError>> {
+        let render = async {
+            let rows = registry::versions(self.database.public(), name, include_deleted).await?;
+            if rows.is_empty() { Err(ServersError::NotFound) } else { Ok(render::list(&rows, None)) }
+        };
+        self.rendered.get(format!("versions\n{name}\n{include_deleted}"), render).await
     }
 
     /// One version for the registry API, from memory where it is there.
@@ -222,23 +258,19 @@ impl Servers {
         }
     }
 
-    /// Sorts the servers that other rules sorted.
-    async fn sort_anew(self) -> Result<(), ServersError> {
-        let mut changed = false;
-        loop {
-            let batch = upkeep::sorted_by_other_rules(self.database.system(), &self.rules.hash, SORT_BATCH).await?;
+    /// Sorts the servers that other rules sorted, a portion at a time.
+    async fn sort_anew(self, shutdown: Shutdown) -> Result<(), ServersError> {
+        while !shutdown.has_begun() {
+            let mut transaction = self.database.system().begin().await?;
+            upkeep::lock(&mut transaction).await?;
+            let batch = upkeep::sorted_by_other_rules(&mut transaction, &self.rules.hash, SORT_BATCH).await?;
             if batch.is_empty() {
-                break;
+                return Ok(());
             }
-            changed = true;
             let categories =
                 |server: &upkeep::Unsorted| self.rules.sort(&server.id, server.title.as_deref(), &server.description).join("\n");
             let (ids, categories): (Vec<String>, Vec<String>) = batch.iter().map(|server| (server.id.clone(), categories(server))).unzip();
-            upkeep::write_categories(self.database.system(), &ids, &categories, &self.rules.hash).await?;
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        if changed {
-            let mut transaction = self.database.system().begin().await?;
+            upkeep::write_categories(&mut transaction, &ids, &categories, &self.rules.hash).await?;
             self.announce_in(&mut transaction).await?;
             transaction.commit().await?;
         }

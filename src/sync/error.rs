@@ -68,6 +68,15 @@ impl Coded for SyncError {
         }
     }
 
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Servers(error) => error.retry_after(),
+            Self::Jobs(error) => error.retry_after(),
+            Self::Database(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     fn extra(&self) -> Map<String, Value> {
         let Self::AlreadyRunning(Some(run)) = self else { return Map::new() };
         [

@@ -9,10 +9,10 @@ use std::{
 use chrono::TimeDelta;
 use events::{Events, NewEvent};
 use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress, Retry};
-use platform::{Coded as _, Database, clock, config::SyncConfig, database::DbError, ids};
+use platform::{Database, clock, config::SyncConfig, database::DbError, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use servers::{Origin, Servers, ServersError};
+use servers::{Origin, Servers, ServersError, SkipReason};
 use uuid::Uuid;
 
 use crate::{
@@ -50,7 +50,8 @@ impl Handler for SyncJob {
     type Payload = Payload;
 
     fn policy(&self) -> Policy {
-        Policy { max_attempts: 5, backoff: Duration::from_mins(1), limit: 1 }
+        // Waits of up to an hour: an upstream that is down for a day does not lose a run its place.
+        Policy { max_attempts: 30, backoff: Duration::from_mins(1), limit: 1 }
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
@@ -81,6 +82,8 @@ struct Attempt<'a> {
     run: Run,
     fence: Uuid,
     announced: Instant,
+    /// Whether the catalogue changed since then, or may have before this attempt.
+    unannounced: bool,
     /// Hashes of the cursors that this attempt was given in the present phase.
     cursors: HashSet<u64>,
     hasher: RandomState,
@@ -94,12 +97,14 @@ enum Ended {
 
 impl<'a> Attempt<'a> {
     fn new(job: &'a SyncJob, context: &'a Context, run: Run, fence: Uuid) -> Self {
+        let unannounced = run.pages > 0;
         Self {
             job,
             context,
             run,
             fence,
             announced: Instant::now(),
+            unannounced,
             cursors: HashSet::new(),
             hasher: RandomState::new(),
             expected_pages: None,
@@ -109,7 +114,7 @@ impl<'a> Attempt<'a> {
     async fn go(&mut self) -> Result<Ended, Failure> {
         self.expected_pages = self.estimate().await?;
         let going_on = if self.run.pages > 0 { format!(", going on after page {}", self.run.pages) } else { String::new() };
-        self.context.log(LogLevel::Info, format!("{} sync from {}{going_on}", self.run.kind, self.job.upstream.url())).await;
+        self.context.log(LogLevel::Info, format!("{} sync from {}{going_on}", self.run.kind, self.job.upstream.shown_url())).await;
         while self.run.phase != Phase::Done {
             let ended = match self.run.phase {
                 Phase::Sweep => self.sweep().await?,
@@ -183,18 +188,17 @@ impl<'a> Attempt<'a> {
             return Err(Failure { code: "superseded", message: "another worker has taken the run over".into(), retry: Retry::Never });
         }
         self.context.checkpoint_in(&mut transaction).await?;
-        let changed = applied.inserted + applied.updated > 0;
-        if changed && self.announced.elapsed() >= ANNOUNCE_EVERY {
+        self.unannounced |= applied.changed;
+        if self.unannounced && self.announced.elapsed() >= ANNOUNCE_EVERY {
             self.job.servers.announce_in(&mut transaction).await?;
             self.announced = Instant::now();
+            self.unannounced = false;
         }
         transaction.commit().await.map_err(DbError::from)?;
 
         self.run.phase = next_phase;
         self.run.cursor = page.next_cursor;
         self.run.pages += 1;
-        self.run.inserted += i32::try_from(applied.inserted).unwrap_or(0);
-        self.run.updated += i32::try_from(applied.updated).unwrap_or(0);
         self.tell_progress();
         Ok(())
     }
@@ -217,7 +221,7 @@ impl<'a> Attempt<'a> {
     async fn estimate(&self) -> Result<Option<u64>, Failure> {
         let (servers, versions) = self.job.servers.counts().await.map_err(failed)?;
         let pages = |count: i64| u64::try_from(count).unwrap_or(0) / 100 + 1;
-        let last = store::last_success(self.job.database.system(), self.job.upstream.url().as_str(), &["full", "reconcile"]).await?;
+        let last = store::last_success(self.job.database.system(), self.job.upstream.shown_url(), &["full", "reconcile"]).await?;
         Ok(match self.run.kind {
             _ if last.is_none() => None,
             Kind::Full => Some(pages(servers) + pages(versions) + 1),
@@ -264,7 +268,7 @@ impl<'a> Attempt<'a> {
             self.context.log(LogLevel::Warn, format!("removed {erased} versions that upstream erased")).await;
         }
         self.run.phase = Phase::Done;
-        self.run.updated += i32::try_from(erased).unwrap_or(0);
+        self.unannounced |= erased > 0;
         Ok(Ended::Done)
     }
 
@@ -297,7 +301,7 @@ impl<'a> Attempt<'a> {
         let is_ours =
             store::end(&mut transaction, self.run.id, self.fence, status, error.as_ref(), finished).await.map_err(DbError::from)?;
         if is_ours {
-            if self.run.inserted + self.run.updated > 0 {
+            if self.unannounced {
                 self.job.servers.announce_in(&mut transaction).await?;
             }
             let payload = json!({ "runId": self.run.id, "kind": self.run.kind, "status": status, "error": error });
@@ -335,7 +339,11 @@ const UNREADABLE: (String, String) = (String::new(), String::new());
 /// not remove what was good before.
 fn met(page: &Page) -> Vec<(String, String)> {
     let taken = page.entries.iter().map(|entry| (entry.id.to_string(), entry.version.clone()));
-    let skipped = page.skipped.iter().map(|skip| skip.name.clone().zip(skip.version.clone()).unwrap_or(UNREADABLE));
+    let skipped = page.skipped.iter().map(|skip| match (&skip.name, &skip.version) {
+        // What stands first in an entry that is too large need not be its own name.
+        (Some(name), Some(version)) if skip.reason != SkipReason::TooLarge => (name.clone(), version.clone()),
+        _ => UNREADABLE,
+    });
     let mut met: Vec<(String, String)> = taken.chain(skipped).collect();
     met.sort();
     met.dedup();
@@ -359,6 +367,6 @@ fn failure(error: &UpstreamError) -> Failure {
 fn failed(error: ServersError) -> Failure {
     match error {
         ServersError::Database(error) => error.into(),
-        other => Failure { code: other.code(), message: other.to_string(), retry: Retry::Never },
+        other => Failure::last(&other),
     }
 }

@@ -20,6 +20,6 @@ pub use error::SyncError;
 pub use history::{Kind, Mode, Phase, Run, RunId, RunStatus};
 pub use job::SyncJob;
 pub use routes::router;
-pub use schedule::ScheduleError;
+pub use schedule::{ScheduleError, check as check_schedule};
 pub use service::{Freshness, Sync};
 pub use upstream::Upstream;

@@ -102,7 +102,7 @@ async fn status(State(sync): State<Sync>) -> Result<Json<SyncStatus>, Problem> {
         servers: standing.servers,
         versions: standing.versions,
         upstream: UpstreamOut {
-            url: sync.upstream().url().to_string(),
+            url: sync.upstream().shown_url().to_owned(),
             failures: freshness.failures,
             resting_until: freshness.resting_until,
             last_success_at: freshness.last_success,

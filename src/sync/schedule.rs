@@ -1,7 +1,7 @@
 //! The daily run.
 
 use chrono::{DateTime, Utc};
-use platform::Shutdown;
+use platform::{Config, Shutdown};
 use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use uuid::Uuid;
@@ -41,4 +41,12 @@ impl Schedule {
     pub(crate) async fn next_run(&self) -> Option<DateTime<Utc>> {
         self.scheduler.lock().await.next_tick_for_job(self.job).await.ok().flatten()
     }
+}
+
+/// Whether the schedule that is set is one.
+pub fn check(config: &Config) -> Result<(), ScheduleError> {
+    if let Some(fields) = &config.sync.cron {
+        Job::new(fields.as_str(), |_, _| {})?;
+    }
+    Ok(())
 }

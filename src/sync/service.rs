@@ -20,8 +20,10 @@ use crate::{
 
 /// At most one sync job waits or runs.
 const SINGLETON: &str = "sync";
-/// A mirror is stale when its last success is older.
-const STALE_AFTER: TimeDelta = TimeDelta::hours(24);
+/// A start with a mirror that is older begins a run.
+const OLD_AFTER: TimeDelta = TimeDelta::hours(24);
+/// A mirror that is older shows as a warning: a daily run has the time that it takes.
+const STALE_AFTER: TimeDelta = TimeDelta::hours(26);
 
 /// The mirror.
 #[derive(Clone)]
@@ -116,7 +118,7 @@ impl Sync {
 
     async fn catch_up(&self) {
         let begun = match self.freshness().await {
-            Ok(freshness) if !freshness.is_stale => return,
+            Ok(freshness) if freshness.last_success.is_some_and(|at| clock::now() - at <= OLD_AFTER) => return,
             Ok(_) => self.trigger_due(&Actor::System("start")).await,
             Err(error) => Err(error),
         };
@@ -158,26 +160,31 @@ impl Sync {
         let job = NewJob::of::<SyncJob>(&Payload { run_id: run.id }).singleton(SINGLETON);
         match self.jobs.enqueue_in(&mut transaction, actor, job).await {
             Ok(job_id) => run.job_id = Some(job_id.0),
-            Err(JobsError::AlreadyRunning(_)) => {
+            Err(JobsError::AlreadyRunning(job)) => {
                 drop(transaction);
-                return Err(SyncError::AlreadyRunning(store::newest_of_job(self.database.system()).await?.map(Box::new)));
+                return Err(SyncError::AlreadyRunning(store::of_job(self.database.system(), job.0).await?.map(Box::new)));
             }
             Err(error) => return Err(error.into()),
         }
-        store::start(&mut transaction, &run, self.upstream.url().as_str(), clock::now()).await?;
+        store::start(&mut transaction, &run, self.upstream.shown_url(), clock::now()).await?;
         transaction.commit().await?;
         Ok(run)
     }
 
     async fn last_success(&self, kinds: &[&str]) -> Result<Option<Run>, SyncError> {
-        Ok(store::last_success(self.database.system(), self.upstream.url().as_str(), kinds).await?)
+        Ok(store::last_success(self.database.public(), self.upstream.shown_url(), kinds).await?)
     }
 
     /// How old the mirror is.
     pub async fn freshness(&self) -> Result<Freshness, SyncError> {
         let last_success = self.last_success(&["full", "reconcile", "incremental"]).await?.map(|run| run.started_at);
         let (failures, resting_until) = self.upstream.failures();
-        Ok(Freshness { last_success, is_stale: last_success.is_none_or(|at| clock::now() - at > STALE_AFTER), failures, resting_until })
+        Ok(Freshness {
+            last_success,
+            is_stale: !self.offline && last_success.is_none_or(|at| clock::now() - at > STALE_AFTER),
+            failures,
+            resting_until,
+        })
     }
 
     /// Where the mirror's address is.
@@ -186,7 +193,7 @@ impl Sync {
     }
 
     pub(crate) async fn standing(&self) -> Result<Standing, SyncError> {
-        let pool = self.database.system();
+        let pool = self.database.public();
         let mut current = store::running(pool).await?;
         // A job that was cancelled before it began never wrote to its run.
         if let Some(job_id) = current.as_ref().and_then(|run| run.job_id) {
@@ -217,6 +224,9 @@ impl Sync {
         let seen = page.entries.len() + page.skipped.len();
         let mut transaction = self.database.system().begin().await?;
         let id = if let Some(id) = run {
+            if !store::is_open_import(&mut transaction, id).await? {
+                return Err(SyncError::RunNotFound(id));
+            }
             id
         } else {
             let run = new_run(Kind::Import);

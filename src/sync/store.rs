@@ -70,7 +70,8 @@ macro_rules! runs {
     };
 }
 
-/// Writes a new run and ends those that no job stands behind any more.
+/// Writes a new run, and ends those that no job stands behind any more. What an earlier reconcile had met
+/// is forgotten, so it would have to read everything again.
 pub(crate) async fn start(connection: &mut PgConnection, run: &Run, upstream: &str, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
     if run.job_id.is_some() {
         sqlx::query!(
@@ -79,6 +80,10 @@ pub(crate) async fn start(connection: &mut PgConnection, run: &Run, upstream: &s
         )
         .execute(&mut *connection)
         .await?;
+        sqlx::query!("UPDATE mcp_fabric.sync_history SET phase = 'all', cursor = NULL WHERE kind = 'reconcile' AND status <> 'complete'")
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query!("DELETE FROM mcp_fabric.sync_seen").execute(&mut *connection).await?;
     }
     sqlx::query!(
         "INSERT INTO mcp_fabric.sync_history (id, job_id, kind, status, phase, upstream, started_at, updated_since, fence)
@@ -96,10 +101,20 @@ pub(crate) async fn start(connection: &mut PgConnection, run: &Run, upstream: &s
     Ok(())
 }
 
+/// Whether pages can be added to this import.
+pub(crate) async fn is_open_import(connection: &mut PgConnection, run: RunId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM mcp_fabric.sync_history WHERE id = $1 AND kind = 'import' AND status = 'running') AS "open!""#,
+        run.0
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Makes this attempt the one whose pages are saved.
 pub(crate) async fn take(pool: &PgPool, run: RunId, fence: Uuid) -> Result<Option<Run>, DbError> {
     let taken = sqlx::query!(
-        "UPDATE mcp_fabric.sync_history SET fence = $2, status = 'running', error = NULL, finished_at = NULL WHERE id = $1 AND phase <> 'done'",
+        "UPDATE mcp_fabric.sync_history SET fence = $2, status = 'running', error = NULL, finished_at = NULL WHERE id = $1 AND status <> 'complete'",
         run.0,
         fence,
     );
@@ -122,9 +137,9 @@ pub(crate) async fn running(pool: &PgPool) -> Result<Option<Run>, DbError> {
     row.fetch_optional(pool).await?.map(Run::try_from).transpose()
 }
 
-/// The run of the job that was asked for last.
-pub(crate) async fn newest_of_job(pool: &PgPool) -> Result<Option<Run>, DbError> {
-    let row = runs!("WHERE job_id IS NOT NULL ORDER BY id DESC LIMIT 1");
+/// The run that a job does.
+pub(crate) async fn of_job(pool: &PgPool, job: Uuid) -> Result<Option<Run>, DbError> {
+    let row = runs!("WHERE job_id = $1", job);
     row.fetch_optional(pool).await?.map(Run::try_from).transpose()
 }
 
@@ -133,10 +148,14 @@ pub(crate) async fn last_ended(pool: &PgPool) -> Result<Option<Run>, DbError> {
     row.fetch_optional(pool).await?.map(Run::try_from).transpose()
 }
 
-/// The newest success of these kinds from this upstream.
+/// The newest run of these kinds that read all it was to read from this upstream.
 pub(crate) async fn last_success(pool: &PgPool, upstream: &str, kinds: &[&str]) -> Result<Option<Run>, DbError> {
     let kinds: Vec<String> = kinds.iter().map(|&kind| kind.to_owned()).collect();
-    let row = runs!("WHERE status = 'complete' AND upstream = $1 AND kind = ANY($2) ORDER BY started_at DESC LIMIT 1", upstream, &kinds);
+    let row = runs!(
+        "WHERE (status = 'complete' OR error ->> 'code' = 'erase_refused') AND upstream = $1 AND kind = ANY($2) ORDER BY started_at DESC LIMIT 1",
+        upstream,
+        &kinds
+    );
     row.fetch_optional(pool).await?.map(Run::try_from).transpose()
 }
 

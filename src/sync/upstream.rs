@@ -30,6 +30,8 @@ const TRIES: u32 = 5;
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 /// A longer `Retry-After` is waited for by the job, not by the request.
 const MAX_WAIT: Duration = Duration::from_mins(2);
+/// What upstream may ask us to wait at most.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// After so many failures in a row nothing is asked for a while.
 const BREAKER_FAILURES: u32 = 10;
 const BREAKER_REST: TimeDelta = TimeDelta::minutes(5);
@@ -117,6 +119,7 @@ pub(crate) enum Ask {
 pub struct Upstream {
     client: Client,
     config: UpstreamConfig,
+    shown_url: String,
     pace: Arc<tokio::sync::Mutex<Instant>>,
     breaker: Arc<Mutex<Breaker>>,
     requests: IntCounterVec,
@@ -133,9 +136,13 @@ impl Upstream {
     /// The registry that the configuration names; its host may have any address.
     pub fn new(config: &Config, metrics: &Metrics) -> Result<Self, ClientError> {
         let own_host = config.upstream.url.host_str().map(ToOwned::to_owned);
+        let mut shown = config.upstream.url.clone();
+        // Neither can fail for an http URL.
+        let _ = (shown.set_username(""), shown.set_password(None));
         Ok(Self {
             client: Client::new(config.allowed_hosts.iter().cloned().chain(own_host), config.offline)?,
             config: config.upstream.clone(),
+            shown_url: shown.into(),
             pace: Arc::new(tokio::sync::Mutex::new(Instant::now())),
             breaker: Arc::default(),
             requests: metrics.counters("fabric_upstream_requests_total", "Requests to the upstream registry by outcome", &["outcome"]),
@@ -143,9 +150,9 @@ impl Upstream {
         })
     }
 
-    /// Its address.
-    pub fn url(&self) -> &Url {
-        &self.config.url
+    /// Its address without user name and password.
+    pub fn shown_url(&self) -> &str {
+        &self.shown_url
     }
 
     /// How many requests failed in a row, and until when it is left alone.
@@ -245,9 +252,9 @@ impl Upstream {
 /// Seconds, or a date (RFC 9110, section 10.2.3).
 fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = DateTime::parse_from_rfc2822(text).ok()?;
-    Some((at.with_timezone(&Utc) - clock::now()).to_std().unwrap_or_default())
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => (DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc) - clock::now()).to_std().unwrap_or_default(),
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
 }

@@ -96,6 +96,7 @@ async fn filters_searches_and_sorts() {
         ("q=ostgr", vec!["io.github.acme/postgres-tools"]),
         ("q=github", vec![]),
         ("q=git&limit=1", vec!["git"]),
+        ("q=postgres tool", vec!["io.github.acme/postgres-tools"]),
         ("q=100%25", vec![]),
         ("category=databases", vec!["io.github.acme/postgres-tools"]),
         ("transport=sse", vec!["com.acme/remote-only"]),

@@ -133,6 +133,15 @@ async fn a_role_that_ignores_row_level_security_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_its_row_level_security_is_refused() {
+    let database = cluster::database().await;
+    sqlx::raw_sql("ALTER TABLE mcp_fabric.jobs NO FORCE ROW LEVEL SECURITY").execute(&mut database.connect().await).await.unwrap();
+    let refused = TestApp::refused(&database, &[]).await;
+    assert!(refused.is_configuration());
+    assert!(refused.to_string().starts_with("row-level security of mcp_fabric.jobs is switched off"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn roles_of_another_data_folder_are_not_broken() {
     let prefix = prefix();
     let app = TestApp::with(&[("FABRIC_ROLE_PREFIX", &prefix)]).await;

@@ -129,6 +129,64 @@ async fn a_reconcile_does_not_remove_what_went_bad() {
     }
 }
 
+/// What the database refuses of one entry does not keep the others out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_cannot_be_stored_is_skipped_alone() {
+    let words: String = (0..110_000).map(|n| format!("w{n:x} ")).collect();
+    let mut entries = data::many(5, 1);
+    entries.push(data::entry_with("a.x/wordy", "1.0.0", json!({ "description": words }), json!({})));
+    entries.push(data::entry_with("a.x/nul", "1.0.0", json!({ "title": "a\u{0}b" }), json!({ "statusMessage": "c\u{0}d" })));
+    let upstream = Upstream::start(entries).await;
+    let app = mirror_of(&upstream).await;
+    let job = app.sync("full").await;
+    assert_eq!(job["status"], "complete", "{job}");
+    assert_eq!(mirrored(&app).await.len(), 6);
+    let run = app.op_get("/api/mcp/sync/history").await.expect(200)["runs"][0].clone();
+    assert_eq!(run["skipped_entries"], json!([{ "name": "a.x/wordy", "version": "1.0.0", "reason": "not_storable" }]));
+    assert_eq!(app.get("/api/mcp/servers/a.x%2Fnul").await.expect(200)["title"], "ab");
+}
+
+/// A `Retry-After` of for ever does not park the mirror.
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_cannot_ask_for_more_than_an_hour() {
+    for wait in ["18446744073709551615", "315360000"] {
+        let upstream = Upstream::start(data::many(3, 1)).await;
+        let app = mirror_of(&upstream).await;
+        upstream.fault(Fault::Status(503, Some(wait)));
+        let run = app.op_post("/api/mcp/sync/trigger").await.expect(202);
+        let path = format!("/api/mcp/jobs/{}", run["job_id"].as_str().unwrap());
+        eventually(10, "the job waits", || async {
+            (app.op_get(&path).await.expect(200)["error"]["code"] == "upstream_error").then_some(())
+        })
+        .await;
+        let run_at: bool = sqlx::query_scalar(
+            "SELECT run_at BETWEEN now() + interval '50 minutes' AND now() + interval '61 minutes' FROM mcp_fabric.jobs",
+        )
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap();
+        assert!(run_at, "{wait}");
+    }
+}
+
+/// Killed between the last page and the end of the run: the next start ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_cut_off_at_its_very_end_ends() {
+    let upstream = Upstream::start(data::many(3, 1)).await;
+    let mut app = mirror_of(&upstream).await;
+    let run = app.sync("full").await;
+    sqlx::raw_sql(
+        "UPDATE mcp_fabric.sync_history SET status = 'running', finished_at = NULL;
+         UPDATE mcp_fabric.jobs SET status = 'pending', completed_at = NULL, run_at = now()",
+    )
+    .execute(&mut app.database.connect().await)
+    .await
+    .unwrap();
+    app.restart().await;
+    app.job(run["job_id"].as_str().unwrap()).await;
+    assert_eq!(app.get("/api/mcp/sync/status").await.expect(200)["last"]["status"], "complete");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_may_drop_every_connection_in_the_middle() {
     let upstream = Upstream::start(data::many(600, 1)).await;
@@ -163,11 +221,11 @@ async fn the_database_may_drop_every_connection_in_the_middle() {
 /// what an undisturbed run makes of the same registry.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_in_a_full_sync_change_nothing_of_its_end() {
-    let upstream = Upstream::start(data::many(900, 3)).await;
+    let upstream = Upstream::start(data::many(1200, 3)).await;
     let undisturbed = mirror_of(&upstream).await;
     undisturbed.sync("full").await;
 
-    upstream.slow_down(Duration::from_millis(15));
+    upstream.slow_down(Duration::from_millis(50));
     let database = cluster::database().await;
     let folder = tempfile::tempdir().unwrap();
     let data_folder = folder.path().join("data");
@@ -180,11 +238,15 @@ async fn twenty_kills_in_a_full_sync_change_nothing_of_its_end() {
         ("FABRIC_UPSTREAM_BACKOFF_MS", "5"),
         ("FABRIC_SYNC_ON_START", "true"),
     ];
-    for kill in 0..20_u64 {
+    for _ in 0..20 {
         let running = Binary::serve(&data_folder, &settings);
-        tokio::time::sleep(Duration::from_millis(20 + (kill * 67) % 190)).await;
+        tokio::time::sleep(platform::random::jitter(Duration::from_millis(320)).saturating_sub(Duration::from_millis(140))).await;
         running.kill();
     }
+    let (status, pages): (String, i32) =
+        sqlx::query_as("SELECT status, pages FROM mcp_fabric.sync_history").fetch_one(&mut database.connect().await).await.unwrap();
+    assert!(status == "running" && pages >= 3, "the last kill still came in the middle: {status} after {pages} pages");
+    upstream.slow_down(Duration::ZERO);
     let last = Binary::serve(&data_folder, &settings);
     eventually(60, "the last start ends the run", || async {
         let status: Value = get(&format!("{}/api/mcp/sync/status", last.url)).await.json().await.unwrap();

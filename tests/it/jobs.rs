@@ -12,7 +12,7 @@ use events::Events;
 use jobs::{Context, Failure, Handler, Handlers, Job, JobStatus, Jobs, JobsError, LogLevel, NewJob, Outcome, Policy, Progress, Retry};
 use platform::{Actor, Config, Database, Shutdown, config::Source, database::Owner, telemetry::Metrics};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
     TestApp,
@@ -82,7 +82,7 @@ impl Scripted {
             }
             Script::Sleep(milliseconds) => {
                 tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-                Ok(Outcome::Complete(Value::Null))
+                Ok(Outcome::Complete(json!({ "token": context.job_id(), "ended": platform::clock::now() })))
             }
             Script::NeedInput => Ok(Outcome::NeedsInput(json!({ "question": "which?" }))),
             Script::Steps => {
@@ -292,6 +292,8 @@ async fn a_lost_workers_job_goes_to_another_and_the_lost_one_writes_nothing_more
     let other = Node::start(&database, "other", 8, "1").await;
     let job = other.until(id, JobStatus::Complete).await;
     assert_eq!((job.attempt, lost.runs.load(Ordering::SeqCst) + other.runs.load(Ordering::SeqCst)), (2, 2));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(other.get(id).await.result, job.result, "what the superseded run says is not kept");
     other.stop().await;
     lost.stop().await;
 }

@@ -174,6 +174,9 @@ async fn a_wrong_configuration_ends_with_78_before_the_port_opens() {
             "FABRIC_TRUST_LOOPBACK (from environment): works only while FABRIC_LISTEN is a loopback address",
         ),
         (vec![("FABRIC_TLS_CERT", "x.pem")], "FABRIC_TLS_KEY"),
+        (vec![("FABRIC_SYNC_CRON", "99 99 * * *")], "FABRIC_SYNC_CRON: "),
+        (vec![("FABRIC_JOB_LEASE_SECONDS", "0")], "FABRIC_JOB_LEASE_SECONDS (from environment): is 0"),
+        (vec![("FABRIC_DATABASE_POOL", "0")], "FABRIC_DATABASE_POOL (from environment): is not a whole number from 1 to 1000"),
         (vec![secret], "DATABASE_URL is not of the form"),
     ] {
         let output = Binary::run(&data, &settings, &["serve"]);
@@ -226,8 +229,7 @@ async fn a_data_folder_on_a_long_path_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_that_the_databases_user_cannot_reach_works() {
     if !std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0) {
-        println!("skipped: this is not root, so the database runs as the same user");
-        return;
+        return crate::support::skip("this is not root, so the database runs as the same user");
     }
     let (folder, data) = folder();
     let _cleanup = Cleanup(data.clone());
@@ -333,8 +335,7 @@ async fn a_full_disk_stops_the_sync_and_not_the_program() {
     std::fs::create_dir(&disk).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=220m,mode=755", "tmpfs"]).arg(&disk).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: a small disk cannot be mounted here");
-        return;
+        return crate::support::skip("a small disk cannot be mounted here");
     }
     struct Mounted(std::path::PathBuf);
     impl Drop for Mounted {
@@ -450,8 +451,7 @@ async fn it_serves_https_with_a_certificate() {
         .arg(&certificate)
         .output();
     if !made.as_ref().is_ok_and(|output| output.status.success()) {
-        println!("skipped: there is no openssl to make a certificate with");
-        return;
+        return crate::support::skip("there is no openssl to make a certificate with");
     }
     let url = database.url();
     let settings =
@@ -464,6 +464,8 @@ async fn it_serves_https_with_a_certificate() {
     let live: Value = client.get(format!("{}/health/live", program.url)).send().await.unwrap().json().await.unwrap();
     assert_eq!(live["status"], "ok");
     assert!(reqwest::Client::new().get(format!("{}/health/live", program.url)).send().await.is_err(), "a stranger's roots do not know it");
+    let show = Binary::run(&data, &settings, &["servers", "show", "git", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&show.stdout).unwrap()["id"], "git", "commands of the same data folder work, too");
     assert!(program.terminate().1);
     std::fs::write(&certificate, "nonsense").unwrap();
     let refused = Binary::run(&data, &settings, &["serve"]);

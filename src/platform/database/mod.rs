@@ -193,8 +193,15 @@ impl Database {
 pub async fn open(config: &Config) -> Result<(Database, Option<Arc<managed::Cluster>>), OpenError> {
     let Some(url) = &config.database.url else {
         let cluster = managed::Cluster::start(managed::Options::of(config)).await?;
-        let database = Database::open(&Owner::of_cluster(&cluster), config).await?;
-        return Ok((database, Some(Arc::new(cluster))));
+        match Database::open(&Owner::of_cluster(&cluster), config).await {
+            Ok(database) => return Ok((database, Some(Arc::new(cluster)))),
+            Err(error) => {
+                if !cluster.was_running() {
+                    cluster.stop().await?;
+                }
+                return Err(error);
+            }
+        }
     };
     Ok((Database::open(&Owner::from_url(url)?, config).await?, None))
 }

@@ -75,6 +75,9 @@ pub enum RolesError {
     /// The file with the passwords is damaged.
     #[error("{path} is not the file of role passwords that this program writes", path = .0.display())]
     Damaged(PathBuf),
+    /// A table has rules about its rows that are switched off.
+    #[error("row-level security of {0} is switched off; ALTER TABLE {0} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY puts it back")]
+    Unprotected(String),
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] files::FileError),
@@ -138,6 +141,7 @@ impl Roles {
 
     /// Makes the roles where this connection may, and gives them their rights.
     pub(super) async fn establish(&self, connection: &mut PgConnection, required: bool) -> Result<Separation, RolesError> {
+        self.check_tables(connection).await?;
         // Held until this connection closes: replicas that start together take turns.
         sqlx::query("SELECT pg_advisory_lock(hashtext('mcp_fabric.roles'))").execute(&mut *connection).await?;
         let missing = self.missing(connection).await?;
@@ -167,6 +171,17 @@ impl Roles {
         }
     }
 
+    /// A policy on a table whose row-level security is off would protect nothing.
+    async fn check_tables(&self, connection: &mut PgConnection) -> Result<(), RolesError> {
+        let unprotected: Option<String> = sqlx::query_scalar(
+            "SELECT c.oid::regclass::text FROM pg_class c
+             WHERE EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid) AND NOT (c.relrowsecurity AND c.relforcerowsecurity) LIMIT 1",
+        )
+        .fetch_optional(connection)
+        .await?;
+        unprotected.map_or(Ok(()), |table| Err(RolesError::Unprotected(table)))
+    }
+
     async fn missing(&self, connection: &mut PgConnection) -> Result<Vec<Role>, sqlx::Error> {
         let names: Vec<String> = ALL.map(|role| self.name(role)).into();
         let present: Vec<String> =
@@ -189,6 +204,10 @@ impl Roles {
         format!("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD '{verifier}'", self.name(role))
     }
 
+    fn alter_statement(&self, role: Role) -> String {
+        format!("ALTER ROLE {} PASSWORD '{}'", self.name(role), scram::verifier(self.password(role), random::bytes()))
+    }
+
     async fn grant(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let mut transaction = connection.begin().await?;
         for role in [Role::App, Role::Worker] {
@@ -205,8 +224,10 @@ impl Roles {
     }
 
     /// The SQL that an administrator runs where the owner may not make roles.
-    pub fn setup_sql(&self) -> String {
-        ALL.iter().map(|role| self.create_statement(*role) + ";\n").collect()
+    pub async fn setup_sql(&self, connection: &mut PgConnection) -> Result<String, RolesError> {
+        let missing = self.missing(connection).await?;
+        let statement = |role: Role| if missing.contains(&role) { self.create_statement(role) } else { self.alter_statement(role) };
+        Ok(ALL.into_iter().map(|role| statement(role) + ";\n").collect())
     }
 
     /// Sets the passwords of roles that exist to those in the data folder, and makes missing ones.
@@ -214,8 +235,7 @@ impl Roles {
         let missing = self.missing(connection).await?;
         self.create(connection, &missing).await?;
         for role in ALL.into_iter().filter(|role| !missing.contains(role)) {
-            let verifier = scram::verifier(self.password(role), random::bytes());
-            execute(connection, format!("ALTER ROLE {} PASSWORD '{verifier}'", self.name(role))).await?;
+            execute(connection, self.alter_statement(role)).await?;
         }
         Ok(self.grant(connection).await?)
     }

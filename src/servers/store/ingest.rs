@@ -50,6 +50,11 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Whether the entry is a copy from before what is known, or one that says nothing of its own age.
+    pub(crate) fn is_newer_than(&self, entry: &Entry) -> bool {
+        entry.updated_at.is_some_and(|at| at < self.updated_at) || (entry.updated_at.is_none() && self.published_at.is_some())
+    }
+
     /// Whether nothing but `is_latest` can differ.
     pub(crate) fn is_same(&self, entry: &Entry) -> bool {
         self.content_hash == entry.content_hash

@@ -67,18 +67,23 @@ pub(crate) struct Unsorted {
     pub(crate) description: String,
 }
 
-pub(crate) async fn sorted_by_other_rules(pool: &PgPool, rules_hash: &[u8], limit: i64) -> Result<Vec<Unsorted>, DbError> {
+pub(crate) async fn sorted_by_other_rules(connection: &mut PgConnection, rules_hash: &[u8], limit: i64) -> Result<Vec<Unsorted>, DbError> {
     let rows = sqlx::query_as!(
         Unsorted,
         "SELECT id, title, description FROM mcp_fabric.servers WHERE rules_hash <> $1 AND latest_hash IS NOT NULL ORDER BY id LIMIT $2",
         rules_hash,
         limit,
     );
-    Ok(rows.fetch_all(pool).await?)
+    Ok(rows.fetch_all(connection).await?)
 }
 
 /// `categories[i]` are the categories of `ids[i]`, one a line.
-pub(crate) async fn write_categories(pool: &PgPool, ids: &[String], categories: &[String], rules_hash: &[u8]) -> Result<(), DbError> {
+pub(crate) async fn write_categories(
+    connection: &mut PgConnection,
+    ids: &[String],
+    categories: &[String],
+    rules_hash: &[u8],
+) -> Result<(), DbError> {
     sqlx::query!(
         r"UPDATE mcp_fabric.servers s SET categories = string_to_array(new.categories, E'\n'), rules_hash = $3
          FROM unnest($1::text[], $2::text[]) AS new(id, categories) WHERE s.id = new.id",
@@ -86,7 +91,7 @@ pub(crate) async fn write_categories(pool: &PgPool, ids: &[String], categories: 
         categories,
         rules_hash,
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }

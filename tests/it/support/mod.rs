@@ -13,6 +13,12 @@ pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};
 
+/// Says why a test does nothing here; where everything is to be tested, that is a failure.
+pub(crate) fn skip(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    println!("skipped: {reason}");
+}
+
 /// A plain GET, for programs that the test does not hold as a [`TestApp`].
 pub(crate) async fn get(url: &str) -> reqwest::Response {
     rustls::crypto::ring::default_provider().install_default().ok();

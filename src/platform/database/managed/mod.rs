@@ -16,7 +16,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::Mutex;
 
 use place::{Account, SOCKET_FILE, account, cluster_folder, cluster_place, give, socket_folder};
 
@@ -31,7 +32,7 @@ const ADMIN: &str = "fabric_admin";
 const OWNER: &str = "fabric_owner";
 const DATABASE: &str = "mcp_fabric";
 /// How long a start may take; crash recovery of a large cluster needs its time.
-const START_LIMIT_SECONDS: u32 = 120;
+const START_LIMIT_SECONDS: u16 = 120;
 /// How often a look is taken at whether the server is there.
 const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
 /// How often a start is tried again.
@@ -110,6 +111,8 @@ pub struct Cluster {
     secrets: Secrets,
     fsync: bool,
     was_running: bool,
+    /// Held while the server is started or stopped, so that neither happens in the middle of the other.
+    control: Mutex<()>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -130,11 +133,14 @@ impl Cluster {
         let bin = binaries::find(options.bin_dir.as_deref(), wanted, &options.data, &options.fetch).await?;
         let secrets = load_secrets(&options.data.join("postgres-secrets.json"), exists)?;
         let socket = socket_folder(&folder, user)?;
-        let cluster = Self { bin, folder, socket, user, secrets, fsync: options.fsync, was_running: false };
+        let cluster = Self { bin, folder, socket, user, secrets, fsync: options.fsync, was_running: false, control: Mutex::default() };
         cluster.bring_up().await
     }
 
     async fn bring_up(mut self) -> Result<Self, ManagedError> {
+        if !self.folder.join("PG_VERSION").is_file() {
+            self.finish_upgrade()?;
+        }
         if !self.folder.join("PG_VERSION").is_file() {
             self.initialise().await?;
         }
@@ -155,7 +161,16 @@ impl Cluster {
             fs::remove_dir_all(&folder).about("remove", &folder)?;
         }
         let socket = socket_folder(&folder.with_file_name("next").join("cluster"), self.user)?;
-        let next = Self { bin, folder, socket, user: self.user, secrets: self.secrets.clone(), fsync: self.fsync, was_running: false };
+        let next = Self {
+            bin,
+            folder,
+            socket,
+            user: self.user,
+            secrets: self.secrets.clone(),
+            fsync: self.fsync,
+            was_running: false,
+            control: Mutex::default(),
+        };
         next.bring_up().await
     }
 
@@ -167,6 +182,15 @@ impl Cluster {
         Ok(kept)
     }
 
+    /// A crash between the two moves of an upgrade leaves no cluster in its place: the next one belongs there.
+    fn finish_upgrade(&self) -> Result<(), ManagedError> {
+        let next = self.folder.with_file_name("cluster-next");
+        if next.join("PG_VERSION").is_file() && !self.folder.exists() {
+            fs::rename(&next, &self.folder).about("move", &next)?;
+        }
+        Ok(())
+    }
+
     /// Starts the server again whenever it is gone, until the program stops.
     pub async fn supervise(self: Arc<Self>, shutdown: Shutdown) {
         loop {
@@ -174,7 +198,8 @@ impl Cluster {
                 () = tokio::time::sleep(SUPERVISE_EVERY) => {}
                 () = shutdown.begun() => return,
             }
-            if self.named_process().is_ok_and(|pid| pid.is_some_and(is_postgres)) {
+            let _control = self.control.lock().await;
+            if shutdown.has_begun() || self.named_process().is_ok_and(|pid| pid.is_some_and(is_postgres)) {
                 continue;
             }
             tracing::error!("the managed database is gone; starting it again");
@@ -225,10 +250,14 @@ impl Cluster {
 
     /// Stops it; connections are closed, nothing committed is lost.
     pub async fn stop(&self) -> Result<(), ManagedError> {
-        self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", "30"]).await?;
+        let _control = self.control.lock().await;
+        if self.is_running().await? {
+            self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", "30"]).await?;
+        }
         if self.socket.parent() != self.folder.parent() {
             // It lies in a folder for all programs, where nothing of ours should stay.
-            fs::remove_dir(&self.socket).about("remove", &self.socket)?;
+            // A lock file in it means that a server is still there.
+            fs::remove_dir(&self.socket).ok();
         }
         Ok(())
     }
@@ -286,16 +315,16 @@ impl Cluster {
 
     /// The process that `postmaster.pid` names.
     fn named_process(&self) -> Result<Option<u32>, ManagedError> {
-        let text = files::read_if_present(&self.folder.join("postmaster.pid"))?;
-        Ok(text.and_then(|text| text.lines().next()?.trim().parse().ok()))
+        Ok(process_in(&self.folder.join("postmaster.pid"))?)
     }
 
-    /// After a crash of the machine `postmaster.pid` may name a process that is now somebody else's, which
-    /// PostgreSQL takes for a running server.
+    /// After a crash the lock files of the cluster and of its socket may name a process that is now somebody
+    /// else's, which PostgreSQL takes for a running server.
     fn remove_stale_lock(&self) -> Result<(), ManagedError> {
-        let lock = self.folder.join("postmaster.pid");
-        if lock.exists() && !self.named_process()?.is_some_and(is_postgres) {
-            fs::remove_file(&lock).about("remove", &lock)?;
+        for lock in [self.folder.join("postmaster.pid"), self.socket.join(format!("{SOCKET_FILE}.lock"))] {
+            if lock.exists() && !process_in(&lock)?.is_some_and(is_postgres) {
+                fs::remove_file(&lock).about("remove", &lock)?;
+            }
         }
         Ok(())
     }
@@ -310,7 +339,7 @@ impl Cluster {
 
     /// Makes the owner's role and the database; does nothing where they exist.
     async fn prepare(&self) -> Result<(), ManagedError> {
-        let mut admin = self.admin_options().connect().await?;
+        let mut admin = self.connect_when_ready().await?;
         let exists = |sql: &'static str, name: &'static str| sqlx::query_scalar::<_, bool>(sql).bind(name);
         if !exists("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", OWNER).fetch_one(&mut admin).await? {
             let verifier = super::scram::verifier(&self.secrets.owner, random::bytes());
@@ -321,6 +350,19 @@ impl Cluster {
             sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {DATABASE} OWNER {OWNER}"))).execute(&mut admin).await?;
         }
         Ok(())
+    }
+
+    /// A server that recovers, or still shuts down, refuses connections for a while (class 57P).
+    async fn connect_when_ready(&self) -> Result<PgConnection, sqlx::Error> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(START_LIMIT_SECONDS.into());
+        loop {
+            match self.admin_options().connect().await {
+                Err(error) if is_not_ready(&error) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                connected => return connected,
+            }
+        }
     }
 
     async fn pg_ctl(&self, arguments: &[&str]) -> Result<String, ManagedError> {
@@ -368,6 +410,16 @@ impl Cluster {
     fn give(&self, path: &Path) -> Result<(), ManagedError> {
         Ok(give(path, self.user)?)
     }
+}
+
+fn is_not_ready(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code.starts_with("57P"))
+}
+
+/// The process that a lock file of PostgreSQL names.
+fn process_in(lock: &Path) -> Result<Option<u32>, files::FileError> {
+    let text = files::read_if_present(lock)?;
+    Ok(text.and_then(|text| text.lines().next()?.trim().parse().ok()))
 }
 
 /// Whether the process runs a program called postgres; where the system does not tell, whether it may.
