@@ -24,7 +24,7 @@ const HOUSEKEEPING: Duration = Duration::from_mins(5);
 /// How often progress is written and told at most.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// A job whose process ended so often without its getting anywhere is given up.
-const MAX_LOST: i32 = 15;
+const MAX_LOST: i32 = 25;
 const MAX_BACKOFF: Duration = Duration::from_hours(1);
 
 #[derive(Clone)]

@@ -221,11 +221,11 @@ async fn the_database_may_drop_every_connection_in_the_middle() {
 /// what an undisturbed run makes of the same registry.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_in_a_full_sync_change_nothing_of_its_end() {
-    let upstream = Upstream::start(data::many(1200, 3)).await;
+    let upstream = Upstream::start(data::many(2400, 3)).await;
     let undisturbed = mirror_of(&upstream).await;
     undisturbed.sync("full").await;
 
-    upstream.slow_down(Duration::from_millis(50));
+    upstream.slow_down(Duration::from_millis(30));
     let database = cluster::database().await;
     let folder = tempfile::tempdir().unwrap();
     let data_folder = folder.path().join("data");
@@ -240,7 +240,7 @@ async fn twenty_kills_in_a_full_sync_change_nothing_of_its_end() {
     ];
     for _ in 0..20 {
         let running = Binary::serve(&data_folder, &settings);
-        tokio::time::sleep(platform::random::jitter(Duration::from_millis(320)).saturating_sub(Duration::from_millis(140))).await;
+        tokio::time::sleep(platform::random::jitter(Duration::from_millis(500)).saturating_sub(Duration::from_millis(200))).await;
         running.kill();
     }
     let (status, pages): (String, i32) =

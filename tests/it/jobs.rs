@@ -326,7 +326,7 @@ async fn a_job_that_takes_its_process_down_each_time_is_given_up() {
         node.stop().await;
         id
     };
-    sqlx::query("UPDATE mcp_fabric.jobs SET status = 'processing', attempt = 15, lease_owner = 'same', lease_token = gen_random_uuid(), leased_until = now()")
+    sqlx::query("UPDATE mcp_fabric.jobs SET status = 'processing', attempt = 25, lease_owner = 'same', lease_token = gen_random_uuid(), leased_until = now()")
         .execute(&mut database.connect().await)
         .await
         .unwrap();
