@@ -1,7 +1,7 @@
 //! The least that axum can do: serves the bytes of given files at given paths, with nothing around the
 //! handler. What a request costs here is what every request costs.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 use std::net::SocketAddr;
 

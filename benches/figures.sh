@@ -7,7 +7,7 @@
 #   SERVERS=2000 VERSIONS=7500 benches/figures.sh    whether it still works, about four minutes
 #
 # Needs cargo, curl, jq, wrk and PostgreSQL's programs.
-set -euo pipefail
+set -Eeuo pipefail
 
 SERVERS=${SERVERS:-40000}
 VERSIONS=${VERSIONS:-150000}
@@ -67,6 +67,7 @@ finish() {
   rm -rf "$work"
   exit "$status"
 }
+trap 'say "figures: line $LINENO failed: $BASH_COMMAND"' ERR
 trap finish EXIT
 trap 'exit 130' INT TERM
 
@@ -74,6 +75,8 @@ trap 'exit 130' INT TERM
 start_listening() {
   local log=$work/$1.log
   shift
+  # Another one of that name may have said where it listened.
+  : >"$log"
   "$@" >"$log" 2>&1 &
   started=$!
   pids+=("$started")
@@ -83,14 +86,15 @@ start_listening() {
   done
 }
 
+# Becomes mcp-fabric with a data folder; to be called in a shell of its own.
 fabric_with() {
   local data=$1
   shift
   # Nothing of the caller's environment reaches it: DATABASE_URL, for one, would name another database.
-  (cd "$work" && exec env -i PATH="$PATH" HOME="$work" FABRIC_CONFIG_DIR="$work/config" FABRIC_DATA_DIR="$data" \
+  cd "$work" && exec env -i PATH="$PATH" HOME="$work" FABRIC_CONFIG_DIR="$work/config" FABRIC_DATA_DIR="$data" \
     FABRIC_LISTEN=127.0.0.1:0 FABRIC_UPSTREAM_URL="${upstream:-http://127.0.0.1:9}" FABRIC_UPSTREAM_RPS=100000 \
     FABRIC_SYNC_ON_START=false FABRIC_SYNC_CRON=off FABRIC_ACCESS_LOG=false FABRIC_RATE_LIMIT=0 FABRIC_LOG=warn \
-    "$work/mcp-fabric" "$@")
+    "$work/mcp-fabric" "$@"
 }
 
 # Starts mcp-fabric on a data folder; gives `fabric` (its pid), `url`, `postmaster` and `ready_seconds`
@@ -162,7 +166,7 @@ build() {
 
 # How long the newest run took, in seconds.
 run_seconds() {
-  fabric_with "$1" --json sync history --limit 1 >"$work/history.json"
+  (fabric_with "$1" --json sync history --limit 1) >"$work/history.json"
   local from to
   from=$(date -d "$(jq -r '.runs[0].started_at' "$work/history.json")" +%s.%N)
   to=$(date -d "$(jq -r '.runs[0].finished_at' "$work/history.json")" +%s.%N)
@@ -177,7 +181,7 @@ measure_sync() {
   upstream=http://$address upstream_pid=$started
   start_fabric "$data"
   fabric_cpu=$(cpu_of "$fabric") postgres_cpu=$(cpu_of_postgres)
-  fabric_with "$data" sync run --mode full >&2
+  (fabric_with "$data" sync run --mode full) >&2
   fabric_cpu=$(calc "$(cpu_of "$fabric") - $fabric_cpu") postgres_cpu=$(calc "$(cpu_of_postgres) - $postgres_cpu")
   sync_seconds=$(run_seconds "$data")
   sync_peak=$(megabytes "$fabric" VmHWM)
@@ -206,7 +210,7 @@ measure_syncs() {
 measure_incremental() {
   local seconds=()
   for _ in 1 2 3; do
-    fabric_with "$work/data" sync run --mode incremental >&2
+    (fabric_with "$work/data" sync run --mode incremental) >&2
     seconds+=("$(run_seconds "$work/data")")
   done
   row "incremental sync with nothing new" "≤ 1 s" 1 "$(worst "${seconds[@]}")" "$(worst "${seconds[@]}") s (worst of 3)"
@@ -308,7 +312,7 @@ measure_rest() {
   count=$(jq '.servers | length' "$REAL_ENTRIES")
   say "at rest with $count real entries"
   start_fabric "$work/real"
-  fabric_with "$work/real" sync import "$(realpath "$REAL_ENTRIES")" >&2
+  (fabric_with "$work/real" sync import "$(realpath "$REAL_ENTRIES")") >&2
   sleep "$IDLE_SECONDS"
   after_import=$(megabytes "$fabric" VmRSS)
   stop "$fabric"
@@ -336,7 +340,7 @@ report() {
 for program in cargo curl jq wrk; do command -v "$program" >/dev/null || fail "$program is not installed"; done
 build
 measure_syncs
-versions_line="$("$work/mcp-fabric" --version), $("/proc/$postmaster/exe" --version), $(rustc --version | cut -d ' ' -f 1,2), wrk $(wrk -v 2>&1 | sed -n '1s/.*wrk \([^ ]*\).*/\1/p')."
+versions_line="$("$work/mcp-fabric" --version), $("/proc/$postmaster/exe" --version), $(rustc --version | cut -d ' ' -f 1,2), wrk $({ wrk -v || true; } 2>&1 | sed -n '1s/.*wrk \([^ ]*\).*/\1/p')."
 measure_incremental
 measure_answers
 measure_searches

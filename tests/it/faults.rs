@@ -132,7 +132,7 @@ async fn a_reconcile_does_not_remove_what_went_bad() {
 /// What the database refuses of one entry does not keep the others out.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_cannot_be_stored_is_skipped_alone() {
-    let words: String = (0..110_000).map(|n| format!("w{n:x} ")).collect();
+    let words = (0..110_000).map(|n| format!("w{n:x}")).collect::<Vec<_>>().join(" ");
     let mut entries = data::many(5, 1);
     entries.push(data::entry_with("a.x/wordy", "1.0.0", json!({ "description": words }), json!({})));
     entries.push(data::entry_with("a.x/nul", "1.0.0", json!({ "title": "a\u{0}b" }), json!({ "statusMessage": "c\u{0}d" })));

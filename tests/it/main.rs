@@ -1,6 +1,6 @@
 //! Black-box tests: the running program over HTTP, on a real PostgreSQL.
 #![expect(clippy::disallowed_methods, reason = "tests start processes and make clients as outsiders do")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test that fails says so by a panic")]
 
 mod support;
 

@@ -327,6 +327,14 @@ async fn an_ordinary_user_can_run_it() {
     assert_eq!(postmasters(&data), 0);
 }
 
+/// A small disk, for as long as a test lasts.
+struct Mounted(std::path::PathBuf);
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
 /// The disk of the data folder fills up in the middle of a sync, and is emptied again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_sync_and_not_the_program() {
@@ -337,12 +345,6 @@ async fn a_full_disk_stops_the_sync_and_not_the_program() {
     if !mounted.is_ok_and(|output| output.status.success()) {
         return crate::support::skip("a small disk cannot be mounted here");
     }
-    struct Mounted(std::path::PathBuf);
-    impl Drop for Mounted {
-        fn drop(&mut self) {
-            Command::new("umount").arg("-l").arg(&self.0).status().ok();
-        }
-    }
     let _mounted = Mounted(disk.clone());
     let data = disk.join("data");
     let upstream = Upstream::start(data::many(300, 1)).await;
@@ -350,8 +352,8 @@ async fn a_full_disk_stops_the_sync_and_not_the_program() {
     let program = Binary::serve(&data, &settings);
     assert_eq!(get(&program.url, "/health/ready").await["disk"], "ok");
     // What is left on the disk goes to somebody else.
-    let filler = disk.join("filler");
-    let filled = Command::new("dd").args(["if=/dev/zero", "bs=1M", &format!("of={}", filler.display())]).output().unwrap();
+    let ballast = disk.join("ballast");
+    let filled = Command::new("dd").args(["if=/dev/zero", "bs=1M", &format!("of={}", ballast.display())]).output().unwrap();
     assert!(!filled.status.success(), "the disk is full");
     let ready = crate::support::get(&format!("{}/health/ready", program.url)).await;
     assert_eq!(ready.status(), 503);
@@ -363,7 +365,7 @@ async fn a_full_disk_stops_the_sync_and_not_the_program() {
     assert!([202, 500, 503].contains(&asked.as_u16()), "{asked}");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(get(&program.url, "/health/live").await["status"], "ok");
-    std::fs::remove_file(&filler).unwrap();
+    std::fs::remove_file(&ballast).unwrap();
     eventually(60, "the program recovers with the disk", || async {
         let status = get(&program.url, "/api/mcp/sync/status").await;
         if status["running"] == false && status["last"]["status"] != "complete" {
@@ -379,6 +381,14 @@ async fn a_full_disk_stops_the_sync_and_not_the_program() {
     assert!(program.terminate().1);
 }
 
+/// A fetched build, for as long as a test lasts.
+struct Fetched(std::path::PathBuf);
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(self.0.parent().unwrap()).ok();
+    }
+}
+
 /// The whole way of a machine without PostgreSQL: fetch, verify, unpack, run; then the way from the
 /// installed version to the fetched one.
 #[tokio::test(flavor = "multi_thread")]
@@ -390,12 +400,6 @@ async fn a_fetched_postgresql_runs_and_an_older_cluster_moves_to_it() {
     let installed = platform::database::binaries::installed();
     let oldest = installed.iter().min_by_key(|found| found.major).expect("an installed PostgreSQL");
     let fetched = platform::database::fetch::fetch(folder.path(), &platform::database::fetch::Sources::default()).await.unwrap();
-    struct Fetched(std::path::PathBuf);
-    impl Drop for Fetched {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(self.0.parent().unwrap()).ok();
-        }
-    }
     let _fetched = Fetched(fetched.clone());
     let with = |bin: &Path| vec![("FABRIC_PG_BIN_DIR".to_owned(), bin.display().to_string())];
     let settings = with(&oldest.folder);
