@@ -93,7 +93,7 @@ fabric_with() {
   # Nothing of the caller's environment reaches it: DATABASE_URL, for one, would name another database.
   cd "$work" && exec env -i PATH="$PATH" HOME="$work" FABRIC_CONFIG_DIR="$work/config" FABRIC_DATA_DIR="$data" \
     FABRIC_LISTEN=127.0.0.1:0 FABRIC_UPSTREAM_URL="${upstream:-http://127.0.0.1:9}" FABRIC_UPSTREAM_RPS=100000 \
-    FABRIC_SYNC_ON_START=false FABRIC_SYNC_CRON=off FABRIC_ACCESS_LOG=false FABRIC_RATE_LIMIT=0 FABRIC_LOG=warn \
+    FABRIC_SYNC_ON_START=false FABRIC_SYNC_CRON=off FABRIC_ACCESS_LOG=false FABRIC_RATE_LIMIT=0 \
     "$work/mcp-fabric" "$@"
 }
 

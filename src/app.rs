@@ -218,7 +218,8 @@ fn spawn_server(
     let service = service.into_make_service_with_connect_info::<SocketAddr>();
     macro_rules! limited {
         ($server:expr) => {{
-            let mut server = $server.handle(handle);
+            // With one protocol there is no guessing which one it is, which nothing limits in time.
+            let mut server = $server.http1_only().handle(handle);
             let http1 = &mut server.http_builder().http1();
             http1.header_read_timeout(HEADER_LIMIT).timer(hyper_util::rt::TokioTimer::new());
             server

@@ -158,7 +158,9 @@ struct Context {
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     let command = cli.command.unwrap_or(Command::Serve);
     if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Cli::command(), "mcp-fabric", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "mcp-fabric", &mut script);
+        output::say(String::from_utf8_lossy(&script).trim_end());
         return Ok(());
     }
     let layers = Layers::load(&flags(cli.listen, cli.data_dir, cli.set)?)?;

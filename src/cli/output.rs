@@ -41,11 +41,13 @@ pub(super) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) {
 
 /// The text of a member, or nothing.
 pub(super) fn text(value: &Value, key: &str) -> String {
-    match &value[key] {
+    let text = match &value[key] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    }
+    };
+    // What a stranger wrote must not steer the terminal.
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// `text`, cut to `limit` characters.

@@ -79,9 +79,15 @@ async fn run_now(fabric: &Fabric, context: &Context, mode: Option<Mode>, no_wait
     }
     let job = output::text(&run, "job_id");
     let bar = bar(context.json);
+    let mut told = String::new();
     let job = loop {
         let job = fabric.get(&format!("/api/mcp/jobs/{}", encoded(&job))).await?;
         show_progress(&bar, &job["progress"]);
+        let trouble = output::text(&job["error"], "message");
+        if job["status"] == "pending" && !trouble.is_empty() && trouble != told {
+            bar.suspend(|| output::complain(format!("{trouble}; it is tried again by itself, and `mcp-fabric jobs cancel` ends it")));
+            told = trouble;
+        }
         if !matches!(job["status"].as_str(), Some("pending" | "processing")) {
             break job;
         }

@@ -1,11 +1,14 @@
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use platform::{Class, Coded, database::DbError};
+use platform::{Class, Coded, clock, database::DbError};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::Context;
+
+/// How long a job waits for a database that is not available.
+const DATABASE_WAIT: Duration = Duration::from_secs(2);
 
 /// Does the jobs of one kind.
 pub trait Handler: Send + Sync + 'static {
@@ -70,7 +73,7 @@ pub enum Retry {
     Never,
     /// After the usual wait.
     Backoff,
-    /// Not before that time.
+    /// Not before that time, and however often: it waits for something that is not its own.
     At(DateTime<Utc>),
 }
 
@@ -97,7 +100,12 @@ fn public_message(error: &impl Coded) -> String {
 impl From<DbError> for Failure {
     fn from(error: DbError) -> Self {
         tracing::warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "a job met a database error");
-        Self::passing(&error)
+        let failure = Self::passing(&error);
+        match error {
+            // A restart of the database is nobody's failure.
+            DbError::Unavailable(_) => Self { retry: Retry::At(clock::now() + DATABASE_WAIT), ..failure },
+            _ => failure,
+        }
     }
 }
 

@@ -321,12 +321,10 @@ impl Worker {
 /// The wait before the next try, or `None` when there is none.
 fn next_try(handler: &dyn AnyHandler, failure: &Failure, attempt: i32) -> Option<Duration> {
     let policy = handler.policy();
-    if attempt >= policy.max_attempts {
-        return None;
-    }
     match failure.retry {
         Retry::Never => None,
         Retry::At(at) => Some((at - clock::now()).to_std().unwrap_or_default()),
+        Retry::Backoff if attempt >= policy.max_attempts => None,
         Retry::Backoff => {
             let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
             Some(random::jitter((policy.backoff * 2_u32.pow(doublings)).min(MAX_BACKOFF)))

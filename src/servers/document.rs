@@ -4,9 +4,9 @@
 //! in the shapes of May to September 2025 are brought into the present one; what was received is kept
 //! beside that.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
@@ -15,6 +15,8 @@ use crate::model::{LOCAL_NAMESPACE, Origin, ServerId, Status};
 
 /// The key of the official registry's part of `_meta`.
 pub(crate) const OFFICIAL: &str = "io.modelcontextprotocol.registry/official";
+/// The key of our own part of the outer `_meta`; only entries that are not mirrored carry it.
+pub(crate) const OWN_META: &str = "io.github.mcp-fabric/catalogue";
 /// A single entry is not larger than this; the largest real one has 37 kB.
 const MAX_ENTRY: usize = 1 << 20;
 const MAX_VERSION: usize = 255;
@@ -86,6 +88,8 @@ pub enum SkipReason {
     Duplicate,
     /// The name belongs to a server of another origin.
     NameTaken,
+    /// What the registry says of it cannot be understood.
+    InvalidMetadata,
     /// The database cannot keep it.
     NotStorable,
 }
@@ -100,14 +104,13 @@ pub fn parse_entry(raw: &RawValue, origin: Origin) -> Result<Entry, Skip> {
     let parts: Parts = serde_json::from_str(text).map_err(|_| skip(SkipReason::NotAnObject))?;
     let raw_server = parts.server.unwrap_or(raw);
     let server: Map<String, Value> = serde_json::from_str(raw_server.get()).map_err(|_| skip(SkipReason::NotAnObject))?;
-    let outer: Map<String, Value> = parts.meta.and_then(|meta| serde_json::from_str(meta.get()).ok()).unwrap_or_default();
-    let about = About::find(&server, &outer, parts.x_official);
-
     let name = text_of(&server, &["name"]);
     let version = text_of(&server, &["version"]).or_else(|| text_of(server.get("version_detail")?.as_object()?, &["version"]));
     let skip = |reason| Skip { name: name.map(clip), version: version.map(clip), reason };
     let id = read_id(name, origin).map_err(skip)?;
     let version = version.filter(|version| is_version(version)).ok_or_else(|| skip(SkipReason::InvalidVersion))?.to_owned();
+    let outer = Outer::read(parts.meta).ok_or_else(|| skip(SkipReason::InvalidMetadata))?;
+    let about = About::find(&server, outer.official.or(parts.x_official)).ok_or_else(|| skip(SkipReason::InvalidMetadata))?;
 
     let is_old = server.contains_key("version_detail") || has_official_inside(&server) || has_old_packages(&server);
     let (document, received) = if is_old {
@@ -121,7 +124,7 @@ pub fn parse_entry(raw: &RawValue, origin: Origin) -> Result<Entry, Skip> {
         content_hash: Sha256::digest(document.as_bytes()).into(),
         document,
         received,
-        extra_meta: extra_meta(outer),
+        extra_meta: outer.others,
         status: about.status,
         status_message: about.status_message,
         status_changed_at: about.status_changed_at,
@@ -171,27 +174,52 @@ struct About {
 }
 
 impl About {
-    fn find(server: &Map<String, Value>, outer: &Map<String, Value>, x_official: Option<Map<String, Value>>) -> Self {
-        let inner = server.get("_meta").and_then(Value::as_object);
-        let official = |meta: &Map<String, Value>| meta.get(OFFICIAL).and_then(Value::as_object).cloned();
-        let said = official(outer).or(x_official).or_else(|| inner.and_then(official)).unwrap_or_default();
+    /// `None` where it says something that cannot be understood: better no entry than a take-down unseen.
+    fn find(server: &Map<String, Value>, said: Option<Map<String, Value>>) -> Option<Self> {
+        let inner = server.get("_meta").and_then(|meta| meta.get(OFFICIAL)).and_then(Value::as_object);
+        let said = said.or_else(|| inner.cloned()).unwrap_or_default();
         let detail = server.get("version_detail").and_then(Value::as_object).cloned().unwrap_or_default();
-        let time = |keys: &[&str]| text_of(&said, keys).or_else(|| text_of(&detail, keys)).and_then(|text| text.parse().ok());
-        let status = text_of(&said, &["status"]).or_else(|| text_of(server, &["status"])).and_then(|text| text.parse().ok());
-        Self {
-            status: status.unwrap_or(Status::Active),
+        let time = |keys: &[&str]| text_of(&said, keys).or_else(|| text_of(&detail, keys)).and_then(timestamp);
+        let status = match text_of(&said, &["status"]).or_else(|| text_of(server, &["status"])) {
+            Some(word) => word.parse().ok()?,
+            None => Status::Active,
+        };
+        Some(Self {
+            status,
             status_message: text_of(&said, &["statusMessage", "status_message"]).map(storable),
             status_changed_at: time(&["statusChangedAt", "status_changed_at"]),
             published_at: time(&["publishedAt", "published_at", "release_date"]),
             updated_at: time(&["updatedAt", "updated_at"]),
             is_latest: [&said, &detail].iter().find_map(|map| map.get("isLatest").or_else(|| map.get("is_latest"))?.as_bool()),
-        }
+        })
     }
 }
 
-fn extra_meta(mut outer: Map<String, Value>) -> Option<String> {
-    outer.remove(OFFICIAL);
-    (!outer.is_empty()).then(|| Value::Object(outer).to_string())
+/// A moment that RFC 3339 can write.
+fn timestamp(text: &str) -> Option<DateTime<Utc>> {
+    text.parse::<DateTime<Utc>>().ok().filter(|at| (0..=9999).contains(&at.year()))
+}
+
+/// The outer `_meta`: the official part, and the others as they stand.
+#[derive(Default)]
+struct Outer {
+    official: Option<Map<String, Value>>,
+    others: Option<String>,
+}
+
+impl Outer {
+    fn read(meta: Option<&RawValue>) -> Option<Self> {
+        let Some(meta) = meta.filter(|meta| meta.get() != "null") else { return Some(Self::default()) };
+        let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(meta.get()).ok()?;
+        let official = match members.remove(OFFICIAL) {
+            Some(official) => serde_json::from_str(official.get()).ok()?,
+            None => None,
+        };
+        // What is ours to say is not upstream's.
+        members.remove(OWN_META);
+        let others = (!members.is_empty()).then(|| serde_json::to_string(&members).ok()).flatten();
+        Some(Self { official, others })
+    }
 }
 
 fn text_of<'a>(map: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a str> {
@@ -409,6 +437,15 @@ mod tests {
     }
 
     #[test]
+    fn odd_neighbours_do_not_hide_what_the_registry_says() {
+        let json = format!(
+            r#"{{"server":{{"name":"a/b","version":"1"}},"_meta":{{"{OFFICIAL}":{{"status":"deleted","updatedAt":"-9999-01-01T00:00:00Z"}},"x":1e999,"{OWN_META}":{{"origin":"predefined"}}}}}}"#
+        );
+        let entry = entry(&json).unwrap();
+        assert_eq!((entry.status, entry.updated_at, entry.extra_meta.as_deref()), (Status::Deleted, None, Some(r#"{"x":1e999}"#)));
+    }
+
+    #[test]
     fn what_cannot_be_taken_says_why() {
         let large = format!(r#"{{"server":{{"name":"io.x/big","version":"1","description":"{}"}}}}"#, "x".repeat(MAX_ENTRY));
         for (json, reason) in [
@@ -421,6 +458,11 @@ mod tests {
             (r#"{"server":{"name":"a/b"}}"#, SkipReason::InvalidVersion),
             (r#"{"server":{"name":"a/b","version":"latest"}}"#, SkipReason::InvalidVersion),
             (r#"{"server":{"name":"a/b","version":"1\u0000"}}"#, SkipReason::InvalidVersion),
+            (r#"{"server":{"name":"a/b","version":"1"},"_meta":7}"#, SkipReason::InvalidMetadata),
+            (
+                r#"{"server":{"name":"a/b","version":"1"},"_meta":{"io.modelcontextprotocol.registry/official":{"status":"gone"}}}"#,
+                SkipReason::InvalidMetadata,
+            ),
             (&large, SkipReason::TooLarge),
         ] {
             assert_eq!(entry(json).unwrap_err().reason, reason, "{}", &json[..json.len().min(80)]);

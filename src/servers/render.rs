@@ -3,10 +3,11 @@
 use platform::clock;
 use serde_json::{Map, Value, json};
 
-use crate::{document::OFFICIAL, model::Origin, store::registry::EntryRow};
-
-/// The key of our own part of the outer `_meta`; only entries that are not mirrored carry it.
-const OWN_META: &str = "io.github.mcp-fabric/catalogue";
+use crate::{
+    document::{OFFICIAL, OWN_META},
+    model::Origin,
+    store::registry::EntryRow,
+};
 
 /// `{"server": …, "_meta": …}` with the document as it was received.
 pub(crate) fn entry(row: &EntryRow) -> String {
@@ -22,12 +23,13 @@ pub(crate) fn entry(row: &EntryRow) -> String {
     }
     official.insert("isLatest".into(), row.is_latest.into());
 
-    let mut meta: Map<String, Value> = row.extra_meta.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut meta = vec![format!(r#""{OFFICIAL}":{}"#, Value::Object(official))];
+    // A JSON object as it was received, without its braces.
+    meta.extend(row.extra_meta.as_deref().and_then(|others| others.strip_prefix('{')?.strip_suffix('}')).map(ToOwned::to_owned));
     if row.origin != Origin::Upstream.as_str() {
-        meta.insert(OWN_META.into(), json!({ "origin": row.origin }));
+        meta.push(format!(r#""{OWN_META}":{}"#, json!({ "origin": row.origin })));
     }
-    meta.insert(OFFICIAL.into(), official.into());
-    format!(r#"{{"server":{},"_meta":{}}}"#, row.document, Value::Object(meta))
+    format!(r#"{{"server":{},"_meta":{{{}}}}}"#, row.document, meta.join(","))
 }
 
 pub(crate) fn list(rows: &[EntryRow], next_cursor: Option<&str>) -> String {

@@ -80,15 +80,12 @@ impl Servers {
         upkeep::lock(transaction).await?;
         match self.apply_together(transaction, entries.clone(), origin).await {
             // One entry that the database cannot keep does not hold up the others.
-            Err(DbError::Nul(_) | DbError::Other(_)) if entries.len() > 1 => {
+            Err(DbError::Nul(_) | DbError::OutOfRange(_) | DbError::Other(_)) if !entries.is_empty() => {
                 let mut all = Applied::default();
                 for entry in entries {
                     all.add(self.apply_one(transaction, entry, origin).await?);
                 }
                 Ok(all)
-            }
-            Err(DbError::Nul(_) | DbError::Other(_)) if entries.len() == 1 => {
-                Ok(Applied { skipped: entries.iter().map(|entry| entry.skip(SkipReason::NotStorable)).collect(), ..Applied::default() })
             }
             applied => Ok(applied?),
         }
@@ -97,7 +94,7 @@ impl Servers {
     async fn apply_one(&self, transaction: &mut PgConnection, entry: Entry, origin: Origin) -> Result<Applied, DbError> {
         let skip = entry.skip(SkipReason::NotStorable);
         match self.apply_together(transaction, vec![entry], origin).await {
-            Err(DbError::Nul(error) | DbError::Other(error)) => {
+            Err(DbError::Nul(error) | DbError::OutOfRange(error) | DbError::Other(error)) => {
                 tracing::warn!(name = skip.name, version = skip.version, %error, "an entry cannot be kept");
                 Ok(Applied { skipped: vec![skip], ..Applied::default() })
             }

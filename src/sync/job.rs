@@ -28,6 +28,10 @@ const OVERLAP: TimeDelta = TimeDelta::hours(2);
 /// How often those who watch hear that the catalogue changes during a run.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_BATCH: i64 = 5000;
+/// How long a run waits for another one to let go.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Pages in a row without an entry, each with a further cursor.
+const MAX_EMPTY_PAGES: u32 = 100;
 
 /// Mirrors the upstream registry.
 pub struct SyncJob {
@@ -59,15 +63,16 @@ impl Handler for SyncJob {
         // without noticing.
         let mut guard = self.database.system().acquire().await.map_err(DbError::from)?.detach();
         if !store::try_lock(&mut guard).await.map_err(DbError::from)? {
-            return Err(Failure {
-                code: "sync_locked",
-                message: "another replica is still at work on a run".into(),
-                retry: Retry::Backoff,
-            });
+            let message = "another replica is still at work on a run".into();
+            return Err(Failure { code: "sync_locked", message, retry: Retry::At(clock::now() + LOCK_WAIT) });
         }
         let fence = ids::fresh();
-        let Some(run) = store::take(self.database.system(), payload.run_id, fence).await? else {
-            return Err(Failure { code: "run_not_found", message: "the run of this job is gone".into(), retry: Retry::Never });
+        let Some(run) = store::take(self.database.system(), payload.run_id, fence, self.upstream.shown_url()).await? else {
+            return Err(Failure {
+                code: "run_not_found",
+                message: "the run of this job is gone, or FABRIC_UPSTREAM_URL is another one now; a new run begins afresh".into(),
+                retry: Retry::Never,
+            });
         };
         let mut attempt = Attempt::new(self, &context, run, fence);
         let ended = attempt.go().await;
@@ -131,6 +136,7 @@ impl<'a> Attempt<'a> {
     async fn read_phase(&mut self) -> Result<Ended, Failure> {
         let phase = self.run.phase;
         self.cursors.clear();
+        let mut empty_pages = 0;
         while self.run.phase == phase {
             let ask = self.ask();
             let cursor = self.run.cursor.clone();
@@ -139,6 +145,10 @@ impl<'a> Attempt<'a> {
                 () = self.context.stopping() => return Ok(Ended::Stopped),
             };
             self.refuse_loop(page.next_cursor.as_deref())?;
+            empty_pages = if page.entries.is_empty() && page.skipped.is_empty() { empty_pages + 1 } else { 0 };
+            if empty_pages > MAX_EMPTY_PAGES {
+                return Err(endless());
+            }
             self.apply(page).await?;
         }
         Ok(Ended::Done)
@@ -157,11 +167,7 @@ impl<'a> Attempt<'a> {
         let Some(next) = next else { return Ok(()) };
         let is_same = self.run.cursor.as_deref() == Some(next);
         if is_same || !self.cursors.insert(self.hasher.hash_one(next)) {
-            return Err(Failure {
-                code: "upstream_cursor_loop",
-                message: "upstream gave out the same cursor twice, so its list has no end; what was read so far is kept".into(),
-                retry: Retry::Never,
-            });
+            return Err(endless());
         }
         Ok(())
     }
@@ -353,6 +359,11 @@ fn met(page: &Page) -> Vec<(String, String)> {
 #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
 fn percent(part: usize, whole: usize) -> f64 {
     100.0 * part as f64 / whole.max(1) as f64
+}
+
+fn endless() -> Failure {
+    let message = "upstream gives out cursors that lead nowhere, so its list has no end; what was read so far is kept".into();
+    Failure { code: "upstream_cursor_loop", message, retry: Retry::Never }
 }
 
 fn failure(error: &UpstreamError) -> Failure {

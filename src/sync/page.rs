@@ -1,6 +1,11 @@
 //! A page of a registry's list, in any of the shapes that lists have had.
 
-use serde::Deserialize;
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use servers::{Entry, Origin, Skip, SkipReason, parse_entry};
 
@@ -18,7 +23,17 @@ pub enum PageError {
     /// JSON of another form.
     #[error("it has no list of servers")]
     NoServers,
+    /// More entries than a page may have.
+    #[error("it has more than {MAX_ENTRIES} entries")]
+    TooMany,
+    /// A cursor that cannot be sent back.
+    #[error("its cursor is longer than {MAX_CURSOR} bytes or has control characters")]
+    BadCursor,
 }
+
+/// The official registry sends a hundred entries; importers send a few hundred.
+const MAX_ENTRIES: usize = 5_000;
+const MAX_CURSOR: usize = 2_048;
 
 /// What a page holds.
 #[derive(Debug)]
@@ -36,7 +51,7 @@ pub struct Page {
 #[serde(default)]
 struct Wire<'a> {
     #[serde(borrow)]
-    servers: Option<Vec<&'a RawValue>>,
+    servers: Option<Entries<'a>>,
     #[serde(borrow)]
     data: Option<Data<'a>>,
     metadata: Option<Metadata>,
@@ -49,13 +64,56 @@ struct Wire<'a> {
 #[derive(Deserialize)]
 struct Data<'a> {
     #[serde(borrow)]
-    servers: Vec<&'a RawValue>,
+    servers: Entries<'a>,
 }
 
 #[derive(Deserialize)]
 struct Metadata {
     #[serde(alias = "next_cursor", rename = "nextCursor")]
     next_cursor: Option<String>,
+}
+
+/// The entries of a list, but for those that are too many: memory is not theirs to take.
+struct Entries<'a> {
+    kept: Vec<&'a RawValue>,
+    too_many: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor(PhantomData))
+    }
+}
+
+struct EntriesVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for EntriesVisitor<'a> {
+    type Value = Entries<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of servers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries<'a>, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() < MAX_ENTRIES {
+            match list.next_element::<&'de RawValue>()? {
+                Some(entry) => kept.push(entry),
+                None => return Ok(Entries { kept, too_many: false }),
+            }
+        }
+        let mut too_many = false;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            too_many = true;
+        }
+        Ok(Entries { kept, too_many })
+    }
+}
+
+impl<'a> Entries<'a> {
+    fn checked(self) -> Result<Vec<&'a RawValue>, PageError> {
+        if self.too_many { Err(PageError::TooMany) } else { Ok(self.kept) }
+    }
 }
 
 /// Reads a page; entries that cannot be taken are passed over, with the reason.
@@ -80,12 +138,16 @@ pub fn parse(body: &[u8]) -> Result<Page, PageError> {
 
 fn entries(text: &str) -> Result<(Vec<&RawValue>, Option<String>), PageError> {
     if text.starts_with('[') {
-        return Ok((serde_json::from_str(text).map_err(|error| problem(&error))?, None));
+        let list: Entries = serde_json::from_str(text).map_err(|error| problem(&error))?;
+        return Ok((list.checked()?, None));
     }
     let wire: Wire = serde_json::from_str(text).map_err(|error| problem(&error))?;
     let next = wire.metadata.and_then(|metadata| metadata.next_cursor).filter(|cursor| !cursor.is_empty());
+    if next.as_ref().is_some_and(|cursor| cursor.len() > MAX_CURSOR || cursor.contains(char::is_control)) {
+        return Err(PageError::BadCursor);
+    }
     if let Some(servers) = wire.servers.or(wire.data.map(|data| data.servers)) {
-        return Ok((servers, next));
+        return Ok((servers.checked()?, next));
     }
     if wire.server.is_some() || wire.name.is_some() {
         return Ok((vec![serde_json::from_str(text).map_err(|error| problem(&error))?], None));
@@ -128,6 +190,17 @@ mod tests {
         }
         for bad in ["{}", "7", r#"{"servers":7}"#, r#"{"error":"x"}"#] {
             assert!(matches!(parse(bad.as_bytes()), Err(PageError::NoServers)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_that_are_too_long_and_cursors_that_cannot_be_sent_are_refused() {
+        let list = |count: usize| format!(r#"{{"servers":[{}]}}"#, vec!["7"; count].join(","));
+        assert_eq!(parse(list(MAX_ENTRIES).as_bytes()).unwrap().skipped.len(), MAX_ENTRIES);
+        assert!(matches!(parse(list(MAX_ENTRIES + 1).as_bytes()), Err(PageError::TooMany)));
+        for cursor in [r"a\u0000b".to_owned(), "x".repeat(MAX_CURSOR + 1)] {
+            let page = format!(r#"{{"servers":[],"metadata":{{"nextCursor":"{cursor}"}}}}"#);
+            assert!(matches!(parse(page.as_bytes()), Err(PageError::BadCursor)));
         }
     }
 

@@ -111,14 +111,17 @@ pub(crate) async fn is_open_import(connection: &mut PgConnection, run: RunId) ->
     .await
 }
 
-/// Makes this attempt the one whose pages are saved.
-pub(crate) async fn take(pool: &PgPool, run: RunId, fence: Uuid) -> Result<Option<Run>, DbError> {
+/// Makes this attempt the one whose pages are saved; a cursor of one upstream means nothing to another.
+pub(crate) async fn take(pool: &PgPool, run: RunId, fence: Uuid, upstream: &str) -> Result<Option<Run>, DbError> {
     let taken = sqlx::query!(
-        "UPDATE mcp_fabric.sync_history SET fence = $2, status = 'running', error = NULL, finished_at = NULL WHERE id = $1 AND status <> 'complete'",
+        "UPDATE mcp_fabric.sync_history SET fence = $2, status = 'running', error = NULL, finished_at = NULL WHERE id = $1 AND status <> 'complete' AND upstream = $3",
         run.0,
         fence,
+        upstream,
     );
-    taken.execute(pool).await?;
+    if taken.execute(pool).await?.rows_affected() == 0 {
+        return Ok(None);
+    }
     get(pool, run).await
 }
 

@@ -75,8 +75,8 @@ impl UpstreamError {
             Self::Status(status, _) => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS || *status == StatusCode::REQUEST_TIMEOUT
             }
+            Self::Page(PageError::TooMany | PageError::BadCursor) | Self::TooLarge | Self::Client(_) => false,
             Self::Timeout | Self::Unreachable(_) | Self::Page(_) | Self::Resting(_) => true,
-            Self::TooLarge | Self::Client(_) => false,
         }
     }
 
@@ -226,7 +226,7 @@ impl Upstream {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(page::parse(&body)?)
+        parsed(body).await
     }
 
     fn list_url(&self, ask: &Ask, cursor: Option<&str>) -> Url {
@@ -246,6 +246,14 @@ impl Upstream {
         }
         drop(query);
         url
+    }
+}
+
+/// Reading a large page takes its time, which the runtime's threads do not have.
+async fn parsed(body: Vec<u8>) -> Result<Page, UpstreamError> {
+    match tokio::task::spawn_blocking(move || page::parse(&body)).await {
+        Ok(page) => Ok(page?),
+        Err(error) => Err(UpstreamError::Unreachable(error.to_string())),
     }
 }
 

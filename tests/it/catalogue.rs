@@ -96,6 +96,7 @@ async fn filters_searches_and_sorts() {
         ("q=ostgr", vec!["io.github.acme/postgres-tools"]),
         ("q=github", vec![]),
         ("q=git&limit=1", vec!["git"]),
+        ("q=io.github.acme/postgres-tools", vec!["io.github.acme/postgres-tools"]),
         ("q=postgres tool", vec!["io.github.acme/postgres-tools"]),
         ("q=100%25", vec![]),
         ("category=databases", vec!["io.github.acme/postgres-tools"]),
@@ -156,6 +157,7 @@ async fn wrong_parameters_are_told_exactly() {
     }
     app.get(&format!("/api/mcp/servers?q={}", "x".repeat(201))).await.expect_problem(400, "invalid_search");
     app.get("/api/mcp/servers?q=a%00b").await.expect_problem(400, "invalid_character");
+    app.get("/api/mcp/servers?updated_since=-9999-12-31T23:59:59Z").await.expect_problem(400, "value_out_of_range");
     app.get("/api/mcp/servers?limit=1&limit=2").await.expect_problem(400, "invalid_query");
 }
 

@@ -58,7 +58,12 @@ async fn an_upstream_that_stays_down_leaves_the_catalogue_as_it_was_and_shows() 
     let ready = app.get("/health/ready").await.expect(200);
     assert_eq!((&ready["status"], &ready["database"], &ready["upstream"]["status"]), (&json!("warn"), &json!("ok"), &json!("warn")));
     assert!(app.op_get("/metrics").await.text().contains(r#"fabric_upstream_requests_total{outcome="upstream_error"} 5"#));
-    // The job waits for its next try; until then no other run begins.
+    let path = format!("/api/mcp/jobs/{}", run["job_id"].as_str().unwrap());
+    eventually(10, "the job waits for its next try", || async {
+        (app.op_get(&path).await.expect(200)["status"] == "pending").then_some(())
+    })
+    .await;
+    // Until then no other run begins.
     app.op_post("/api/mcp/sync/trigger").await.expect_problem(409, "sync_already_running");
     app.op_post(&format!("/api/mcp/jobs/{}/cancel", run["job_id"].as_str().unwrap())).await.expect(200);
     app.op_post("/api/mcp/sync/trigger?mode=incremental").await.expect(202);
@@ -240,7 +245,9 @@ async fn twenty_kills_in_a_full_sync_change_nothing_of_its_end() {
     ];
     for _ in 0..20 {
         let running = Binary::serve(&data_folder, &settings);
-        tokio::time::sleep(platform::random::jitter(Duration::from_millis(500)).saturating_sub(Duration::from_millis(200))).await;
+        let asked = upstream.requests().len() + 1 + usize::from(platform::random::bytes::<1>()[0] % 3);
+        eventually(30, "the run goes on", || async { (upstream.requests().len() >= asked).then_some(()) }).await;
+        tokio::time::sleep(platform::random::jitter(Duration::from_millis(80))).await;
         running.kill();
     }
     let (status, pages): (String, i32) =
@@ -281,7 +288,7 @@ async fn sigterm_in_a_sync_ends_soon_and_the_next_start_goes_on() {
         ("FABRIC_SYNC_ON_START", "true"),
     ];
     let running = Binary::serve(&data_folder, &settings);
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    eventually(30, "the run is on its third page", || async { (upstream.requests().len() >= 3).then_some(()) }).await;
     let (took, well) = running.terminate();
     assert!(well);
     assert!(took < Duration::from_secs(10), "{took:?}");

@@ -167,7 +167,7 @@ async fn an_entry_that_changes_behind_the_crawl_is_not_missed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_sync_at_a_time() {
     let upstream = Upstream::start(data::many(50, 1)).await;
-    upstream.slow_down(Duration::from_millis(300));
+    upstream.slow_down(Duration::from_millis(1500));
     let app = mirror_of(&upstream, &[]).await;
     let run = app.op_post("/api/mcp/sync/trigger").await.expect(202);
     assert_eq!((&run["kind"], &run["status"]), (&json!("full"), &json!("pending")));

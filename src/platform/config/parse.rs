@@ -29,7 +29,6 @@ macro_rules! plain {
 
 plain! {
     u32 => "a whole number",
-    u64 => "a whole number",
     SocketAddr => "an address with a port, such as 127.0.0.1:8085",
     PathBuf => "a path",
     String => "text",
@@ -85,6 +84,18 @@ impl FromSetting for Positive {
         match text.parse() {
             Ok(value) if (0.001..1e9).contains(&value) => Ok(Self(value)),
             _ => Err("is not a number of 0.001 or more".into()),
+        }
+    }
+}
+
+/// From 0 to a million: what memory and processes can be reckoned with.
+pub(super) struct Bounded(pub(super) u32);
+
+impl FromSetting for Bounded {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(count @ 0..=1_000_000) => Ok(Self(count)),
+            _ => Err("is not a whole number up to 1000000".into()),
         }
     }
 }

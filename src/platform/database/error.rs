@@ -14,6 +14,9 @@ pub enum DbError {
     /// A text contains U+0000, which PostgreSQL cannot keep.
     #[error("a text contains the character U+0000")]
     Nul(#[source] sqlx::Error),
+    /// A value lies outside what its column can keep.
+    #[error("a value is out of range")]
+    OutOfRange(#[source] sqlx::Error),
     /// A row that we wrote no longer parses.
     #[error("row {row} of {table}: column {column} is inconsistent")]
     Inconsistent {
@@ -42,6 +45,8 @@ impl From<sqlx::Error> for DbError {
                 Some("57014" | "55P03") => Self::Timeout(error),
                 // untranslatable_character, invalid byte sequence
                 Some("22P05" | "22021") => Self::Nul(error),
+                // datetime_field_overflow, numeric_value_out_of_range, invalid_datetime_format, program_limit_exceeded
+                Some("22008" | "22003" | "22007" | "54000") => Self::OutOfRange(error),
                 _ => Self::Other(error),
             },
             _ => Self::Other(error),
@@ -55,6 +60,7 @@ impl Coded for DbError {
             Self::Unavailable(_) => "database_unavailable",
             Self::Timeout(_) => "database_timeout",
             Self::Nul(_) => "invalid_character",
+            Self::OutOfRange(_) => "value_out_of_range",
             Self::Inconsistent { .. } => "data_inconsistent",
             Self::Other(_) => "internal",
         }
@@ -63,7 +69,7 @@ impl Coded for DbError {
         match self {
             Self::Unavailable(_) => Class::Unavailable,
             Self::Timeout(_) => Class::Timeout,
-            Self::Nul(_) => Class::BadRequest,
+            Self::Nul(_) | Self::OutOfRange(_) => Class::BadRequest,
             Self::Inconsistent { .. } | Self::Other(_) => Class::Internal,
         }
     }

@@ -205,7 +205,7 @@ pub async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
     let trimmed = path.trim_end_matches('/');
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads && trimmed.len() < path.len() && trimmed.starts_with('/') && !trimmed.starts_with("//") {
+    if reads && trimmed.len() < path.len() && trimmed.starts_with('/') && !trimmed.starts_with("//") && !trimmed.contains('\\') {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         if let Ok(target) = HeaderValue::from_str(&format!("{trimmed}{query}")) {
             return (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, target)]).into_response();

@@ -30,7 +30,12 @@ fn summary(row: &PgRow) -> Result<Summary, DbError> {
 fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(search) = &filter.search {
         query.push(" AND (s.search @@ websearch_to_tsquery('english', ").push_bind(search.clone());
-        query.push(") OR s.handle ILIKE ").push_bind(contains(search)).push(")");
+        query.push(") OR s.handle ILIKE ").push_bind(contains(search));
+        // A whole id is looked for as it stands.
+        if search.contains('/') {
+            query.push(" OR s.id ILIKE ").push_bind(contains(search));
+        }
+        query.push(")");
     }
     if let Some(category) = &filter.category {
         query.push(" AND s.categories @> ARRAY[").push_bind(category.clone()).push("]");

@@ -199,7 +199,8 @@ impl Cluster {
                 () = shutdown.begun() => return,
             }
             let _control = self.control.lock().await;
-            if shutdown.has_begun() || self.named_process().is_ok_and(|pid| pid.is_some_and(is_postgres)) {
+            // What cannot be looked at is not gone.
+            if shutdown.has_begun() || self.named_process().map_or(true, |pid| pid.is_some_and(is_postgres)) {
                 continue;
             }
             tracing::error!("the managed database is gone; starting it again");
