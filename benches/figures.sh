@@ -276,7 +276,7 @@ measure_searches() {
   times=$(curl -sf -K "$work/curl" -w '%{time_total} %{url}\n')
   after=$(calc "$(cpu_of "$fabric") + $(cpu_of_postgres)")
   cold=$(calc "1000 * ($after - $before) / $(wc -l <"$work/paths")")
-  sort -rg <<<"$times" | head -n 10 | awk '{ sub(/.*q=/, "", $2); printf "| `%s` | %.1f |\n", $2, 1000 * $1 }' >"$work/slow"
+  sort -rg <<<"$times" | awk 'NR <= 10 { sub(/.*q=/, "", $2); printf "| `%s` | %.1f |\n", $2, 1000 * $1 }' >"$work/slow"
   row "a search, each of $(wc -l <"$work/paths") once, one after the other: CPU with PostgreSQL" "≤ 5 ms" 5 "$cold" "$(calc "$cold" 2) ms"
   for _ in $(seq "$ROUNDS"); do
     before=$(calc "$(cpu_of "$fabric") + $(cpu_of_postgres)")

@@ -253,7 +253,7 @@ async fn replicas_share_one_catalogue_and_hear_of_its_changes() {
     let first = mirror_of(&upstream, &[]).await;
     let second = TestApp::beside(&first).await;
     assert_eq!(second.get("/v0.1/servers?search=io.test").await.expect(200)["metadata"]["count"], 0);
-    first.sync("full").await;
+    assert_eq!(first.sync("full").await["status"], "complete");
     eventually(5, "the other replica forgets what it had rendered", || async {
         (second.get("/v0.1/servers?search=io.test").await.expect(200)["metadata"]["count"] == 10).then_some(())
     })

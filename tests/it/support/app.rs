@@ -125,7 +125,9 @@ impl TestApp {
     pub(crate) async fn beside(other: &Self) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = other.database.shared();
-        let settings = settings(folder.path(), &database.url(), &[]);
+        // Replicas share what is configured, too: either may do the other's jobs.
+        let upstream = other.settings.iter().rev().find(|(key, _)| key == "FABRIC_UPSTREAM_URL").map_or("", |(_, url)| url);
+        let settings = settings(folder.path(), &database.url(), &[("FABRIC_UPSTREAM_URL", upstream)]);
         cluster::share_roles(&folder.path().join("data")).await;
         Self::run(folder, settings, database).await
     }
