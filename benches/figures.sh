@@ -30,6 +30,8 @@ work=$(mktemp -d)
 chmod 711 "$work"
 mkdir "$work/config"
 ticks=$(getconf CLK_TCK)
+# What else the machine has to do is in every figure of time.
+load_before=$(cut -d ' ' -f 1 /proc/loadavg)
 pids=()
 clusters=()
 
@@ -61,8 +63,8 @@ finish() {
       while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
     fi
     rm -rf "$(dirname "$cluster")"
+    if [[ $cluster == /var/lib/mcp-fabric/* ]]; then rmdir --ignore-fail-on-non-empty /var/lib/mcp-fabric; fi
   done
-  rmdir /var/lib/mcp-fabric 2>/dev/null || true
   if ((status != 0)); then tail -n 5 "$work"/*.log >&2 || true; fi
   rm -rf "$work"
   exit "$status"
@@ -326,7 +328,7 @@ measure_rest() {
 
 report() {
   echo "Machine: $(nproc) cores of $(lscpu | sed -n 's/^Model name: *//p'), $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)," \
-    "Linux $(uname -r). $(date -u +%Y-%m-%d)."
+    "Linux $(uname -r). $(date -u +%Y-%m-%d). Load before the run: $load_before."
   echo "$versions_line"
   echo "$SERVERS servers, $VERSIONS versions; the database takes $database_megabytes MB on disk."
   printf '\n| Figure | Target | Measured | |\n|---|---|---|---|\n'
