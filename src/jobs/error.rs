@@ -15,9 +15,9 @@ pub enum JobsError {
     /// Only jobs that ended without success are retried.
     #[error("only a failed, cancelled or waiting job can be retried; this one is {0}")]
     NotRetryable(JobStatus),
-    /// Another unfinished job has the same singleton key.
+    /// Another unfinished job has the same singleton key: this one, when the actor may see it.
     #[error("such a job is already waiting or running")]
-    AlreadyRunning(JobId),
+    AlreadyRunning(Option<JobId>),
     /// Not allowed.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
@@ -62,7 +62,7 @@ impl Coded for JobsError {
 
     fn extra(&self) -> Map<String, Value> {
         match self {
-            Self::AlreadyRunning(id) => Map::from_iter([("job_id".to_owned(), id.to_string().into())]),
+            Self::AlreadyRunning(Some(id)) => Map::from_iter([("job_id".to_owned(), id.to_string().into())]),
             Self::Finished(status) | Self::NotRetryable(status) => Map::from_iter([("job_status".to_owned(), status.as_str().into())]),
             _ => Map::new(),
         }

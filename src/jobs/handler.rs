@@ -1,11 +1,16 @@
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use events::Events;
 use platform::{Class, Coded, clock, database::DbError};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use sqlx::PgConnection;
 
-use crate::Context;
+use crate::{
+    context::Context,
+    model::{Job, JobStatus, status_event},
+};
 
 /// How long a job waits for a database that is not available.
 const DATABASE_WAIT: Duration = Duration::from_secs(2);
@@ -25,6 +30,21 @@ pub trait Handler: Send + Sync + 'static {
     /// Does the job. It may be stopped at any point and started again: steps with effects outside the
     /// database go through [`Context::step`], and it returns soon after [`Context::stopping`] does.
     fn run(&self, context: Context, payload: Self::Payload) -> impl Future<Output = Result<Outcome, Failure>> + Send;
+
+    /// Writes to the feature's own rows how the job ended, in the transaction in which it ends, so that
+    /// both always say the same. Also called for a job that never began or whose worker was lost.
+    fn ended(&self, _: &mut PgConnection, _: Self::Payload, _: &Ended) -> impl Future<Output = Result<(), DbError>> + Send {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// How an attempt at a job ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Where the job stands now; `pending` when it will be tried again.
+    pub status: JobStatus,
+    /// `{code, message}` of a failure.
+    pub error: Option<Value>,
 }
 
 /// How jobs of one kind are treated.
@@ -109,11 +129,12 @@ impl From<DbError> for Failure {
     }
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + Send + 'a>>;
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) trait AnyHandler: Send + Sync {
     fn policy(&self) -> Policy;
-    fn run(&self, context: Context, payload: Value) -> Running<'_>;
+    fn run(&self, context: Context, payload: Value) -> Boxed<'_, Result<Outcome, Failure>>;
+    fn ended<'a>(&'a self, connection: &'a mut PgConnection, payload: Value, ended: &'a Ended) -> Boxed<'a, Result<(), DbError>>;
 }
 
 impl<H: Handler> AnyHandler for H {
@@ -121,7 +142,7 @@ impl<H: Handler> AnyHandler for H {
         Handler::policy(self)
     }
 
-    fn run(&self, context: Context, payload: Value) -> Running<'_> {
+    fn run(&self, context: Context, payload: Value) -> Boxed<'_, Result<Outcome, Failure>> {
         Box::pin(async move {
             let payload = serde_json::from_value(payload).map_err(|error| Failure {
                 code: "payload_unreadable",
@@ -129,6 +150,14 @@ impl<H: Handler> AnyHandler for H {
                 retry: Retry::Never,
             })?;
             Handler::run(self, context, payload).await
+        })
+    }
+
+    fn ended<'a>(&'a self, connection: &'a mut PgConnection, payload: Value, ended: &'a Ended) -> Boxed<'a, Result<(), DbError>> {
+        Box::pin(async move {
+            // A payload of another version of the program: nothing of this one was done.
+            let Ok(payload) = serde_json::from_value(payload) else { return Ok(()) };
+            Handler::ended(self, connection, payload, ended).await
         })
     }
 }
@@ -145,5 +174,13 @@ impl Handlers {
     pub fn with<H: Handler>(mut self, handler: H) -> Self {
         self.by_kind.insert(H::KIND, Arc::new(handler));
         self
+    }
+
+    /// Tells the job's own feature, and those who watch, how it ended or that it is to be tried again.
+    pub(crate) async fn tell_end(&self, connection: &mut PgConnection, events: &Events, job: &Job, ended: &Ended) -> Result<(), DbError> {
+        if let Some(handler) = self.by_kind.get(job.kind.as_str()) {
+            handler.ended(connection, job.payload.clone(), ended).await?;
+        }
+        events.publish_in(connection, &status_event(job.id, &job.kind, &job.created_by, ended.status)).await
     }
 }

@@ -16,7 +16,7 @@ mod worker;
 
 pub use context::Context;
 pub use error::JobsError;
-pub use handler::{Failure, Handler, Handlers, Outcome, Policy, Retry};
+pub use handler::{Ended, Failure, Handler, Handlers, Outcome, Policy, Retry};
 pub use model::{Job, JobId, JobStatus, LogLevel, LogLine, NewJob, Progress};
 pub use routes::{router, wire};
 pub use service::Jobs;

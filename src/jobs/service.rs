@@ -1,3 +1,5 @@
+use std::sync::{Arc, OnceLock};
+
 use platform::{
     Actor, Config, Database, Scope, Shutdown, clock,
     database::{DbError, on_constraint},
@@ -9,7 +11,7 @@ use events::Events;
 
 use crate::{
     error::JobsError,
-    handler::Handlers,
+    handler::{Ended, Handlers},
     model::{Job, JobId, JobStatus, LogLine, NewJob, status_event},
     store,
     worker::Worker,
@@ -20,17 +22,20 @@ use crate::{
 pub struct Jobs {
     database: Database,
     events: Events,
+    /// What [`Jobs::start`] was given.
+    handlers: Arc<OnceLock<Handlers>>,
 }
 
 impl Jobs {
     /// The service alone; [`Jobs::start`] makes it work.
     pub fn new(database: Database, events: Events) -> Self {
-        Self { database, events }
+        Self { database, events, handlers: Arc::default() }
     }
 
     /// Starts this process's workers. `node` is stable for a data folder: jobs that an earlier process of
     /// the same node had are taken up again at once.
     pub fn start(&self, config: &Config, node: String, handlers: Handlers, metrics: &Metrics, shutdown: &Shutdown) {
+        let handlers = self.handlers.get_or_init(|| handlers).clone();
         let worker =
             Worker::new(self.database.clone(), self.events.clone(), config.jobs.clone(), node, handlers, metrics, shutdown.clone());
         shutdown.spawn(worker.run());
@@ -48,11 +53,13 @@ impl Jobs {
     pub async fn enqueue_in(&self, transaction: &mut PgConnection, actor: &Actor, job: NewJob) -> Result<JobId, JobsError> {
         let id = JobId::fresh();
         let created_by = actor.to_string();
-        let inserted = store::insert(transaction, id, &job, &created_by, clock::now()).await?;
-        if !inserted {
+        if !store::insert(transaction, id, &job, &created_by, clock::now()).await? {
             let key = job.singleton.as_deref().unwrap_or_default();
-            let running = store::unfinished_singleton(transaction, key).await?;
-            return Err(running.map_or(JobsError::NotFound, JobsError::AlreadyRunning));
+            let rival = store::unfinished_singleton(transaction, key).await?;
+            // Without a rival, it has ended since, or it is one that the actor may not see.
+            if rival.is_some() || !store::insert(transaction, id, &job, &created_by, clock::now()).await? {
+                return Err(JobsError::AlreadyRunning(rival));
+            }
         }
         store::wake(transaction).await?;
         self.events.publish_in(transaction, &status_event(id, job.kind, &created_by, JobStatus::Pending)).await?;
@@ -100,7 +107,7 @@ impl Jobs {
             Change::Cancel => store::cancel(&mut transaction, id, clock::now()).await?,
             Change::Retry => {
                 if let Some(rival) = store::rival(&mut transaction, id).await? {
-                    return Err(JobsError::AlreadyRunning(rival));
+                    return Err(JobsError::AlreadyRunning(Some(rival)));
                 }
                 let retried = store::retry(&mut transaction, id, clock::now()).await;
                 retried.map_err(|error| on_constraint(error, "jobs_singleton", || JobsError::NotRetryable(before.status)))?
@@ -115,8 +122,10 @@ impl Jobs {
         let job = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
         let log = store::log(&mut transaction, id).await?;
         store::wake(&mut transaction).await?;
-        if job.status != before.status {
-            self.events.publish_in(&mut transaction, &status_event(id, &job.kind, &job.created_by, job.status)).await?;
+        if let Some(handlers) = self.handlers.get()
+            && job.status != before.status
+        {
+            handlers.tell_end(&mut transaction, &self.events, &job, &Ended { status: job.status, error: None }).await?;
         }
         transaction.commit().await.map_err(DbError::from)?;
         Ok((job, log))

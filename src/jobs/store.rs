@@ -230,20 +230,28 @@ pub(crate) async fn claim(
 
 /// Gives back jobs whose worker is gone: those of this owner from before it started, or with an expired lease.
 /// A job that took its worker down too often without getting anywhere is given up.
-pub(crate) async fn release_lost(pool: &PgPool, owner: Option<&str>, now: DateTime<Utc>, max_attempts: i32) -> Result<u64, sqlx::Error> {
-    let released = sqlx::query!(
+pub(crate) async fn release_lost(
+    connection: &mut PgConnection,
+    owner: Option<&str>,
+    now: DateTime<Utc>,
+    max_attempts: i32,
+) -> Result<Vec<Job>, DbError> {
+    let released = sqlx::query_as!(
+        Row,
         r#"UPDATE mcp_fabric.jobs
          SET lease_owner = NULL, lease_token = NULL, leased_until = NULL, run_at = $2,
              status = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempt >= $3 THEN 'failed' ELSE 'pending' END,
              completed_at = CASE WHEN cancel_requested OR attempt >= $3 THEN $2::timestamptz END,
              error = CASE WHEN NOT cancel_requested AND attempt >= $3
                      THEN '{"code": "worker_lost", "message": "the program ended each time while it worked on this job"}'::jsonb END
-         WHERE status = 'processing' AND CASE WHEN $1::text IS NULL THEN leased_until < now() ELSE lease_owner = $1 END"#,
+         WHERE status = 'processing' AND CASE WHEN $1::text IS NULL THEN leased_until < now() ELSE lease_owner = $1 END
+         RETURNING id, kind, status, priority, payload, progress, result, error, attempt, cancel_requested, run_at,
+                   created_by, created_at, started_at, completed_at"#,
         owner,
         now,
         max_attempts,
     );
-    Ok(released.execute(pool).await?.rows_affected())
+    released.fetch_all(connection).await?.into_iter().map(Job::try_from).collect()
 }
 
 /// Keeps the lease; `None` when it is lost, else whether the job was asked to stop.

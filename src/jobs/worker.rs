@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::Context,
-    handler::{AnyHandler, Failure, Handlers, Outcome, Retry},
+    handler::{AnyHandler, Ended, Failure, Handlers, Outcome, Retry},
     model::{Job, JobStatus, Progress, status_event},
     store::{self, Ending, Lease, Takes},
 };
@@ -71,7 +71,7 @@ impl Worker {
     pub(crate) async fn run(self) {
         self.shutdown.spawn(self.clone().listen());
         self.shutdown.spawn(self.clone().keep_house());
-        if let Err(error) = store::release_lost(self.database.system(), Some(&self.node), clock::now(), MAX_LOST).await {
+        if let Err(error) = self.release_lost(Some(&self.node)).await {
             tracing::warn!(%error, "could not take up the jobs of the run before; they wait for their leases to end");
         }
         let slots = Arc::new(Semaphore::new(self.config.workers as usize));
@@ -243,13 +243,30 @@ impl Worker {
             tracing::warn!(job = %job.id, "a job ended after its lease was lost; what it says is not kept");
             return Ok(());
         }
-        self.events.publish_in(&mut transaction, &status_event(job.id, &job.kind, &job.created_by, ending.status)).await?;
+        let told = Ended { status: ending.status, error: ending.error };
+        self.handlers.tell_end(&mut transaction, &self.events, job, &told).await?;
         transaction.commit().await?;
         self.finished.with_label_values(&[job.kind.as_str(), ending.status.as_str()]).inc();
         if let Err(failure) = ended {
             tracing::warn!(job = %job.id, kind = job.kind, code = failure.code, status = %ending.status, "a job failed: {}", failure.message);
         }
         Ok(())
+    }
+
+    /// Gives back the jobs of workers that are gone: those of an earlier process of this node, or those
+    /// whose lease has run out. Gives how many there were.
+    async fn release_lost(&self, owner: Option<&str>) -> Result<usize, DbError> {
+        let mut transaction = self.database.system().begin().await?;
+        let released = store::release_lost(&mut transaction, owner, clock::now(), MAX_LOST).await?;
+        for job in &released {
+            let ended = Ended { status: job.status, error: job.error.clone() };
+            self.handlers.tell_end(&mut transaction, &self.events, job, &ended).await?;
+        }
+        transaction.commit().await?;
+        for job in released.iter().filter(|job| job.status.is_finished()) {
+            self.finished.with_label_values(&[job.kind.as_str(), job.status.as_str()]).inc();
+        }
+        Ok(released.len())
     }
 
     async fn tell(&self, job: &Job, status: JobStatus) {
@@ -292,7 +309,7 @@ impl Worker {
                 () = self.shutdown.begun() => return,
             }
             let now = clock::now();
-            match store::release_lost(self.database.system(), None, now, MAX_LOST).await {
+            match self.release_lost(None).await {
                 Ok(0) => {}
                 Ok(_) => self.bell.notify_one(),
                 Err(error) => tracing::warn!(%error, "could not look for lost jobs"),

@@ -8,11 +8,12 @@ use std::{
 
 use chrono::TimeDelta;
 use events::{Events, NewEvent};
-use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress, Retry};
+use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Policy, Progress, Retry};
 use platform::{Database, clock, config::SyncConfig, database::DbError, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use servers::{Origin, Servers, ServersError, SkipReason};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
@@ -75,8 +76,27 @@ impl Handler for SyncJob {
             });
         };
         let mut attempt = Attempt::new(self, &context, run, fence);
-        let ended = attempt.go().await;
-        attempt.end(ended).await
+        let outcome = attempt.go().await;
+        attempt.announce().await?;
+        match outcome? {
+            Reached::End => Ok(Outcome::Complete(attempt.result().await?)),
+            Reached::Stop => Ok(Outcome::Stopped),
+        }
+    }
+
+    async fn ended(&self, connection: &mut PgConnection, payload: Payload, ended: &Ended) -> Result<(), DbError> {
+        let status = match ended.status {
+            JobStatus::Complete => RunStatus::Complete,
+            JobStatus::Cancelled => RunStatus::Cancelled,
+            JobStatus::Failed | JobStatus::NeedsInput => RunStatus::Failed,
+            JobStatus::Pending if ended.error.is_some() => RunStatus::Failed,
+            // It stopped with the program, and goes on.
+            JobStatus::Pending | JobStatus::Processing => return Ok(()),
+        };
+        let Some(kind) = store::end(connection, payload.run_id, status, ended.error.as_ref(), clock::now()).await? else { return Ok(()) };
+        self.counters.ended(kind, status);
+        let payload = json!({ "runId": payload.run_id, "kind": kind, "status": status, "error": ended.error });
+        self.events.publish_in(connection, &NewEvent { kind: "SYNC_STATUS_CHANGED", channel: "sync", owner: None, payload }).await
     }
 }
 
@@ -95,9 +115,10 @@ struct Attempt<'a> {
     expected_pages: Option<u64>,
 }
 
-enum Ended {
-    Done,
-    Stopped,
+/// How far an attempt, or a part of it, got.
+enum Reached {
+    End,
+    Stop,
 }
 
 impl<'a> Attempt<'a> {
@@ -116,7 +137,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn go(&mut self) -> Result<Ended, Failure> {
+    async fn go(&mut self) -> Result<Reached, Failure> {
         self.expected_pages = self.estimate().await?;
         let going_on = if self.run.pages > 0 { format!(", going on after page {}", self.run.pages) } else { String::new() };
         self.context.log(LogLevel::Info, format!("{} sync from {}{going_on}", self.run.kind, self.job.upstream.shown_url())).await;
@@ -125,15 +146,15 @@ impl<'a> Attempt<'a> {
                 Phase::Sweep => self.sweep().await?,
                 _ => self.read_phase().await?,
             };
-            if let Ended::Stopped = ended {
-                return Ok(Ended::Stopped);
+            if let Reached::Stop = ended {
+                return Ok(Reached::Stop);
             }
         }
-        Ok(Ended::Done)
+        Ok(Reached::End)
     }
 
     /// Reads the present phase to its end.
-    async fn read_phase(&mut self) -> Result<Ended, Failure> {
+    async fn read_phase(&mut self) -> Result<Reached, Failure> {
         let phase = self.run.phase;
         self.cursors.clear();
         let mut empty_pages = 0;
@@ -142,7 +163,7 @@ impl<'a> Attempt<'a> {
             let cursor = self.run.cursor.clone();
             let page = tokio::select! {
                 page = self.job.upstream.page(&ask, cursor.as_deref()) => page.map_err(|error| failure(&error))?,
-                () = self.context.stopping() => return Ok(Ended::Stopped),
+                () = self.context.stopping() => return Ok(Reached::Stop),
             };
             self.refuse_loop(page.next_cursor.as_deref())?;
             empty_pages = if page.entries.is_empty() && page.skipped.is_empty() { empty_pages + 1 } else { 0 };
@@ -151,7 +172,7 @@ impl<'a> Attempt<'a> {
             }
             self.apply(page).await?;
         }
-        Ok(Ended::Done)
+        Ok(Reached::End)
     }
 
     fn ask(&self) -> Ask {
@@ -237,7 +258,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Removes what this reconcile has not met, unless that is too much to believe.
-    async fn sweep(&mut self) -> Result<Ended, Failure> {
+    async fn sweep(&mut self) -> Result<Reached, Failure> {
         let (gone, known) = self.unseen().await?;
         let gone = if store::has_seen(self.job.database.system(), self.run.id, &UNREADABLE).await? && !gone.is_empty() {
             let message = format!(
@@ -275,7 +296,7 @@ impl<'a> Attempt<'a> {
         }
         self.run.phase = Phase::Done;
         self.unannounced |= erased > 0;
-        Ok(Ended::Done)
+        Ok(Reached::End)
     }
 
     /// The versions that upstream did not show, and how many there are of all.
@@ -291,36 +312,14 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Writes how the attempt ended to the run's row and tells those who watch.
-    async fn end(&self, ended: Result<Ended, Failure>) -> Result<Outcome, Failure> {
-        let now = clock::now();
-        let (status, error, finished) = match &ended {
-            Ok(Ended::Done) => (RunStatus::Complete, None, Some(now)),
-            Ok(Ended::Stopped) if self.context.is_cancelled() => (RunStatus::Cancelled, None, Some(now)),
-            Ok(Ended::Stopped) => return Ok(Outcome::Stopped),
-            Err(failure) => {
-                let error = json!({ "code": failure.code, "message": failure.message });
-                (RunStatus::Failed, Some(error), Some(now))
-            }
-        };
+    /// Says what the attempt changed and did not say yet.
+    async fn announce(&self) -> Result<(), Failure> {
+        if !self.unannounced {
+            return Ok(());
+        }
         let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
-        let is_ours =
-            store::end(&mut transaction, self.run.id, self.fence, status, error.as_ref(), finished).await.map_err(DbError::from)?;
-        if is_ours {
-            if self.unannounced {
-                self.job.servers.announce_in(&mut transaction).await?;
-            }
-            let payload = json!({ "runId": self.run.id, "kind": self.run.kind, "status": status, "error": error });
-            let event = NewEvent { kind: "SYNC_STATUS_CHANGED", channel: "sync", owner: None, payload };
-            self.job.events.publish_in(&mut transaction, &event).await?;
-        }
-        transaction.commit().await.map_err(DbError::from)?;
-        self.job.counters.ended(self.run.kind, status);
-        match ended {
-            Ok(Ended::Done) => Ok(Outcome::Complete(self.result().await?)),
-            Ok(Ended::Stopped) => Ok(Outcome::Stopped),
-            Err(failure) => Err(failure),
-        }
+        self.job.servers.announce_in(&mut transaction).await?;
+        Ok(transaction.commit().await.map_err(DbError::from)?)
     }
 
     async fn result(&self) -> Result<Value, Failure> {

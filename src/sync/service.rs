@@ -162,7 +162,11 @@ impl Sync {
             Ok(job_id) => run.job_id = Some(job_id.0),
             Err(JobsError::AlreadyRunning(job)) => {
                 drop(transaction);
-                return Err(SyncError::AlreadyRunning(store::of_job(self.database.system(), job.0).await?.map(Box::new)));
+                let run = match job {
+                    Some(job) => store::of_job(self.database.system(), job.0).await?,
+                    None => None,
+                };
+                return Err(SyncError::AlreadyRunning(run.map(Box::new)));
             }
             Err(error) => return Err(error.into()),
         }
@@ -194,14 +198,7 @@ impl Sync {
 
     pub(crate) async fn standing(&self) -> Result<Standing, SyncError> {
         let pool = self.database.public();
-        let mut current = store::running(pool).await?;
-        // A job that was cancelled before it began never wrote to its run.
-        if let Some(job_id) = current.as_ref().and_then(|run| run.job_id) {
-            let job = self.jobs.get(&Actor::System("sync"), jobs::JobId(job_id)).await;
-            if job.is_ok_and(|(job, _)| job.status.is_finished()) {
-                current = None;
-            }
-        }
+        let current = store::running(pool).await?;
         let (servers, versions) = self.servers.counts().await?;
         let next_run_at = match self.schedule.get() {
             Some(schedule) => schedule.next_run().await,
@@ -242,7 +239,7 @@ impl Sync {
             return Err(SyncError::RunNotFound(id));
         }
         if is_last {
-            store::end(&mut transaction, id, id.0, RunStatus::Complete, None, Some(clock::now())).await?;
+            store::end(&mut transaction, id, RunStatus::Complete, None, clock::now()).await?;
             self.servers.announce_in(&mut transaction).await?;
             let payload = json!({ "runId": id, "kind": Kind::Import, "status": RunStatus::Complete });
             let event = NewEvent { kind: "SYNC_STATUS_CHANGED", channel: "sync", owner: None, payload };

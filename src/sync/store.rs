@@ -5,7 +5,7 @@ use servers::{Applied, Skip};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::history::{Phase, Run, RunId, RunStatus};
+use crate::history::{Kind, Phase, Run, RunId, RunStatus};
 
 /// How many skipped entries a run lists.
 const SKIPPED_LISTED: i32 = 500;
@@ -195,25 +195,25 @@ pub(crate) async fn save_page(connection: &mut PgConnection, run: RunId, fence: 
     Ok(saved.execute(connection).await?.rows_affected() == 1)
 }
 
-/// How a run ends, or stops for now.
+/// How a run ends, or ends for now; gives its kind.
 pub(crate) async fn end(
     connection: &mut PgConnection,
     run: RunId,
-    fence: Uuid,
     status: RunStatus,
     error: Option<&Value>,
-    finished_at: Option<DateTime<Utc>>,
-) -> Result<bool, sqlx::Error> {
-    let ended = sqlx::query!(
-        "UPDATE mcp_fabric.sync_history SET status = $3, error = $4, finished_at = $5, phase = CASE WHEN $3 = 'complete' THEN 'done' ELSE phase END
-         WHERE id = $1 AND fence = $2",
+    finished_at: DateTime<Utc>,
+) -> Result<Option<Kind>, DbError> {
+    let kind = sqlx::query_scalar!(
+        "UPDATE mcp_fabric.sync_history SET status = $2, error = $3, finished_at = $4, phase = CASE WHEN $2 = 'complete' THEN 'done' ELSE phase END
+         WHERE id = $1 AND status <> 'complete' RETURNING kind",
         run.0,
-        fence,
         status.as_str(),
         error,
         finished_at,
     );
-    Ok(ended.execute(connection).await?.rows_affected() == 1)
+    let kind = kind.fetch_optional(connection).await?;
+    kind.map(|kind| kind.parse().map_err(|_| DbError::Inconsistent { table: "sync_history", column: "kind", row: run.0.to_string() }))
+        .transpose()
 }
 
 /// This transaction may be lost in a crash of the machine: the page and its cursor go together, and the

@@ -2,15 +2,22 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use events::Events;
-use jobs::{Context, Failure, Handler, Handlers, Job, JobStatus, Jobs, JobsError, LogLevel, NewJob, Outcome, Policy, Progress, Retry};
-use platform::{Actor, Config, Database, Shutdown, config::Source, database::Owner, telemetry::Metrics};
+use jobs::{
+    Context, Ended, Failure, Handler, Handlers, Job, JobStatus, Jobs, JobsError, LogLevel, NewJob, Outcome, Policy, Progress, Retry,
+};
+use platform::{
+    Actor, Config, Database, Shutdown,
+    config::Source,
+    database::{DbError, Owner},
+    telemetry::Metrics,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -42,6 +49,7 @@ struct Scripted {
     effects: Arc<AtomicU32>,
     most_at_once: Arc<AtomicU32>,
     at_once: Arc<AtomicU32>,
+    ends: Arc<Mutex<Vec<JobStatus>>>,
     limit: i32,
 }
 
@@ -60,6 +68,11 @@ impl Handler for Scripted {
         let ended = self.act(&context, script, run).await;
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         ended
+    }
+
+    async fn ended(&self, _: &mut sqlx::PgConnection, _: Script, ended: &Ended) -> Result<(), DbError> {
+        self.ends.lock().unwrap().push(ended.status);
+        Ok(())
     }
 }
 
@@ -109,6 +122,7 @@ struct Node {
     effects: Arc<AtomicU32>,
     most_at_once: Arc<AtomicU32>,
     at_once: Arc<AtomicU32>,
+    ends: Arc<Mutex<Vec<JobStatus>>>,
     database: Database,
     _folder: tempfile::TempDir,
 }
@@ -145,10 +159,17 @@ impl Node {
         let events = Events::start(database.clone(), 1000, &shutdown).await.unwrap();
         let jobs = Jobs::new(database.clone(), events.clone());
         let [runs, effects] = std::array::from_fn(|_| Arc::<AtomicU32>::default());
-        let handler =
-            Scripted { runs: runs.clone(), effects: effects.clone(), most_at_once: most_at_once.clone(), at_once: at_once.clone(), limit };
+        let ends = Arc::default();
+        let handler = Scripted {
+            runs: Arc::clone(&runs),
+            effects: Arc::clone(&effects),
+            most_at_once: Arc::clone(&most_at_once),
+            at_once: Arc::clone(&at_once),
+            ends: Arc::clone(&ends),
+            limit,
+        };
         jobs.start(&config, name.to_owned(), Handlers::default().with(handler), &Metrics::default(), &shutdown);
-        Self { jobs, events, shutdown, runs, effects, most_at_once, at_once, database, _folder: folder }
+        Self { jobs, events, shutdown, runs, effects, most_at_once, at_once, ends, database, _folder: folder }
     }
 
     async fn ask(&self, script: Script) -> jobs::JobId {
@@ -165,6 +186,10 @@ impl Node {
             (job.status == status).then_some(job)
         })
         .await
+    }
+
+    fn ends(&self) -> Vec<JobStatus> {
+        self.ends.lock().unwrap().clone()
     }
 
     async fn stop(self) {
@@ -202,6 +227,7 @@ async fn failures_are_retried_with_a_limit_and_a_code() {
     let node = Node::start(&database, "one", 8, "30").await;
     let id = node.ask(Script::Fail(2)).await;
     assert_eq!(node.until(id, JobStatus::Complete).await.attempt, 3);
+    assert_eq!(node.ends(), [JobStatus::Pending, JobStatus::Pending, JobStatus::Complete], "its feature hears of each end");
     for (script, code, attempts) in
         [(Script::Fail(99), "scripted", 3), (Script::FailForGood, "scripted", 1), (Script::Panic, "internal", 1)]
     {
@@ -231,6 +257,7 @@ async fn waiting_and_running_jobs_can_be_cancelled_and_tried_again() {
     let (running, waiting) = (node.ask(Script::Wait).await, node.ask(Script::Succeed).await);
     node.until(running, JobStatus::Processing).await;
     assert_eq!(node.jobs.cancel(&Actor::Operator, waiting).await.unwrap().0.status, JobStatus::Cancelled);
+    assert_eq!(node.ends(), [JobStatus::Cancelled], "also of a job that never began");
     node.jobs.cancel(&Actor::Operator, running).await.unwrap();
     node.until(running, JobStatus::Cancelled).await;
     assert!(matches!(node.jobs.cancel(&Actor::Operator, running).await, Err(JobsError::Finished(JobStatus::Cancelled))));
@@ -332,6 +359,13 @@ async fn a_job_that_takes_its_process_down_each_time_is_given_up() {
         .unwrap();
     let node = Node::start(&database, "same", 8, "30").await;
     assert_eq!(node.until(id, JobStatus::Failed).await.error.unwrap()["code"], "worker_lost");
+    assert_eq!(node.ends(), [JobStatus::Failed]);
+    let told: Vec<String> =
+        sqlx::query_scalar("SELECT payload->>'status' FROM mcp_fabric.events WHERE type = 'JOB_STATUS_CHANGED' ORDER BY id")
+            .fetch_all(&mut database.connect().await)
+            .await
+            .unwrap();
+    assert_eq!(told.last().unwrap(), "failed");
     node.stop().await;
 }
 
@@ -341,11 +375,11 @@ async fn a_singleton_waits_or_runs_once() {
     let node = Node::start(&database, "one", 8, "30").await;
     let job = || NewJob::of::<Scripted>(&Script::Wait).singleton("only");
     let first = node.jobs.enqueue(&Actor::Operator, job()).await.unwrap();
-    assert!(matches!(node.jobs.enqueue(&Actor::Operator, job()).await, Err(JobsError::AlreadyRunning(id)) if id == first));
+    assert!(matches!(node.jobs.enqueue(&Actor::Operator, job()).await, Err(JobsError::AlreadyRunning(Some(id))) if id == first));
     node.jobs.cancel(&Actor::Operator, first).await.unwrap();
     node.until(first, JobStatus::Cancelled).await;
     let second = node.jobs.enqueue(&Actor::Operator, job()).await.unwrap();
-    assert!(matches!(node.jobs.retry(&Actor::Operator, first).await, Err(JobsError::AlreadyRunning(id)) if id == second));
+    assert!(matches!(node.jobs.retry(&Actor::Operator, first).await, Err(JobsError::AlreadyRunning(Some(id))) if id == second));
     node.stop().await;
 }
 

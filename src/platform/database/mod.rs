@@ -128,7 +128,11 @@ impl Owner {
             .max_connections(size)
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_mins(1))
-            .connect_lazy_with(options.application_name("mcp-fabric").options([("statement_timeout", statement_limit)]))
+            .connect_lazy_with(options.application_name("mcp-fabric").options([
+                ("statement_timeout", statement_limit),
+                // A plan that was made once is wrong later: for tables that were empty, for other search words.
+                ("plan_cache_mode", "force_custom_plan"),
+            ]))
     }
 }
 
