@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::State,
     http::header,
     middleware,
     response::{IntoResponse, Redirect, Response},
@@ -19,6 +19,7 @@ use platform::{
 };
 use servers::Servers;
 use sync::Sync;
+use tower::util::MapResponseLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -26,9 +27,6 @@ use crate::{
     health::Health,
     openapi::{self, Document},
 };
-
-/// What a body may measure where a route does not say otherwise.
-const MAX_BODY: usize = 1 << 20;
 
 pub(crate) struct Services {
     pub(crate) servers: Servers,
@@ -46,8 +44,12 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(events::router(services.events));
     let registry = servers::registry_router(services.servers);
     let documented = OpenApiRouter::with_openapi(Document::openapi())
-        .merge(around(api, |routes| routes.layer(cors::for_api(&config.http.cors_origins))))
-        .merge(around(registry, |routes| routes.layer(middleware::from_fn(servers::open_to_all))))
+        .merge(around(api, |routes| {
+            routes.method_not_allowed_fallback(front::method_not_allowed).layer(cors::for_api(&config.http.cors_origins))
+        }))
+        .merge(around(registry, |routes| {
+            routes.method_not_allowed_fallback(servers::other_method).layer(MapResponseLayer::new(servers::open_to_all))
+        }))
         .merge(services.health.router());
     let (routes, mut document) = documented.split_for_parts();
     document.servers = config.public_url.as_ref().map(|url| vec![utoipa::openapi::Server::new(url.as_str().trim_end_matches('/'))]);
@@ -56,14 +58,13 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(documents(&document))
         .fallback(front::not_found)
         .method_not_allowed_fallback(front::method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(front, front::front))
 }
 
-/// Puts a layer around routes and around their answer to other methods, preflight requests among them.
-fn around(routes: OpenApiRouter, layer: impl FnOnce(Router) -> Router) -> OpenApiRouter {
+/// Changes routes and leaves their documents as they are.
+fn around(routes: OpenApiRouter, change: impl FnOnce(Router) -> Router) -> OpenApiRouter {
     let (routes, document) = routes.split_for_parts();
-    OpenApiRouter::with_openapi(document).merge(layer(routes.method_not_allowed_fallback(front::method_not_allowed)).into())
+    OpenApiRouter::with_openapi(document).merge(change(routes).into())
 }
 
 /// For a token, or for a collector on this machine.

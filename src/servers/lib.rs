@@ -28,6 +28,6 @@ pub use document::{Entry, Skip, SkipReason, parse_entry};
 pub use error::ServersError;
 pub use ingest::Applied;
 pub use model::{Origin, ServerId, Status};
-pub use registry::{open_to_all, router as registry_router};
+pub use registry::{open_to_all, other_method, router as registry_router};
 pub use routes::router;
 pub use service::{CATALOGUE_CHANGED, Servers};

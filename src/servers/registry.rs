@@ -7,14 +7,13 @@ use axum::{
     Router,
     extract::{FromRequestParts, RawPathParams, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
     routing,
 };
 use chrono::{DateTime, Utc};
 use platform::{
     Class, FieldError, Problem,
-    http::{Json, Query, extract},
+    http::{Json, Query, extract, front},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -84,9 +83,13 @@ fn writes() -> Router<Servers> {
         .route("/auth/{*method}", routing::post(refused))
 }
 
-/// What GitHub Copilot requires of every answer of a registry: a middleware around these routes.
-pub async fn open_to_all(request: Request, next: Next) -> Response {
-    let mut response = if request.method() == Method::OPTIONS { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+/// The answer to methods that a path of the registry does not take; preflight requests are welcome.
+pub async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS { StatusCode::NO_CONTENT.into_response() } else { front::method_not_allowed().await.into_response() }
+}
+
+/// Adds what GitHub Copilot requires of every answer of a registry.
+pub fn open_to_all(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));

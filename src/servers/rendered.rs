@@ -16,7 +16,7 @@ use std::{
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -26,6 +26,9 @@ use sha2::{Digest as _, Sha256};
 
 /// Below this a compressed answer is not worth its header.
 const COMPRESS_FROM: usize = 1024;
+
+/// How many headers an answer has in the end, about.
+const HEADERS: usize = 16;
 
 /// One answer.
 pub(crate) struct Answer {
@@ -44,16 +47,17 @@ impl Answer {
 
     /// The answer to a request with these headers: whole, compressed, or 304 (RFC 9110, section 13).
     pub(crate) fn respond(&self, headers: &HeaderMap) -> Response {
-        let mut response = if self.is_known(headers) {
-            StatusCode::NOT_MODIFIED.into_response()
+        let mut response = Response::default();
+        // With what the layers around add, it need not grow.
+        *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
+        if self.is_known(headers) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
         } else if self.body.len() >= COMPRESS_FROM && accepts_gzip(headers) {
-            let body = self.compressed.get_or_init(|| compress(&self.body)).clone();
-            let mut response = Response::new(Body::from(body));
+            *response.body_mut() = Body::from(self.compressed.get_or_init(|| compress(&self.body)).clone());
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response
         } else {
-            Response::new(Body::from(self.body.clone()))
-        };
+            *response.body_mut() = Body::from(self.body.clone());
+        }
         let out = response.headers_mut();
         out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         out.insert(header::ETAG, self.etag.clone());
@@ -91,10 +95,9 @@ fn compress(body: &[u8]) -> Bytes {
 }
 
 /// The answers in memory.
-#[derive(Clone)]
 pub(crate) struct Rendered {
     answers: Cache<(u64, String), Arc<Answer>>,
-    generation: Arc<AtomicU64>,
+    generation: AtomicU64,
 }
 
 impl Rendered {
@@ -103,7 +106,7 @@ impl Rendered {
         // Half of the room is for the compressed forms and for what each entry costs beside its body.
         let weigh =
             |key: &(u64, String), answer: &Arc<Answer>| u32::try_from(2 * answer.body.len() + key.1.len() + 256).unwrap_or(u32::MAX);
-        Self { answers: Cache::builder().max_capacity(bytes).weigher(weigh).build(), generation: Arc::default() }
+        Self { answers: Cache::builder().max_capacity(bytes).weigher(weigh).build(), generation: AtomicU64::default() }
     }
 
     /// The answer under `key`, rendered if it is not there; requests for the same one wait for each other.

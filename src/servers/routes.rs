@@ -1,4 +1,4 @@
-use axum::extract::State;
+use axum::{extract::State, http::HeaderMap, response::Response};
 use chrono::{DateTime, Utc};
 use platform::{
     Problem,
@@ -312,12 +312,19 @@ async fn list(
     State(servers): State<Servers>,
     page: PageRequest<ListKey>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<ServerList>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let (filter, sort) = query.parse()?;
-    let (rows, total) = servers.list(&filter, sort, page.after.as_ref(), page.limit + 1).await?;
-    let key = |row: &Summary| ListKey { rank: row.rank, updated_at: row.updated_at, id: row.id.clone() };
-    let (rows, next_cursor) = page::cut(rows, page.limit, key);
-    Ok(Json(ServerList { servers: rows.into_iter().map(Into::into).collect(), total, next_cursor }))
+    let render = async {
+        let (rows, total) = servers.list(&filter, sort, page.after.as_ref(), page.limit + 1).await?;
+        let key = |row: &Summary| ListKey { rank: row.rank, updated_at: row.updated_at, id: row.id.clone() };
+        let (rows, next_cursor) = page::cut(rows, page.limit, key);
+        let list = ServerList { servers: rows.into_iter().map(Into::into).collect(), total, next_cursor };
+        Ok(serde_json::to_string(&list).unwrap_or_default())
+    };
+    let key = format!("list\n{filter:?}\n{sort}\n{:?}\n{}", page.after, page.limit);
+    let answer = servers.remembered(key, render).await.map_err(|error| Problem::of(&*error))?;
+    Ok(answer.respond(&headers))
 }
 
 /// Show one server: by id (percent-encoded), registry name or UUID.

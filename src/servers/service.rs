@@ -15,7 +15,7 @@ use crate::{
     model::{CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerRef, Sort, Summary, VersionRow},
     predefined, render,
     rendered::{Answer, Rendered},
-    store::{read, registry, upkeep},
+    store::{list, read, registry, upkeep},
     validate::{self, ExpectedRegistries, Report},
 };
 
@@ -29,9 +29,13 @@ const DETAIL_VERSIONS: i64 = 50;
 /// The catalogue.
 #[derive(Clone)]
 pub struct Servers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     database: Database,
     events: Events,
-    rules: Arc<Rules>,
+    rules: Rules,
     rendered: Rendered,
 }
 
@@ -48,12 +52,12 @@ impl Servers {
     /// Adds the predefined servers that are not there, sorts by the rules in force, and starts to forget
     ///  rendered answers whenever the catalogue changes.
     pub async fn start(config: &Config, database: Database, events: Events, shutdown: &Shutdown) -> Result<Self, ServersError> {
-        let rules = Arc::new(Rules::load(&config.config_dir)?);
         let predefined = predefined::load(&config.config_dir)?;
-        let servers = Self { database, events, rules, rendered: Rendered::new(config.memory_bytes) };
+        let inner = Inner { database, events, rules: Rules::load(&config.config_dir)?, rendered: Rendered::new(config.memory_bytes) };
+        let servers = Self { inner: Arc::new(inner) };
         shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
 
-        let mut transaction = servers.database.system().begin().await?;
+        let mut transaction = servers.inner.database.system().begin().await?;
         let applied = servers.apply_in(&mut transaction, &Actor::System("start"), predefined, Origin::Predefined).await?;
         if applied.changed {
             servers.announce_in(&mut transaction).await?;
@@ -105,7 +109,7 @@ impl Servers {
     /// All or none, within the caller's transaction.
     async fn apply_together(&self, transaction: &mut PgConnection, entries: Vec<Entry>, origin: Origin) -> Result<Applied, DbError> {
         let mut savepoint = transaction.begin().await?;
-        let applied = ingest::apply(&mut savepoint, entries, origin, &self.rules, clock::now()).await?;
+        let applied = ingest::apply(&mut savepoint, entries, origin, &self.inner.rules, clock::now()).await?;
         savepoint.commit().await?;
         Ok(applied)
     }
@@ -118,7 +122,7 @@ impl Servers {
         after: &(String, String),
         limit: i64,
     ) -> Result<Vec<(String, String)>, ServersError> {
-        Ok(upkeep::mirrored_versions(self.database.system(), before, after, limit).await?)
+        Ok(upkeep::mirrored_versions(self.inner.database.system(), before, after, limit).await?)
     }
 
     /// Removes versions that upstream erased. A server without any is hidden; its row stays for what
@@ -132,19 +136,20 @@ impl Servers {
         servers.dedup();
         upkeep::entomb(transaction, &servers).await?;
         ingest::settle_latest(transaction, &servers, &[]).await?;
-        ingest::refresh(transaction, &servers, &self.rules).await?;
+        ingest::refresh(transaction, &servers, &self.inner.rules).await?;
         Ok(erased)
     }
 
     /// Tells every replica and follower that the catalogue changed, when the transaction commits.
     pub async fn announce_in(&self, transaction: &mut PgConnection) -> Result<(), DbError> {
+        upkeep::settle_searches(transaction).await?;
         let event = NewEvent { kind: CATALOGUE_CHANGED, channel: "catalogue", owner: None, payload: json!({}) };
-        self.events.publish_in(transaction, &event).await
+        self.inner.events.publish_in(transaction, &event).await
     }
 
     /// How many servers are listed and how many versions there are.
     pub async fn counts(&self) -> Result<(i64, i64), ServersError> {
-        Ok(upkeep::counts(self.database.public()).await?)
+        Ok(upkeep::counts(self.inner.database.public()).await?)
     }
 
     pub(crate) async fn list(
@@ -154,17 +159,24 @@ impl Servers {
         after: Option<&ListKey>,
         limit: u32,
     ) -> Result<(Vec<Summary>, i64), ServersError> {
-        let pool = self.database.public();
-        let (rows, total) = tokio::join!(read::list(pool, filter, sort, after, i64::from(limit)), read::count(pool, filter));
-        Ok((rows?, total?))
+        Ok(list::list(self.inner.database.public(), filter, sort, after, i64::from(limit)).await?)
+    }
+
+    /// The answer under `key`, from memory where it is there.
+    pub(crate) async fn remembered(
+        &self,
+        key: String,
+        render: impl Future<Output = Result<String, ServersError>>,
+    ) -> Result<Arc<Answer>, Arc<ServersError>> {
+        self.inner.rendered.get(key, render).await
     }
 
     async fn summary(&self, server: &ServerRef) -> Result<Summary, ServersError> {
-        read::get(self.database.public(), server).await?.ok_or(ServersError::NotFound)
+        read::get(self.inner.database.public(), server).await?.ok_or(ServersError::NotFound)
     }
 
     pub(crate) async fn detail(&self, server: &ServerRef) -> Result<Detail, ServersError> {
-        let pool = self.database.public();
+        let pool = self.inner.database.public();
         let summary = self.summary(server).await?;
         let id = summary.id.as_str();
         let (packages, remotes, credentials, versions) = tokio::join!(
@@ -178,24 +190,24 @@ impl Servers {
 
     pub(crate) async fn credentials(&self, server: &ServerRef) -> Result<(String, Vec<CredentialRow>), ServersError> {
         let id = self.summary(server).await?.id;
-        let rows = read::credentials(self.database.public(), &id).await?;
+        let rows = read::credentials(self.inner.database.public(), &id).await?;
         Ok((id, rows))
     }
 
     pub(crate) async fn versions(&self, server: &ServerRef, after: Option<&str>, limit: u32) -> Result<Vec<VersionRow>, ServersError> {
         let id = self.summary(server).await?.id;
-        Ok(read::versions(self.database.public(), &id, after, limit.into()).await?)
+        Ok(read::versions(self.inner.database.public(), &id, after, limit.into()).await?)
     }
 
     pub(crate) async fn categories(&self) -> Result<Vec<(String, i64)>, ServersError> {
-        Ok(read::categories(self.database.public()).await?)
+        Ok(read::categories(self.inner.database.public()).await?)
     }
 
     /// The registry name of a server that is named by id, registry name or UUID.
     pub(crate) async fn registry_name(&self, server: &str) -> Result<Option<String>, ServersError> {
         Ok(match server.parse::<ServerRef>() {
             Ok(ServerRef::Id(id)) => Some(id.registry_name()),
-            Ok(ServerRef::Uuid(uuid)) => read::id_of(self.database.public(), uuid).await?.map(|id: ServerId| id.registry_name()),
+            Ok(ServerRef::Uuid(uuid)) => read::id_of(self.inner.database.public(), uuid).await?.map(|id: ServerId| id.registry_name()),
             Err(_) => None,
         })
     }
@@ -203,19 +215,19 @@ impl Servers {
     /// A page of the registry API, from memory where it is there.
     pub(crate) async fn registry_page(&self, key: String, filter: &registry::PageFilter) -> Result<Arc<Answer>, Arc<ServersError>> {
         let render = async {
-            let rows = registry::page(self.database.public(), filter).await?;
+            let rows = registry::page(self.inner.database.public(), filter).await?;
             Ok(render::page(&rows, filter.limit))
         };
-        self.rendered.get(key, render).await
+        self.inner.rendered.get(key, render).await
     }
 
     /// Every version of a server for the registry API, from memory where they are there.
     pub(crate) async fn registry_versions(&self, name: &str, include_deleted: bool) -> Result<Arc<Answer>, Arc<ServersError>> {
         let render = async {
-            let rows = registry::versions(self.database.public(), name, include_deleted).await?;
+            let rows = registry::versions(self.inner.database.public(), name, include_deleted).await?;
             if rows.is_empty() { Err(ServersError::NotFound) } else { Ok(render::list(&rows, None)) }
         };
-        self.rendered.get(format!("versions\n{name}\n{include_deleted}"), render).await
+        self.inner.rendered.get(format!("versions\n{name}\n{include_deleted}"), render).await
     }
 
     /// One version for the registry API, from memory where it is there.
@@ -227,21 +239,21 @@ impl Servers {
     ) -> Result<Arc<Answer>, Arc<ServersError>> {
         let key = format!("version\n{name}\n{which:?}\n{include_deleted}");
         let render = async {
-            let row = registry::version(self.database.public(), name, which, include_deleted).await?;
+            let row = registry::version(self.inner.database.public(), name, which, include_deleted).await?;
             row.map(|row| render::entry(&row)).ok_or(ServersError::NotFound)
         };
-        self.rendered.get(key, render).await
+        self.inner.rendered.get(key, render).await
     }
 
     /// Would the official registry accept this document?
     pub(crate) async fn validate(&self, document: &[u8]) -> Result<Report, ServersError> {
-        let pool = self.database.public();
+        let pool = self.inner.database.public();
         let (npm, pypi) = tokio::join!(registry::stated_base_url(pool, "npm"), registry::stated_base_url(pool, "pypi"));
         Ok(validate::validate_with(document, &ExpectedRegistries { npm: npm?, pypi: pypi? }))
     }
 
     async fn forget_when_changed(self, shutdown: Shutdown) {
-        let mut heard = self.events.subscribe();
+        let mut heard = self.inner.events.subscribe();
         loop {
             let event = tokio::select! {
                 event = heard.recv() => event,
@@ -249,7 +261,7 @@ impl Servers {
             };
             match event {
                 Ok(event) if event.kind != CATALOGUE_CHANGED => {}
-                Ok(_) | Err(RecvError::Lagged(_)) => self.rendered.forget(),
+                Ok(_) | Err(RecvError::Lagged(_)) => self.inner.rendered.forget(),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -258,16 +270,16 @@ impl Servers {
     /// Sorts the servers that other rules sorted, a portion at a time.
     async fn sort_anew(self, shutdown: Shutdown) -> Result<(), ServersError> {
         while !shutdown.has_begun() {
-            let mut transaction = self.database.system().begin().await?;
+            let mut transaction = self.inner.database.system().begin().await?;
             upkeep::lock(&mut transaction).await?;
-            let batch = upkeep::sorted_by_other_rules(&mut transaction, &self.rules.hash, SORT_BATCH).await?;
+            let batch = upkeep::sorted_by_other_rules(&mut transaction, &self.inner.rules.hash, SORT_BATCH).await?;
             if batch.is_empty() {
                 return Ok(());
             }
             let categories =
-                |server: &upkeep::Unsorted| self.rules.sort(&server.id, server.title.as_deref(), &server.description).join("\n");
+                |server: &upkeep::Unsorted| self.inner.rules.sort(&server.id, server.title.as_deref(), &server.description).join("\n");
             let (ids, categories): (Vec<String>, Vec<String>) = batch.iter().map(|server| (server.id.clone(), categories(server))).unzip();
-            upkeep::write_categories(&mut transaction, &ids, &categories, &self.rules.hash).await?;
+            upkeep::write_categories(&mut transaction, &ids, &categories, &self.inner.rules.hash).await?;
             self.announce_in(&mut transaction).await?;
             transaction.commit().await?;
         }

@@ -1,6 +1,6 @@
 //! The front layer: what happens to every request, once, in one place.
 //!
-//! Request id, caller's address, rate limit, time limit, panics, the body of problems, metrics and
+//! Request id, caller's address, rate limit, limits of size and time, panics, the body of problems, metrics and
 //! the access log.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -33,6 +33,8 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// What a body may measure where a route does not say otherwise.
+const MAX_BODY: usize = 1 << 20;
 /// How long a handler may take until its answer begins.
 const HANDLER_LIMIT: Duration = Duration::from_mins(1);
 const REQUEST_ID: &str = "x-request-id";
@@ -115,6 +117,7 @@ pub async fn front(State(front): State<Front>, mut request: Request, next: Next)
         request.extensions_mut().insert(peer);
     }
     request.extensions_mut().insert(front.clone());
+    DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
     let mut response = match allowed {
         Ok(()) => {
             let span = tracing::info_span!("request", id = request_id.to_str().unwrap_or_default());

@@ -1,6 +1,7 @@
 //! All SQL of the catalogue.
 
 pub(crate) mod ingest;
+pub(crate) mod list;
 pub(crate) mod read;
 pub(crate) mod registry;
 pub(crate) mod upkeep;

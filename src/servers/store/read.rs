@@ -1,14 +1,16 @@
-//! Reading for `/api/mcp`.
+//! Reading what `/api/mcp` shows of one server.
 
 use platform::database::DbError;
-use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, postgres::PgRow};
+use sqlx::{PgPool, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::model::{CredentialRow, Filter, ListKey, PackageRow, RemoteRow, ServerId, ServerRef, Sort, Summary, VersionRow};
+use crate::model::{CredentialRow, PackageRow, RemoteRow, ServerId, ServerRef, Summary, VersionRow};
 
-const COLUMNS: &str = "s.id, s.uuid, s.title, s.description, s.version, s.origin, s.status, s.categories, s.registry_types, s.updated_at";
+/// What a list shows; `rank` comes from elsewhere.
+pub(super) const COLUMNS: &str =
+    "s.id, s.uuid, s.title, s.description, s.version, s.origin, s.status, s.categories, s.registry_types, s.updated_at";
 
-fn summary(row: &PgRow) -> Result<Summary, DbError> {
+pub(super) fn summary(row: &PgRow) -> Result<Summary, DbError> {
     let id: String = row.try_get("id")?;
     let inconsistent = |column| DbError::Inconsistent { table: "servers", column, row: id.clone() };
     Ok(Summary {
@@ -24,97 +26,6 @@ fn summary(row: &PgRow) -> Result<Summary, DbError> {
         rank: row.try_get("rank")?,
         id,
     })
-}
-
-/// Adds the conditions of `filter`, after a `WHERE` that has one already.
-fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
-    if let Some(search) = &filter.search {
-        query.push(" AND (s.search @@ websearch_to_tsquery('english', ").push_bind(search.clone());
-        query.push(") OR s.handle ILIKE ").push_bind(contains(search));
-        // A whole id is looked for as it stands.
-        if search.contains('/') {
-            query.push(" OR s.id ILIKE ").push_bind(contains(search));
-        }
-        query.push(")");
-    }
-    if let Some(category) = &filter.category {
-        query.push(" AND s.categories @> ARRAY[").push_bind(category.clone()).push("]");
-    }
-    if let Some(kind) = &filter.registry_type {
-        query.push(" AND ").push_bind(kind.clone()).push(" = ANY(s.registry_types)");
-    }
-    if let Some(transport) = &filter.transport {
-        query.push(" AND ").push_bind(transport.clone()).push(" = ANY(s.transports)");
-    }
-    if let Some(origin) = filter.origin {
-        query.push(" AND s.origin = ").push_bind(origin.as_str());
-    }
-    match filter.status {
-        Some(status) => query.push(" AND s.status = ").push_bind(status.as_str()),
-        None => query.push(" AND s.status <> 'deleted'"),
-    };
-    if let Some(has_remote) = filter.has_remote {
-        query.push(" AND s.has_remote = ").push_bind(has_remote);
-    }
-    if let Some(since) = filter.updated_since {
-        query.push(" AND s.updated_at > ").push_bind(since);
-    }
-}
-
-/// A LIKE pattern for texts that contain `text`.
-pub(crate) fn contains(text: &str) -> String {
-    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
-    format!("%{escaped}%")
-}
-
-/// The expression by which a search ranks: the exact short name first, then how well the text matches
-/// and how much of the name it is. A whole number, so that a cursor can hold it.
-fn push_rank(query: &mut QueryBuilder<Postgres>, search: Option<&str>) {
-    let Some(search) = search else {
-        query.push("0::bigint");
-        return;
-    };
-    query.push("(CASE WHEN lower(regexp_replace(s.id, '^.*/', '')) = lower(").push_bind(search.to_owned());
-    query.push(") THEN 10000000 ELSE 0 END + (1000000 * (ts_rank(s.search, websearch_to_tsquery('english', ").push_bind(search.to_owned());
-    query.push(")) + similarity(s.handle, ").push_bind(search.to_owned());
-    query.push(")))::bigint)::bigint");
-}
-
-/// One page of servers, and one more where there is another page.
-pub(crate) async fn list(pool: &PgPool, filter: &Filter, sort: Sort, after: Option<&ListKey>, limit: i64) -> Result<Vec<Summary>, DbError> {
-    let mut query = QueryBuilder::new("SELECT * FROM (SELECT ");
-    query.push(COLUMNS).push(", ");
-    push_rank(&mut query, filter.search.as_deref().filter(|_| sort == Sort::Relevance));
-    query.push(" AS rank FROM mcp_fabric.servers s WHERE s.erased_at IS NULL");
-    filter_by(&mut query, filter);
-    query.push(") AS found");
-    if let Some(after) = after {
-        match sort {
-            Sort::Name => query.push(" WHERE id > ").push_bind(after.id.clone()),
-            Sort::Updated => {
-                query.push(" WHERE (updated_at < ").push_bind(after.updated_at).push(" OR (updated_at = ").push_bind(after.updated_at);
-                query.push(" AND id > ").push_bind(after.id.clone()).push("))")
-            }
-            Sort::Relevance => {
-                query.push(" WHERE (rank < ").push_bind(after.rank).push(" OR (rank = ").push_bind(after.rank);
-                query.push(" AND id > ").push_bind(after.id.clone()).push("))")
-            }
-        };
-    }
-    query.push(match sort {
-        Sort::Name => " ORDER BY id",
-        Sort::Updated => " ORDER BY updated_at DESC, id",
-        Sort::Relevance => " ORDER BY rank DESC, id",
-    });
-    query.push(" LIMIT ").push_bind(limit);
-    query.build().fetch_all(pool).await?.iter().map(summary).collect()
-}
-
-/// How many servers fit the filter.
-pub(crate) async fn count(pool: &PgPool, filter: &Filter) -> Result<i64, DbError> {
-    let mut query = QueryBuilder::new("SELECT count(*) FROM mcp_fabric.servers s WHERE s.erased_at IS NULL");
-    filter_by(&mut query, filter);
-    Ok(query.build_query_scalar().fetch_one(pool).await?)
 }
 
 pub(crate) async fn get(pool: &PgPool, server: &ServerRef) -> Result<Option<Summary>, DbError> {

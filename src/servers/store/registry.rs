@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::{FromRow, PgPool, QueryBuilder};
 
-use super::read::contains;
+use super::list::contains;
 
 /// One version with what its `_meta` needs.
 #[derive(FromRow)]
@@ -59,7 +59,7 @@ pub(crate) async fn page(pool: &PgPool, filter: &PageFilter) -> Result<Vec<Entry
     }
     if let Some(search) = &filter.search {
         let pattern = contains(search);
-        query.push(" AND (s.id ILIKE ").push_bind(pattern.clone()).push(" OR s.description ILIKE ").push_bind(pattern).push(")");
+        query.push(" AND (s.registry_name ILIKE ").push_bind(pattern.clone()).push(" OR s.description ILIKE ").push_bind(pattern).push(")");
     }
     if let Some(since) = filter.updated_since {
         query.push(" AND v.updated_at > ").push_bind(since);

@@ -23,6 +23,12 @@ pub(crate) async fn mirrored_versions(
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
 }
 
+/// Makes searches as fast as they can be after much was written.
+pub(crate) async fn settle_searches(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT mcp_fabric.settle_searches()").execute(connection).await?;
+    Ok(())
+}
+
 /// Removes versions; gives how many there were.
 pub(crate) async fn delete_versions(connection: &mut PgConnection, servers: &[String], versions: &[String]) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
