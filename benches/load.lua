@@ -1,13 +1,20 @@
 -- For wrk: asks for the paths of a file, one a line, over and over, and prints one line that figures.sh
--- can read. Called as `wrk … -s load.lua http://ADDRESS -- FILE`.
+-- can read. Called as `wrk … -s load.lua http://ADDRESS -- FILE [PAUSE]`: each connection waits PAUSE
+-- milliseconds before each request.
 
 local requests = {}
 local at = 0
+local pause = 0
 
 function init(arguments)
   for path in io.lines(arguments[1]) do
     requests[#requests + 1] = wrk.format("GET", path)
   end
+  pause = tonumber(arguments[2] or 0)
+end
+
+function delay()
+  return pause
 end
 
 function request()

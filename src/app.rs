@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum_server::{Handle, tls_rustls::RustlsConfig};
@@ -24,14 +24,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use servers::Servers;
 use sync::{Sync, Upstream};
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
-use crate::{health::Health, router};
+use crate::{connections::Limits, health::Health, router};
 
 /// How long requests that are under way may take once the program stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long background work may take to reach a safe point.
 const WORK_LIMIT: Duration = Duration::from_secs(6);
+/// How long connections to the database may take to be given back.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// How long stopping may take altogether; service managers wait a little longer.
+const STOP_LIMIT: Duration = Duration::from_millis(9500);
 /// How long a client may take to send its headers.
 const HEADER_LIMIT: Duration = Duration::from_secs(15);
 
@@ -79,7 +83,8 @@ impl StartError {
             Self::Config(_) | Self::Schedule(_) | Self::Tls(..) => true,
             Self::Database(error) => error.is_configuration(),
             Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
-            Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) | Self::File(_) => false,
+            Self::File(error) => error.is_configuration(),
+            Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
         }
     }
 }
@@ -129,7 +134,7 @@ impl App {
             }
             Err(error) => {
                 shutdown.finish(WORK_LIMIT).await;
-                stop_database(&database, cluster.as_deref()).await;
+                stop_database(&database, cluster.as_deref(), STOP_LIMIT).await;
                 Err(error)
             }
         }
@@ -167,7 +172,14 @@ impl App {
         let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         let url = config.local_url(bound);
         let handle = Handle::new();
-        let server = spawn_server(listener, tls, handle.clone(), service).map_err(|error| StartError::Listen(config.listen, error))?;
+        let limits = Limits {
+            places: Arc::new(Semaphore::new(config.http.max_connections as usize)),
+            unread: config.http.write_timeout,
+            open: metrics.gauge("fabric_http_connections", "Connections that are open"),
+            refused: metrics.counter("fabric_http_connections_refused_total", "Connections beyond FABRIC_MAX_CONNECTIONS"),
+        };
+        let server =
+            spawn_server(listener, tls, handle.clone(), limits, service).map_err(|error| StartError::Listen(config.listen, error))?;
 
         jobs.start(config, node_id(&config.data_dir)?, sync.handlers(Handlers::default()), &metrics, shutdown);
         sync.start(shutdown).await?;
@@ -179,6 +191,7 @@ impl App {
 
     /// Stops everything in order: requests finish, jobs reach a safe point, the database is closed.
     pub async fn stop(self) {
+        let began = Instant::now();
         self.shutdown.begin();
         self.handle.graceful_shutdown(Some(DRAIN_LIMIT));
         let (ended, served) = tokio::join!(self.shutdown.finish(WORK_LIMIT), self.server);
@@ -188,7 +201,7 @@ impl App {
         if let Ok(Err(error)) = served {
             tracing::error!(%error, "the HTTP server failed");
         }
-        stop_database(&self.database, self.cluster.as_deref()).await;
+        stop_database(&self.database, self.cluster.as_deref(), STOP_LIMIT.saturating_sub(began.elapsed())).await;
         let address = files::address_file(&self.config.data_dir);
         if let Err(error) = fs::remove_file(&address) {
             tracing::debug!(%error, "could not remove {}", address.display());
@@ -196,12 +209,13 @@ impl App {
     }
 }
 
-async fn stop_database(database: &Database, cluster: Option<&Cluster>) {
-    if tokio::time::timeout(Duration::from_secs(2), database.close()).await.is_err() {
+async fn stop_database(database: &Database, cluster: Option<&Cluster>, within: Duration) {
+    let began = Instant::now();
+    if tokio::time::timeout(CLOSE_LIMIT, database.close()).await.is_err() {
         tracing::warn!("some database connections were still in use");
     }
     if let Some(cluster) = cluster
-        && let Err(error) = cluster.stop().await
+        && let Err(error) = cluster.stop(within.saturating_sub(began.elapsed())).await
     {
         tracing::error!(%error, "the managed database did not stop in order; it recovers at the next start");
     }
@@ -212,6 +226,7 @@ fn spawn_server(
     listener: std::net::TcpListener,
     tls: Option<RustlsConfig>,
     handle: Handle<SocketAddr>,
+    limits: Limits,
     service: axum::Router,
 ) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
     listener.set_nonblocking(true)?;
@@ -219,7 +234,7 @@ fn spawn_server(
     macro_rules! limited {
         ($server:expr) => {{
             // With one protocol there is no guessing which one it is, which nothing limits in time.
-            let mut server = $server.http1_only().handle(handle);
+            let mut server = $server.map(|accept| limits.around(accept)).http1_only().handle(handle);
             let http1 = &mut server.http_builder().http1();
             http1.header_read_timeout(HEADER_LIMIT).timer(hyper_util::rt::TokioTimer::new());
             server

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod cli;
+mod connections;
 mod health;
 pub mod openapi;
 mod router;

@@ -36,9 +36,13 @@ impl Modify for Token {
     }
 }
 
+/// The version of the registry API, which ToolHive compares.
+const REGISTRY_API_VERSION: &str = "1.0.0";
+
 /// The part of the document that a registry client looks for.
 pub(crate) fn registry_only(document: &utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let mut registry = document.clone();
+    REGISTRY_API_VERSION.clone_into(&mut registry.info.version);
     registry.paths.paths.retain(|path, _| path.starts_with("/v0.1/"));
     registry
 }

@@ -79,6 +79,9 @@ async fn serve_metrics(
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response())
 }
 
+/// The documentation's pages run their own scripts only, and stand in no frame.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
+
 /// `/openapi.json`, `/openapi.yaml` (the registry part, for clients that look for it) and `/docs`.
 fn documents(document: &utoipa::openapi::OpenApi) -> Router {
     let json: Arc<str> = document.to_json().unwrap_or_default().into();
@@ -87,7 +90,10 @@ fn documents(document: &utoipa::openapi::OpenApi) -> Router {
     let page =
         async |Path(path): Path<String>, State(assets): State<Arc<utoipa_swagger_ui::Config<'static>>>| -> Result<Response, Problem> {
             match utoipa_swagger_ui::serve(&path, assets) {
-                Ok(Some(file)) => Ok(([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response()),
+                Ok(Some(file)) => {
+                    let headers = [(header::CONTENT_TYPE, file.content_type.as_str()), (header::CONTENT_SECURITY_POLICY, DOCS_POLICY)];
+                    Ok((headers, file.bytes.into_owned()).into_response())
+                }
                 Ok(None) | Err(_) => {
                     Err(Problem::new(platform::Class::NotFound, "route_not_found", "there is no such page in the documentation"))
                 }

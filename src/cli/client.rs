@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use platform::{Config, client, config::ConfigError, files};
 use reqwest::{Method, RequestBuilder};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::{Context, private_layers};
@@ -49,7 +50,7 @@ pub enum ClientError {
 pub(super) struct Fabric {
     http: reqwest::Client,
     url: String,
-    token: Option<String>,
+    token: Option<SecretString>,
     /// Started for this command alone.
     own: Option<App>,
 }
@@ -97,7 +98,7 @@ impl Fabric {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url)).timeout(REQUEST_LIMIT);
         match &self.token {
-            Some(token) => request.bearer_auth(token),
+            Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
         }
     }
@@ -117,9 +118,9 @@ impl Fabric {
     }
 }
 
-fn operator_token(config: &Config) -> Result<String, ClientError> {
+fn operator_token(config: &Config) -> Result<SecretString, ClientError> {
     let text = files::read_if_present(&files::operator_token_file(&config.data_dir))?;
-    Ok(text.unwrap_or_default().trim().to_owned())
+    Ok(text.unwrap_or_default().trim().into())
 }
 
 fn reason(error: &reqwest::Error) -> String {

@@ -2,7 +2,7 @@ use clap::Subcommand;
 use platform::{
     database::{
         Owner,
-        managed::{Cluster, Options},
+        managed::{Cluster, Options, STOP_AT_LEISURE},
         migrations,
         roles::Roles,
         upgrade,
@@ -39,9 +39,8 @@ pub(super) enum DbCommand {
 
 pub(super) async fn run(context: Context, command: DbCommand) -> Result<(), CliError> {
     if let DbCommand::New { name } = &command {
-        for file in migrations::create(name)? {
-            output::say(file.display());
-        }
+        let files: Vec<String> = migrations::create(name)?.iter().map(|file| file.display().to_string()).collect();
+        output::done(context.json, files.join("\n"), &json!({ "files": files }));
         return Ok(());
     }
     let Some(url) = &context.config.database.url else {
@@ -67,16 +66,20 @@ async fn managed(context: &Context, command: DbCommand) -> Result<(), CliError> 
     match command {
         DbCommand::Upgrade => return upgrade(context).await,
         DbCommand::Stop if !Cluster::place(&Options::of(&context.config))?.join("postmaster.pid").is_file() => {
-            output::say("it is not running");
+            output::done(context.json, "it is not running", &json!({ "stopped": false }));
             return Ok(());
         }
-        DbCommand::Stop => return Ok(Cluster::start(Options::of(&context.config)).await?.stop().await?),
+        DbCommand::Stop => {
+            Cluster::start(Options::of(&context.config)).await?.stop(STOP_AT_LEISURE).await?;
+            output::done(context.json, "the managed database is stopped", &json!({ "stopped": true }));
+            return Ok(());
+        }
         _ => {}
     }
     let cluster = Cluster::start(Options::of(&context.config)).await?;
     let done = on(context, &Owner::of_cluster(&cluster), command).await;
     if !cluster.was_running() {
-        cluster.stop().await?;
+        cluster.stop(STOP_AT_LEISURE).await?;
     }
     done
 }
@@ -100,15 +103,18 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
         DbCommand::History => show_history(context, &migrations::history(&mut connection).await?),
         DbCommand::Migrate => {
             migrations::migrate(&mut connection).await?;
-            output::say("the database is up to date");
+            output::done(context.json, "the database is up to date", &json!({ "missing": 0 }));
         }
-        DbCommand::Revert => match migrations::revert(&mut connection).await? {
-            Some(version) => output::say(format!("undid migration {version}")),
-            None => output::say("no migration is applied"),
-        },
+        DbCommand::Revert => {
+            let version = migrations::revert(&mut connection).await?;
+            let sentence = version.map_or_else(|| "no migration is applied".to_owned(), |version| format!("undid migration {version}"));
+            output::done(context.json, sentence, &json!({ "undone": version }));
+        }
         DbCommand::Setup => setup(context, &mut connection).await?,
-        DbCommand::Upgrade => output::say("nothing to upgrade here: DATABASE_URL names a server that somebody else looks after"),
-        DbCommand::Stop => output::say("nothing to stop here: DATABASE_URL names a server that somebody else looks after"),
+        DbCommand::Upgrade | DbCommand::Stop => {
+            let sentence = "nothing to do here: DATABASE_URL names a server that somebody else looks after";
+            output::done(context.json, sentence, &json!({ "managed": false }));
+        }
         DbCommand::New { .. } => {}
     }
     Ok(())
@@ -117,10 +123,15 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
 async fn upgrade(context: &Context) -> Result<(), CliError> {
     match upgrade::upgrade(Options::of(&context.config)).await? {
         Some(done) => {
-            output::say(format!("moved {} rows from PostgreSQL {} to {}", done.rows, done.from, done.to));
-            output::say(format!("the old cluster is kept in {}; remove it when all is well", done.kept.display()));
+            let kept = done.kept.display();
+            let sentence = format!(
+                "moved {} rows from PostgreSQL {} to {}\nthe old cluster is kept in {kept}; remove it when all is well",
+                done.rows, done.from, done.to
+            );
+            let members = json!({ "rows": done.rows, "from": done.from, "to": done.to, "kept": kept.to_string() });
+            output::done(context.json, sentence, &members);
         }
-        None => output::say("the managed database runs on the newest PostgreSQL there is"),
+        None => output::done(context.json, "the managed database runs on the newest PostgreSQL there is", &json!({ "rows": null })),
     }
     Ok(())
 }
@@ -148,10 +159,11 @@ async fn setup(context: &Context, connection: &mut sqlx::PgConnection) -> Result
     migrations::migrate(connection).await?;
     let roles = Roles::load(&context.config.data_dir, &context.config.database.role_prefix)?;
     match roles.reset(connection).await {
-        Ok(()) => output::say("the roles are set up"),
+        Ok(()) => output::done(context.json, "the roles are set up", &json!({ "set_up": true })),
         Err(error) if error.is_not_allowed() => {
-            output::say("-- The owner of the database may not make roles. Run this as an administrator, then `mcp-fabric db setup` again:");
-            output::say(roles.setup_sql(connection).await?);
+            let sql = roles.setup_sql(connection).await?;
+            let hint = "-- The owner of the database may not make roles. Run this as an administrator, then `mcp-fabric db setup` again:";
+            output::done(context.json, format!("{hint}\n{sql}"), &json!({ "set_up": false, "sql": sql }));
         }
         Err(error) => return Err(error.into()),
     }

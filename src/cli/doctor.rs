@@ -1,3 +1,5 @@
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
+
 use platform::{
     Config,
     config::{Layers, SETTINGS},
@@ -22,7 +24,7 @@ pub(super) async fn run(layers: &Layers, as_json: bool) -> Result<(), CliError> 
         })
         .collect();
     let (findings, wrong) = match Config::from_layers(layers) {
-        Ok(config) => examine(&config).await,
+        Ok(config) => examine(layers, &config).await,
         Err(error) => (vec![finding("settings", Err(error.to_string()))], 1),
     };
     if as_json {
@@ -46,7 +48,7 @@ fn finding(what: &str, result: Result<String, String>) -> [String; 3] {
     }
 }
 
-async fn examine(config: &Config) -> (Vec<[String; 3]>, usize) {
+async fn examine(layers: &Layers, config: &Config) -> (Vec<[String; 3]>, usize) {
     let running = app::running(&config.data_dir);
     let token = files::operator_token_file(&config.data_dir);
     let token_state = if token.is_file() { "is there" } else { "is made at the first start" };
@@ -58,7 +60,8 @@ async fn examine(config: &Config) -> (Vec<[String; 3]>, usize) {
             .map_err(|error| format!("{}: {error}", config.listen)),
     };
     let findings = vec![
-        finding("settings", Ok("every setting can be used".into())),
+        finding("settings", spelling(layers)),
+        finding("data folder", privacy(&config.data_dir)),
         finding("fabric", Ok(serving)),
         finding("address", port),
         finding("operator token", Ok(format!("{} {token_state}", token.display()))),
@@ -66,6 +69,29 @@ async fn examine(config: &Config) -> (Vec<[String; 3]>, usize) {
     ];
     let wrong = findings.iter().filter(|[_, state, _]| state == "wrong").count();
     (findings, wrong)
+}
+
+/// A misspelt name would otherwise be a setting that does nothing.
+fn spelling(layers: &Layers) -> Result<String, String> {
+    let names: Vec<&str> = layers.misspelt.iter().map(String::as_str).collect();
+    if names.is_empty() { Ok("every setting can be used".into()) } else { Err(format!("there is no setting {}", names.join(", "))) }
+}
+
+/// Whether others on this machine can read our secrets or put files of theirs in their place.
+fn privacy(folder: &Path) -> Result<String, String> {
+    let mode = |path: &Path| std::fs::metadata(path).ok().map(|found| found.permissions().mode());
+    let Some(own) = mode(folder) else { return Ok(format!("{} is made at the first start", folder.display())) };
+    if own & 0o022 != 0 {
+        return Err(format!("others may write in {}; chmod go-w puts it right", folder.display()));
+    }
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()) {
+        let is_secret = path.extension().is_some_and(|extension| extension == "json" || extension == "token");
+        if is_secret && mode(&path).is_some_and(|mode| mode & 0o077 != 0) {
+            return Err(format!("others may read {}; chmod 600 puts it right", path.display()));
+        }
+    }
+    Ok(format!("{} is for its owner alone", folder.display()))
 }
 
 /// Looks without changing anything: a managed cluster that is not up is not started.

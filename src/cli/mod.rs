@@ -18,6 +18,7 @@ use platform::{
     config::{ConfigError, Layers, SETTINGS, Source},
     database::{OpenError, managed::ManagedError, migrations::MigrateError, roles::RolesError},
 };
+use secrecy::SecretString;
 
 use crate::app::StartError;
 
@@ -44,8 +45,8 @@ pub struct Cli {
     #[arg(long, global = true, env = "FABRIC_URL", value_name = "URL")]
     url: Option<String>,
     /// The token to send it; without it, the operator's of the data folder
-    #[arg(long, global = true, env = "FABRIC_TOKEN", value_name = "TOKEN", hide_env_values = true, hide = true)]
-    token: Option<String>,
+    #[arg(long, global = true, env = "FABRIC_TOKEN", value_name = "TOKEN", hide_env_values = true, hide = true, value_parser = secret)]
+    token: Option<SecretString>,
     /// Print JSON for programs
     #[arg(long, global = true)]
     json: bool,
@@ -150,8 +151,13 @@ struct Context {
     layers: Layers,
     config: Config,
     url: Option<String>,
-    token: Option<String>,
+    token: Option<SecretString>,
     json: bool,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what clap takes")]
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(text.into())
 }
 
 /// Runs one command.

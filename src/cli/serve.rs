@@ -1,12 +1,17 @@
 use std::io::IsTerminal as _;
 
 use platform::{shutdown::Signals, telemetry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{CliError, Context, output::say};
 use crate::app::App;
 
 pub(super) async fn run(context: Context) -> Result<(), CliError> {
     telemetry::start_logging(&context.config.log);
+    for name in &context.layers.misspelt {
+        tracing::warn!("there is no setting {name}; `mcp-fabric doctor` lists those there are");
+    }
+    raise_file_limit();
     // A start that is interrupted half-way would leave its database behind, so it is ended in order.
     let mut signals = Signals::listen().map_err(CliError::Runtime)?;
     let app = App::start(context.config).await?;
@@ -23,4 +28,12 @@ pub(super) async fn run(context: Context) -> Result<(), CliError> {
     app.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Shells allow 1024 open files unless asked for more: too few for the connections that we allow.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "could not raise the limit of open files");
+    }
 }

@@ -121,14 +121,17 @@ fn bar(is_quiet: bool) -> ProgressBar {
     if is_quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::no_length();
-    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} pages, {elapsed} gone, {eta} to go");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template("{spinner} {msg}: {pos} pages, {elapsed} gone");
+    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 fn show_progress(bar: &ProgressBar, progress: &Value) {
     let Some(done) = progress["done"].as_u64() else { return };
     if let Some(total) = progress["total"].as_u64() {
+        if bar.length().is_none() {
+            let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} pages, {elapsed} gone, {eta} to go");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
         bar.set_length(total);
     }
     bar.set_message(output::text(progress, "message"));

@@ -12,4 +12,4 @@ mod store;
 
 pub use model::{Event, NewEvent};
 pub use routes::router;
-pub use service::Events;
+pub use service::{Events, Followed};

@@ -91,6 +91,19 @@ impl Events {
             }
             let mut behind = last < newest;
             loop {
+                if behind {
+                    match store::bounds(this.database.system()).await {
+                        Ok(Some((oldest, _))) if last < oldest - 1 => {
+                            last = oldest - 1;
+                            yield Ok(Followed::Gap { oldest });
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            yield Err(DbError::from(error));
+                            return;
+                        }
+                    }
+                }
                 while behind {
                     let batch = match store::after(this.database.system(), last, BATCH).await {
                         Ok(batch) => batch,

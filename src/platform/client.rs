@@ -37,14 +37,51 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: reqwest::Client,
-    allowed: Arc<BTreeSet<String>>,
+    allowed: Arc<Allowed>,
     offline: bool,
 }
 
+/// The hosts that may have any address: `host` at any port, `host:port` at that one.
+#[derive(Debug)]
+struct Allowed(BTreeSet<String>);
+
+impl Allowed {
+    fn new(hosts: impl IntoIterator<Item = String>) -> Arc<Self> {
+        Arc::new(Self(hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect()))
+    }
+
+    fn holds(&self, host: &str, port: Option<u16>) -> bool {
+        self.0.contains(host) || port.is_some_and(|port| self.0.contains(&format!("{host}:{port}")))
+    }
+
+    /// Whether it may have any address at some port.
+    fn knows(&self, host: &str) -> bool {
+        self.0.contains(host) || self.0.iter().any(|known| known.strip_prefix(host).is_some_and(|rest| rest.starts_with(':')))
+    }
+
+    /// The host of `url`, when no request may go there: an address inside, or another port of a host
+    /// that may be inside. A redirect between HTTP and HTTPS is always possible.
+    fn refuses(&self, url: &Url) -> Option<String> {
+        let (host, port) = (url.host_str()?.to_ascii_lowercase(), url.port_or_known_default());
+        let is_inside = match url.host()? {
+            Host::Domain(_) => self.knows(&host) && !matches!(port, Some(80 | 443)),
+            Host::Ipv4(address) => !is_public(address.into()),
+            Host::Ipv6(address) => !is_public(address.into()),
+        };
+        (is_inside && !self.holds(&host, port)).then_some(host)
+    }
+}
+
+/// The entry of a URL's own host and port for [`Client::new`].
+pub fn own_host(url: &Url) -> Option<String> {
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+}
+
 impl Client {
-    /// A client that may reach public addresses and the hosts in `allowed`, whatever their address.
+    /// A client that may reach public addresses and the hosts in `allowed` (`host` or `host:port`),
+    /// whatever their address.
     pub fn new(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
-        let allowed: Arc<BTreeSet<String>> = Arc::new(allowed.into_iter().map(|host| host.to_ascii_lowercase()).collect());
+        let allowed = Allowed::new(allowed);
         let on_redirect = Arc::clone(&allowed);
         let inner = builder()
             .dns_resolver(Arc::new(PublicOnly { allowed: Arc::clone(&allowed) }))
@@ -52,7 +89,7 @@ impl Client {
                 if attempt.previous().len() > REDIRECTS {
                     return attempt.error("too many redirects");
                 }
-                match literal_is_refused(attempt.url(), &on_redirect) {
+                match on_redirect.refuses(attempt.url()) {
                     Some(host) => attempt.error(ClientError::Private(host)),
                     None => attempt.follow(),
                 }
@@ -67,7 +104,7 @@ impl Client {
         if self.offline {
             return Err(ClientError::Offline);
         }
-        match literal_is_refused(&url, &self.allowed) {
+        match self.allowed.refuses(&url) {
             Some(host) => Err(ClientError::Private(host)),
             None => Ok(self.inner.get(url)),
         }
@@ -90,25 +127,14 @@ pub fn local_api() -> Result<reqwest::Client, ClientError> {
     builder().redirect(redirect::Policy::none()).tls_danger_accept_invalid_certs(true).build().map_err(ClientError::Setup)
 }
 
-/// Addresses in URLs are never resolved, so they are checked here.
-fn literal_is_refused(url: &Url, allowed: &BTreeSet<String>) -> Option<String> {
-    let host = url.host_str()?.to_ascii_lowercase();
-    let address: IpAddr = match url.host()? {
-        Host::Domain(_) => return None,
-        Host::Ipv4(address) => address.into(),
-        Host::Ipv6(address) => address.into(),
-    };
-    (!is_public(address) && !allowed.contains(&host)).then_some(host)
-}
-
 struct PublicOnly {
-    allowed: Arc<BTreeSet<String>>,
+    allowed: Arc<Allowed>,
 }
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_ascii_lowercase();
-        let any_address = self.allowed.contains(&host);
+        let any_address = self.allowed.knows(&host);
         Box::pin(async move {
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), 0)).await?.filter(|address| any_address || is_public(address.ip())).collect();
@@ -200,7 +226,12 @@ mod tests {
         ] {
             assert!(matches!(client.get(url.parse().unwrap()), Err(ClientError::Private(_))), "{url}");
         }
-        let client = Client::new(["127.0.0.1".to_owned()], false).unwrap();
-        assert!(client.get("http://127.0.0.1:9/".parse().unwrap()).is_ok());
+        let client = Client::new(["127.0.0.1".to_owned(), "[::1]:8080".to_owned(), "inside:8080".to_owned()], false).unwrap();
+        for url in ["http://127.0.0.1:9/", "http://[::1]:8080/", "http://inside:8080/", "https://inside/", "http://outside:22/"] {
+            assert!(client.get(url.parse().unwrap()).is_ok(), "{url}");
+        }
+        for url in ["http://127.0.0.2:9/", "http://[::1]:8081/", "http://inside:22/"] {
+            assert!(matches!(client.get(url.parse().unwrap()), Err(ClientError::Private(_))), "{url}");
+        }
     }
 }

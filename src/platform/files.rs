@@ -16,6 +16,14 @@ pub struct FileError {
     source: io::Error,
 }
 
+impl FileError {
+    /// Whether the place itself is the trouble, which starting again will not mend.
+    pub fn is_configuration(&self) -> bool {
+        use io::ErrorKind::{AlreadyExists, InvalidFilename, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        matches!(self.source.kind(), AlreadyExists | InvalidFilename | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+    }
+}
+
 /// Adds what was tried and where to an [`io::Error`].
 pub trait IoContext<T> {
     /// `could not <action> <path>: …`

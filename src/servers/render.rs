@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     document::{OFFICIAL, OWN_META},
     model::Origin,
-    store::registry::EntryRow,
+    store::registry::{EntryRow, Page},
 };
 
 /// `{"server": …, "_meta": …}` with the document as it was received.
@@ -42,9 +42,8 @@ pub(crate) fn list(rows: &[EntryRow], next_cursor: Option<&str>) -> String {
     format!(r#"{{"servers":[{}],"metadata":{}}}"#, entries.join(","), Value::Object(metadata))
 }
 
-/// A page; like the official registry it has a cursor whenever it is full.
-pub(crate) fn page(rows: &[EntryRow], limit: i64) -> String {
-    let is_full = i64::try_from(rows.len()) == Ok(limit);
-    let cursor = rows.last().filter(|_| is_full).map(|row| format!("{}:{}", row.registry_name, row.version));
-    list(rows, cursor.as_deref())
+/// A page, with a cursor where more may follow.
+pub(crate) fn page(page: &Page) -> String {
+    let cursor = page.rows.last().filter(|_| page.is_cut).map(|row| format!("{}:{}", row.registry_name, row.version));
+    list(&page.rows, cursor.as_deref())
 }

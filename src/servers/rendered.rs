@@ -80,11 +80,17 @@ impl Answer {
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let Some(accepted) = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()) else { return false };
-    accepted.split(',').any(|part| {
+    let mut any = false;
+    for part in accepted.split(',') {
         let mut pieces = part.split(';').map(str::trim);
-        let named = matches!(pieces.next(), Some("gzip" | "*"));
-        named && !pieces.any(|weight| weight.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0))
-    })
+        let coding = pieces.next().unwrap_or_default();
+        let wanted = !pieces.any(|weight| weight.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0));
+        if coding.eq_ignore_ascii_case("gzip") {
+            return wanted;
+        }
+        any |= coding == "*" && wanted;
+    }
+    any
 }
 
 fn compress(body: &[u8]) -> Bytes {
@@ -156,6 +162,8 @@ mod tests {
         assert!(encoding("br, gzip;q=0.5").is_some());
         assert!(encoding("*").is_some());
         assert!(encoding("gzip;q=0").is_none());
+        assert!(encoding("gzip;q=0, *").is_none());
+        assert!(encoding("*;q=0, GZIP").is_some());
         assert!(encoding("identity").is_none());
         assert!(answer.respond(&HeaderMap::new()).headers().get(header::CONTENT_ENCODING).is_none());
     }

@@ -49,7 +49,7 @@ pub(crate) struct Detail {
 }
 
 impl Servers {
-    /// Adds the predefined servers that are not there, sorts by the rules in force, and starts to forget
+    /// Brings the predefined servers in line with their file, sorts by the rules in force, and starts to forget
     ///  rendered answers whenever the catalogue changes.
     pub async fn start(config: &Config, database: Database, events: Events, shutdown: &Shutdown) -> Result<Self, ServersError> {
         let predefined = predefined::load(&config.config_dir)?;
@@ -58,8 +58,12 @@ impl Servers {
         shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
 
         let mut transaction = servers.inner.database.system().begin().await?;
-        let applied = servers.apply_in(&mut transaction, &Actor::System("start"), predefined, Origin::Predefined).await?;
-        if applied.changed {
+        let actor = Actor::System("start");
+        let names: Vec<String> = predefined.iter().map(|entry| entry.id.to_string()).collect();
+        let applied = servers.apply_in(&mut transaction, &actor, predefined, Origin::Predefined).await?;
+        let withdrawn = upkeep::withdrawn(&mut transaction, &names).await?;
+        let erased = servers.erase_in(&mut transaction, &actor, &withdrawn).await?;
+        if applied.changed || erased > 0 {
             servers.announce_in(&mut transaction).await?;
         }
         transaction.commit().await?;
@@ -152,6 +156,11 @@ impl Servers {
         Ok(upkeep::counts(self.inner.database.public()).await?)
     }
 
+    /// How many mirrored servers come up to `id` by name, and how many there are.
+    pub async fn place_of(&self, id: &ServerId) -> Result<(i64, i64), ServersError> {
+        Ok(upkeep::place_of(self.inner.database.public(), id).await?)
+    }
+
     pub(crate) async fn list(
         &self,
         filter: &Filter,
@@ -215,8 +224,8 @@ impl Servers {
     /// A page of the registry API, from memory where it is there.
     pub(crate) async fn registry_page(&self, key: String, filter: &registry::PageFilter) -> Result<Arc<Answer>, Arc<ServersError>> {
         let render = async {
-            let rows = registry::page(self.inner.database.public(), filter).await?;
-            Ok(render::page(&rows, filter.limit))
+            let page = registry::page(self.inner.database.public(), filter).await?;
+            Ok(render::page(&page))
         };
         self.inner.rendered.get(key, render).await
     }

@@ -12,7 +12,7 @@ use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Polic
 use platform::{Database, clock, config::SyncConfig, database::DbError, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use servers::{Origin, Servers, ServersError, SkipReason};
+use servers::{Origin, ServerId, Servers, ServersError, SkipReason};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -31,6 +31,10 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_BATCH: i64 = 5000;
 /// How long a run waits for another one to let go.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Entries on a page, where the registry gives as many as it is asked for.
+const PAGE: i64 = 100;
+/// After so many pages a first fill reckons anew how many there are.
+const ESTIMATE_EVERY: i32 = 10;
 /// Pages in a row without an entry, each with a further cursor.
 const MAX_EMPTY_PAGES: u32 = 100;
 
@@ -113,6 +117,7 @@ struct Attempt<'a> {
     cursors: HashSet<u64>,
     hasher: RandomState,
     expected_pages: Option<u64>,
+    is_first_fill: bool,
 }
 
 /// How far an attempt, or a part of it, got.
@@ -134,11 +139,13 @@ impl<'a> Attempt<'a> {
             cursors: HashSet::new(),
             hasher: RandomState::new(),
             expected_pages: None,
+            is_first_fill: false,
         }
     }
 
     async fn go(&mut self) -> Result<Reached, Failure> {
         self.expected_pages = self.estimate().await?;
+        self.is_first_fill = self.run.kind == Kind::Full && self.expected_pages.is_none();
         let going_on = if self.run.pages > 0 { format!(", going on after page {}", self.run.pages) } else { String::new() };
         self.context.log(LogLevel::Info, format!("{} sync from {}{going_on}", self.run.kind, self.job.upstream.shown_url())).await;
         while self.run.phase != Phase::Done {
@@ -197,6 +204,7 @@ impl<'a> Attempt<'a> {
     async fn apply(&mut self, page: Page) -> Result<(), Failure> {
         let seen = page.entries.len() + page.skipped.len();
         let next_phase = if page.next_cursor.is_some() { self.run.phase } else { self.run.kind.after(self.run.phase) };
+        let reached = page.entries.last().map(|entry| entry.id.clone());
         let met = if self.run.kind == Kind::Reconcile { met(&page) } else { Vec::new() };
 
         let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
@@ -226,6 +234,9 @@ impl<'a> Attempt<'a> {
         self.run.phase = next_phase;
         self.run.cursor = page.next_cursor;
         self.run.pages += 1;
+        if let Some(reached) = reached.filter(|_| self.is_first_fill && self.run.pages % ESTIMATE_EVERY == 0) {
+            self.expected_pages = self.extrapolate(&reached).await?;
+        }
         self.tell_progress();
         Ok(())
     }
@@ -244,10 +255,22 @@ impl<'a> Attempt<'a> {
         self.context.progress(Progress { done, total, unit: "pages".into(), message: message.into() });
     }
 
+    /// How many pages a first fill has: its second phase comes by names, all of which the first one met.
+    async fn extrapolate(&self, reached: &ServerId) -> Result<Option<u64>, Failure> {
+        if self.run.phase != Phase::All {
+            return Ok(None);
+        }
+        let (before, all) = self.job.servers.place_of(reached).await.map_err(failed)?;
+        let latest = all / PAGE + 1;
+        let done = (i64::from(self.run.pages) - latest).max(1);
+        let total = latest + done * all / before.max(1);
+        Ok(u64::try_from(total).ok())
+    }
+
     /// How many pages the run has, going by what the catalogue holds.
     async fn estimate(&self) -> Result<Option<u64>, Failure> {
         let (servers, versions) = self.job.servers.counts().await.map_err(failed)?;
-        let pages = |count: i64| u64::try_from(count).unwrap_or(0) / 100 + 1;
+        let pages = |count: i64| u64::try_from(count / PAGE + 1).unwrap_or(0);
         let last = store::last_success(self.job.database.system(), self.job.upstream.shown_url(), &["full", "reconcile"]).await?;
         Ok(match self.run.kind {
             _ if last.is_none() => None,

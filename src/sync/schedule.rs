@@ -8,8 +8,14 @@ use uuid::Uuid;
 
 /// The schedule cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("FABRIC_SYNC_CRON: {0}")]
-pub struct ScheduleError(#[from] JobSchedulerError);
+pub enum ScheduleError {
+    /// Not a schedule.
+    #[error("FABRIC_SYNC_CRON is not a schedule whose fields are all in range, such as `0 3 * * *`")]
+    Fields,
+    /// The scheduler failed.
+    #[error("the schedule of the mirror could not be started: {0}")]
+    Scheduler(#[from] JobSchedulerError),
+}
 
 /// The schedule in force.
 pub(crate) struct Schedule {
@@ -46,7 +52,7 @@ impl Schedule {
 /// Whether the schedule that is set is one.
 pub fn check(config: &Config) -> Result<(), ScheduleError> {
     if let Some(fields) = &config.sync.cron {
-        Job::new(fields.as_str(), |_, _| {})?;
+        Job::new(fields.as_str(), |_, _| {}).map_err(|_| ScheduleError::Fields)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use platform::{
     Config,
-    client::{Client, ClientError},
+    client::{self, Client, ClientError},
     clock,
     config::UpstreamConfig,
     random,
@@ -135,7 +135,7 @@ struct Breaker {
 impl Upstream {
     /// The registry that the configuration names; its host may have any address.
     pub fn new(config: &Config, metrics: &Metrics) -> Result<Self, ClientError> {
-        let own_host = config.upstream.url.host_str().map(ToOwned::to_owned);
+        let own_host = client::own_host(&config.upstream.url);
         let mut shown = config.upstream.url.clone();
         // Neither can fail for an http URL.
         let _ = (shown.set_username(""), shown.set_password(None));

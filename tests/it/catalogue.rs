@@ -40,6 +40,21 @@ async fn predefined_servers_are_there_from_the_first_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_predefined_server_goes_when_its_file_no_longer_has_it() {
+    let mut app = TestApp::start().await;
+    let document = |id: &str| json!({ "server": { "name": format!("local.fabric/{id}"), "description": "ours", "version": "1.0.0" } });
+    for names in [&["one", "two"][..], &["two"]] {
+        let file = json!({ "servers": names.iter().map(|id| document(id)).collect::<Vec<_>>() });
+        std::fs::write(app.data().join("config/predefined.json"), file.to_string()).unwrap();
+        app.restart().await;
+        let listed = app.get("/api/mcp/servers?origin=predefined").await.expect(200);
+        let ids: Vec<&str> = listed["servers"].as_array().unwrap().iter().map(|server| server["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, names);
+    }
+    app.get("/v0.1/servers/local.fabric%2Fone/versions/latest").await.expect_problem(404, "server_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_shows_its_packages_remotes_needs_and_versions() {
     let app = TestApp::start().await;
     app.import(&[
@@ -183,7 +198,6 @@ async fn categories_follow_the_rules_and_their_changes() {
     app.import(&[data::entry_with("io.x/one", "1.0.0", json!({ "description": "zebra things" }), json!({}))]).await;
     assert_eq!(app.get("/api/mcp/servers/io.x%2Fone").await.expect(200)["categories"], json!(["other"]));
     let config = app.data().join("config");
-    std::fs::create_dir_all(&config).unwrap();
     std::fs::write(config.join("categories.toml"), "[[category]]\nname = 'animals'\nkeywords = ['zebra']\n").unwrap();
     app.restart().await;
     crate::support::eventually(10, "the catalogue is sorted anew", || async {

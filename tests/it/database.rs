@@ -132,6 +132,40 @@ async fn a_role_that_ignores_row_level_security_is_refused() {
     drop_roles(&prefix).await;
 }
 
+/// The database's own answer is put in the place of a server's that cannot be had here any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_too_old_is_refused() {
+    let database = cluster::empty_database().await;
+    let mut admin = database.connect().await;
+    let older = "CREATE SCHEMA older; GRANT USAGE ON SCHEMA older TO PUBLIC;
+        CREATE FUNCTION older.current_setting(name text) RETURNS text LANGUAGE sql
+            AS $$ SELECT CASE name WHEN 'server_version_num' THEN '140018' ELSE '14.18' END $$";
+    execute(&mut admin, format!("{older}; ALTER DATABASE {} SET search_path = older, pg_catalog", database.name)).await;
+    let refused = TestApp::refused(&database, &[]).await;
+    assert!(refused.is_configuration());
+    assert_eq!(refused.to_string(), "the database server is PostgreSQL 14.18; MCP Fabric needs 15 or newer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_ignores_row_level_security_never_serves() {
+    let prefix = prefix();
+    let owner = format!("{prefix}_owner");
+    let database = cluster::empty_database().await;
+    let mut admin = database.connect().await;
+    execute(
+        &mut admin,
+        format!("CREATE ROLE {owner} LOGIN BYPASSRLS PASSWORD 'secret'; ALTER DATABASE {} OWNER TO {owner}", database.name),
+    )
+    .await;
+    let url = database.url_as(&owner, "secret");
+    let refused = TestApp::refused(&database, &[("DATABASE_URL", &url), ("FABRIC_ROLE_PREFIX", &prefix)]).await;
+    assert!(refused.is_configuration());
+    assert!(refused.to_string().contains(&format!("the role `{owner}` is a superuser or has BYPASSRLS")), "{refused}");
+    drop(admin);
+    drop(database);
+    drop_roles(&prefix).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_its_row_level_security_is_refused() {
     let database = cluster::database().await;

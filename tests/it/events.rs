@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use events::{Events, Followed};
 use futures_util::StreamExt as _;
+use platform::{Actor, Database, Shutdown, database::Owner};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::support::{TestApp, data};
 
@@ -71,6 +74,43 @@ async fn who_comes_back_too_late_is_told_so() {
     let events = read(&app, "/api/mcp/events", Some("1"), 2).await;
     assert_eq!((&events[0].0, &events[0].1["type"]), (&None, &json!("EVENTS_LOST")));
     assert_eq!(events[0].1["payload"]["oldest"], events[1].1["id"]);
+}
+
+/// A follower that reads nothing falls behind what is kept in memory, and then behind the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_falls_behind_is_told_what_it_lost() {
+    let app = TestApp::start().await;
+    let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
+    let shutdown = Shutdown::default();
+    let events = Events::start(database, 100_000, &shutdown).await.unwrap();
+    let (mut heard, followed) = (events.subscribe(), events.follow(&Actor::Operator, None).await.unwrap());
+    let mut followed = std::pin::pin!(followed);
+    let mut connection = app.database.connect().await;
+    for statement in [
+        "INSERT INTO mcp_fabric.events (type, channel, payload, created_at) SELECT 'X', 'x', '{}', now() FROM generate_series(1, 2000)",
+        "DELETE FROM mcp_fabric.events WHERE id <= (SELECT max(id) - 10 FROM mcp_fabric.events)",
+    ] {
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+        sqlx::query("NOTIFY fabric_events").execute(&mut connection).await.unwrap();
+        if statement.starts_with("INSERT") {
+            let mut count = 0;
+            while count < 2000 {
+                match tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap() {
+                    Ok(_) => count += 1,
+                    Err(RecvError::Lagged(missed)) => count += missed,
+                    Err(RecvError::Closed) => panic!("the events ended"),
+                }
+            }
+        }
+    }
+    let oldest: i64 = sqlx::query_scalar("SELECT min(id) FROM mcp_fabric.events").fetch_one(&mut connection).await.unwrap();
+    let Followed::Gap { oldest: told } = followed.next().await.unwrap().unwrap() else { panic!("no gap is told") };
+    assert_eq!(told, oldest);
+    for id in oldest..oldest + 10 {
+        let Followed::Event(event) = followed.next().await.unwrap().unwrap() else { panic!("a second gap") };
+        assert_eq!(event.id, id);
+    }
+    assert!(shutdown.finish(Duration::from_secs(5)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::support::{Binary, Fault, TestApp, Upstream, cluster, data, eventually, get};
 
@@ -310,4 +314,44 @@ async fn sigterm_in_a_sync_ends_soon_and_the_next_start_goes_on() {
     let asked = upstream.requests();
     let starts = asked.iter().filter(|query| query.contains("version=latest") && !query.contains("cursor=")).count();
     assert_eq!(starts, 1, "it does not begin again");
+}
+
+/// The program's own client keeps a connection or two.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    let app = TestApp::with(&[("FABRIC_MAX_CONNECTIONS", "8")]).await;
+    let address = app.url.trim_start_matches("http://").to_owned();
+    let ask = || {
+        let address = address.clone();
+        async move {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.ok();
+            let mut first = [0; 8];
+            stream.read_exact(&mut first).await.is_ok().then_some(stream)
+        }
+    };
+    let mut open = Vec::new();
+    while let Some(stream) = ask().await {
+        open.push(stream);
+        assert!(open.len() <= 8, "there is no limit");
+    }
+    assert!(open.len() >= 6, "{}", open.len());
+    open.pop();
+    eventually(5, "a place becomes free", || async { ask().await }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_reading_is_cut_off() {
+    let app = TestApp::with(&[("FABRIC_WRITE_TIMEOUT_SECONDS", "1")]).await;
+    let entries: Vec<Value> = (0..8)
+        .map(|n| data::entry_with(&format!("big.x/n{n}"), "1.0.0", json!({ "_meta": { "x": "y".repeat(900_000) } }), json!({})))
+        .collect();
+    app.import(&entries).await;
+    let mut stream = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+    let asked = 10;
+    stream.write_all("GET /v0.1/servers?limit=100 HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut answered = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answered)).await.expect("it is cut off").ok();
+    assert!(answered.len() < asked * 7_000_000, "{}", answered.len());
 }

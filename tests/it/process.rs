@@ -168,13 +168,14 @@ async fn a_wrong_configuration_ends_with_78_before_the_port_opens() {
     for (settings, said) in [
         (vec![("FABRIC_LISTEN", "nowhere")], "FABRIC_LISTEN (from environment): is not an address with a port, such as 127.0.0.1:8085"),
         (vec![("FABRIC_SYNC_CRON", "daily")], "FABRIC_SYNC_CRON (from environment): is neither `off` nor a schedule"),
-        (vec![("FABRIC_CORS_ORIGINS", "*")], "FABRIC_CORS_ORIGINS (from environment): `*` would let every web page"),
+        (vec![("FABRIC_CORS_ORIGINS", "*")], "FABRIC_CORS_ORIGINS (from environment): holds `*`, which would let every web page"),
         (
             vec![("FABRIC_TRUST_LOOPBACK", "true"), ("FABRIC_LISTEN", "0.0.0.0:0")],
             "FABRIC_TRUST_LOOPBACK (from environment): works only while FABRIC_LISTEN is a loopback address",
         ),
         (vec![("FABRIC_TLS_CERT", "x.pem")], "FABRIC_TLS_KEY"),
-        (vec![("FABRIC_SYNC_CRON", "99 99 * * *")], "FABRIC_SYNC_CRON: "),
+        (vec![("FABRIC_SYNC_CRON", "99 99 * * *")], "FABRIC_SYNC_CRON is not a schedule whose fields are all in range"),
+        (vec![("FABRIC_DATA_DIR", "/etc/hostname/data")], "could not create /etc/hostname/data"),
         (vec![("FABRIC_JOB_LEASE_SECONDS", "0")], "FABRIC_JOB_LEASE_SECONDS (from environment): is 0"),
         (vec![("FABRIC_DATABASE_POOL", "0")], "FABRIC_DATABASE_POOL (from environment): is not a whole number from 1 to 1000"),
         (vec![secret], "DATABASE_URL is not of the form"),
@@ -207,6 +208,23 @@ async fn doctor_shows_every_setting_and_no_secret() {
     assert_eq!(find("DATABASE_URL"), json!({ "name": "DATABASE_URL", "value": "present", "source": "environment" }));
     assert_eq!(find("FABRIC_MEMORY_MB")["source"], "default");
     assert!(report["checks"].as_array().unwrap().iter().all(|check| check["state"] == "ok"), "{report}");
+
+    let secrets = data.join("database-roles.json");
+    std::fs::set_permissions(&secrets, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let output = Binary::run(&data, &[("DATABASE_URL", &url), ("FABRIC_UPSTREAM_RSP", "2.5")], &["doctor", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let wrong: Vec<&str> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["state"] == "wrong")
+        .map(|check| check["detail"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        wrong,
+        ["there is no setting FABRIC_UPSTREAM_RSP", &format!("others may read {}; chmod 600 puts it right", secrets.display())]
+    );
+    assert!(!output.status.success());
 }
 
 /// 200 characters are more than a Unix socket's path may have.

@@ -213,6 +213,31 @@ async fn documents_are_validated_by_the_official_rules() {
     send(vec![b' '; (1 << 20) + 1]).await.expect_problem(413, "body_too_large");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_own_namespace_can_be_searched_for() {
+    let app = TestApp::start().await;
+    for search in ["local.fabric", "LOCAL.fabric%2Fmem"] {
+        let page = app.get(&format!("/v0.1/servers?search={search}")).await.expect(200);
+        assert!(page["servers"].as_array().unwrap().iter().any(|entry| entry["server"]["name"] == "local.fabric/memory"), "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_large_documents_is_cut_and_goes_on() {
+    let app = TestApp::start().await;
+    let large =
+        |n: usize| data::entry_with(&format!("big.x/n{n:02}"), "1.0.0", json!({ "_meta": { "x": "y".repeat(900_000) } }), json!({}));
+    let entries: Vec<Value> = (0..20).map(large).collect();
+    app.import(&entries).await;
+    let first = app.get("/v0.1/servers?limit=100").await;
+    assert!(first.body.len() < 9 << 20, "{}", first.body.len());
+    let first = first.expect(200);
+    assert!(first["servers"].as_array().unwrap().len() < 20);
+    assert!(first["metadata"]["nextCursor"].is_string());
+    let names = app.catalogue().await.iter().filter(|entry| entry["server"]["name"].as_str().unwrap().starts_with("big.x/")).count();
+    assert_eq!(names, 20);
+}
+
 /// What ToolHive looks for before it takes a URL for a registry.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_document_says_that_this_is_a_registry() {
@@ -222,6 +247,7 @@ async fn the_api_document_says_that_this_is_a_registry() {
     let text = answer.text();
     assert!(text.starts_with("openapi: 3.1.0"), "{}", &text[..60]);
     assert!(text.contains("https://github.com/modelcontextprotocol/registry"));
+    assert!(text.contains("\n  version: 1.0.0\n"), "{text}");
     assert!(text.contains("/v0.1/servers/{name}/versions/{version}:"));
     assert!(!text.contains("/api/mcp/"));
 }

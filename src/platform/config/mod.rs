@@ -140,6 +140,10 @@ pub struct HttpConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Write one log line for each request.
     pub access_log: bool,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// How long an answer may be left unread.
+    pub write_timeout: Duration,
 }
 
 /// Workers and retention.
@@ -181,7 +185,7 @@ impl Config {
             listen: layers.get("FABRIC_LISTEN")?,
             public_url: layers.optional("FABRIC_PUBLIC_URL")?,
             data_dir,
-            config_dir: layers.get("FABRIC_CONFIG_DIR")?,
+            config_dir: Self::config_dir(layers)?,
             database: DatabaseConfig {
                 url: layers.optional("DATABASE_URL")?,
                 pool: layers.get::<parse::Count>("FABRIC_DATABASE_POOL")?.0,
@@ -216,6 +220,15 @@ impl Config {
         })
     }
 
+    /// The usual folder need not be there; one that was asked for does.
+    fn config_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {
+        let folder: PathBuf = layers.get("FABRIC_CONFIG_DIR")?;
+        if layers.source("FABRIC_CONFIG_DIR") == Some(Source::Default) || folder.is_dir() {
+            return Ok(folder);
+        }
+        Err(layers.invalid("FABRIC_CONFIG_DIR", "is not a folder"))
+    }
+
     fn http(layers: &Layers) -> Result<HttpConfig, ConfigError> {
         let tls = match (layers.optional("FABRIC_TLS_CERT")?, layers.optional("FABRIC_TLS_KEY")?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -224,16 +237,15 @@ impl Config {
             (None, Some(_)) => return Err(layers.invalid("FABRIC_TLS_CERT", "is missing; FABRIC_TLS_KEY is set, and TLS needs both")),
         };
         let http = HttpConfig {
-            cors_origins: layers.list("FABRIC_CORS_ORIGINS")?,
+            cors_origins: layers.list::<parse::Origin>("FABRIC_CORS_ORIGINS")?.into_iter().map(|origin| origin.0).collect(),
             trust_loopback: layers.get("FABRIC_TRUST_LOOPBACK")?,
             trusted_proxies: layers.list("FABRIC_TRUSTED_PROXIES")?,
             rate_limit: Some(layers.get("FABRIC_RATE_LIMIT")?).filter(|limit| *limit > 0),
             tls,
             access_log: layers.get("FABRIC_ACCESS_LOG")?,
+            max_connections: layers.get::<parse::Bounded>("FABRIC_MAX_CONNECTIONS")?.0,
+            write_timeout: layers.get::<parse::Seconds>("FABRIC_WRITE_TIMEOUT_SECONDS")?.0,
         };
-        if http.cors_origins.iter().any(|origin| origin == "*") {
-            return Err(layers.invalid("FABRIC_CORS_ORIGINS", "`*` would let every web page use a visitor's rights; list the origins"));
-        }
         if http.trust_loopback && !layers.get::<SocketAddr>("FABRIC_LISTEN")?.ip().is_loopback() {
             return Err(layers.invalid("FABRIC_TRUST_LOOPBACK", "works only while FABRIC_LISTEN is a loopback address"));
         }

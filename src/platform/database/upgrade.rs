@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 
 use super::{
     OpenError, Owner, binaries,
-    managed::{Cluster, Options},
+    managed::{Cluster, Options, STOP_AT_LEISURE},
     migrations,
 };
 
@@ -37,7 +37,7 @@ pub async fn upgrade(options: Options) -> Result<Option<Upgraded>, OpenError> {
         Ok(None) => Ok(None),
         Err(error) => Err(OpenError::Managed(error.into())),
     };
-    old.stop().await?;
+    old.stop(STOP_AT_LEISURE).await?;
     let Some((next, rows)) = moved? else { return Ok(None) };
     let kept = old.make_way(&next)?;
     Ok(Some(Upgraded { from: old.binaries().major, to: next.binaries().major, rows, kept }))
@@ -52,7 +52,7 @@ async fn move_to(old: &Cluster, bin: binaries::Binaries) -> Result<(Cluster, u64
         copy(old, &next).await
     };
     let copied = copied.await;
-    next.stop().await?;
+    next.stop(STOP_AT_LEISURE).await?;
     Ok((next, copied?))
 }
 

@@ -1,6 +1,7 @@
 //! Reading for the registry API: rows as they are rendered.
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
 use platform::database::DbError;
 use sqlx::{FromRow, PgPool, QueryBuilder};
 
@@ -46,8 +47,17 @@ pub(crate) struct PageFilter {
     pub(crate) include_deleted: bool,
 }
 
+/// What the documents of a page measure at most, in bytes, unless it has only one.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Some versions, and whether more may follow.
+pub(crate) struct Page {
+    pub(crate) rows: Vec<EntryRow>,
+    pub(crate) is_cut: bool,
+}
+
 /// A page by name and version.
-pub(crate) async fn page(pool: &PgPool, filter: &PageFilter) -> Result<Vec<EntryRow>, DbError> {
+pub(crate) async fn page(pool: &PgPool, filter: &PageFilter) -> Result<Page, DbError> {
     let mut query = QueryBuilder::new(SELECT);
     match &filter.which {
         Which::All => query.push("true"),
@@ -68,7 +78,18 @@ pub(crate) async fn page(pool: &PgPool, filter: &PageFilter) -> Result<Vec<Entry
         query.push(" AND v.status <> 'deleted'");
     }
     query.push(" ORDER BY v.registry_name, v.version LIMIT ").push_bind(filter.limit);
-    Ok(query.build_query_as().fetch_all(pool).await?)
+    let mut found = query.build_query_as::<EntryRow>().fetch(pool);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        bytes += row.document.len();
+        if bytes > PAGE_BYTES && !rows.is_empty() {
+            return Ok(Page { rows, is_cut: true });
+        }
+        rows.push(row);
+    }
+    // Like the official registry it has a cursor whenever it is full.
+    let is_cut = i64::try_from(rows.len()) == Ok(filter.limit);
+    Ok(Page { rows, is_cut })
 }
 
 /// Every version of one server, newest first.

@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::{PgConnection, PgPool};
 
+use crate::model::ServerId;
+
 /// Mirrored versions that came in before `before`, by server and version, after the given key.
 pub(crate) async fn mirrored_versions(
     pool: &PgPool,
@@ -21,6 +23,16 @@ pub(crate) async fn mirrored_versions(
         limit,
     );
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
+}
+
+/// Versions of predefined servers that are not among `names`.
+pub(crate) async fn withdrawn(connection: &mut PgConnection, names: &[String]) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT v.server_id, v.version FROM mcp_fabric.server_versions v JOIN mcp_fabric.servers s ON s.id = v.server_id
+         WHERE s.origin = 'predefined' AND s.id <> ALL($1)",
+        names
+    );
+    Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
 }
 
 /// Makes searches as fast as they can be after much was written.
@@ -110,6 +122,16 @@ pub(crate) async fn counts(pool: &PgPool) -> Result<(i64, i64), DbError> {
     );
     let row = row.fetch_one(pool).await?;
     Ok((row.servers, row.versions))
+}
+
+/// How many mirrored servers come up to `id` by name, and how many there are.
+pub(crate) async fn place_of(pool: &PgPool, id: &ServerId) -> Result<(i64, i64), DbError> {
+    let row = sqlx::query!(
+        r#"SELECT count(*) FILTER (WHERE id <= $1) AS "before!", count(*) AS "all!" FROM mcp_fabric.servers WHERE origin = 'upstream'"#,
+        id.as_str()
+    );
+    let row = row.fetch_one(pool).await?;
+    Ok((row.before, row.all))
 }
 
 /// Held until the transaction ends: writers of the catalogue take turns.

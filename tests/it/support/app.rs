@@ -67,6 +67,7 @@ impl Answer {
 fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(String, String)> {
     let folder = folder.join("data");
     let config = folder.join("config");
+    std::fs::create_dir_all(&config).unwrap();
     let usual = [
         ("FABRIC_LISTEN", "127.0.0.1:0"),
         ("FABRIC_DATA_DIR", folder.to_str().unwrap()),
@@ -155,6 +156,11 @@ impl TestApp {
 
     pub(crate) async fn stop(mut self) {
         self.app.take().unwrap().stop().await;
+    }
+
+    /// What it runs with.
+    pub(crate) fn config(&self) -> Config {
+        config(&self.settings)
     }
 
     pub(crate) fn data(&self) -> PathBuf {

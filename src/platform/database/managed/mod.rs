@@ -102,6 +102,9 @@ struct Secrets {
     owner: String,
 }
 
+/// How long a cluster may take to stop where nobody waits for it.
+pub const STOP_AT_LEISURE: Duration = Duration::from_mins(1);
+
 /// A running cluster of ours.
 pub struct Cluster {
     bin: Binaries,
@@ -249,11 +252,18 @@ impl Cluster {
         self.was_running
     }
 
-    /// Stops it; connections are closed, nothing committed is lost.
-    pub async fn stop(&self) -> Result<(), ManagedError> {
+    /// Stops it; connections are closed, nothing committed is lost. Where that takes longer than
+    /// `within`, it is ended without writing everything out, and recovers at the next start.
+    pub async fn stop(&self, within: Duration) -> Result<(), ManagedError> {
         let _control = self.control.lock().await;
         if self.is_running().await? {
-            self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", "30"]).await?;
+            let seconds = within.as_secs().max(1).to_string();
+            if let Err(error) = self.pg_ctl(&["stop", "-m", "fast", "-w", "-t", &seconds]).await
+                && self.is_running().await?
+            {
+                tracing::warn!(%error, "the database takes too long to stop; it is ended, and recovers at the next start");
+                self.pg_ctl(&["stop", "-m", "immediate", "-w", "-t", "5"]).await?;
+            }
         }
         if self.socket.parent() != self.folder.parent() {
             // It lies in a folder for all programs, where nothing of ours should stay.
