@@ -131,7 +131,8 @@ cpu_of_postgres() {
   {
     sed 's/.*) //' "/proc/$postmaster/stat" | awk '{ print $12 + $13 + $14 + $15 }'
     for child in $(pgrep -P "$postmaster"); do
-      sed 's/.*) //' "/proc/$child/stat" 2>/dev/null | awk '{ print $12 + $13 }'
+      # One that has just ended is no longer there.
+      { sed 's/.*) //' "/proc/$child/stat" 2>/dev/null || true; } | awk '{ print $12 + $13 }'
     done
   } | awk -v ticks="$ticks" '{ sum += $1 } END { print sum / ticks }'
 }
