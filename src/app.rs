@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum_server::{Handle, tls_rustls::RustlsConfig};
+use cache::{Cache, CacheError};
 use events::Events;
 use jobs::{Handlers, Jobs};
 use platform::{
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The catalogue cannot be prepared.
     #[error(transparent)]
     Servers(#[from] servers::ServersError),
+    /// The package cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The schedule cannot be used.
     #[error(transparent)]
     Schedule(#[from] sync::ScheduleError),
@@ -84,6 +88,7 @@ impl StartError {
             Self::Database(error) => error.is_configuration(),
             Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
             Self::File(error) => error.is_configuration(),
+            Self::Cache(error) => error.is_configuration(),
             Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
         }
     }
@@ -161,9 +166,11 @@ impl App {
         let sync = Sync::new(config, database.clone(), events.clone(), jobs.clone(), servers.clone(), upstream, &metrics);
         let health = Health::new(database.clone(), sync.clone(), disks(config));
 
+        let node = node_id(&config.data_dir)?;
+        let cache = Cache::start(config, node.clone(), database.clone(), jobs.clone(), servers.clone(), &metrics, shutdown).await?;
         let front = Front::new(config, access.clone(), &metrics);
         let service = router::build(
-            router::Services { servers, sync: sync.clone(), jobs: jobs.clone(), events, health },
+            router::Services { servers, sync: sync.clone(), cache: cache.clone(), jobs: jobs.clone(), events, health },
             config,
             front,
             metrics.clone(),
@@ -181,7 +188,7 @@ impl App {
         let server =
             spawn_server(listener, tls, handle.clone(), limits, service).map_err(|error| StartError::Listen(config.listen, error))?;
 
-        jobs.start(config, node_id(&config.data_dir)?, sync.handlers(Handlers::default()), &metrics, shutdown);
+        jobs.start(config, node, cache.handlers(sync.handlers(Handlers::default())), &metrics, shutdown);
         sync.start(shutdown).await?;
         let running = Running { url: url.clone(), pid: std::process::id() };
         let text = serde_json::to_vec_pretty(&running).unwrap_or_default();
@@ -288,7 +295,7 @@ pub fn running(data: &Path) -> Option<Running> {
 /// The folders whose disks must not fill up.
 fn disks(config: &Config) -> Vec<PathBuf> {
     let cluster = config.database.url.is_none().then(|| Cluster::place(&database::managed::Options::of(config)).ok()).flatten();
-    std::iter::once(config.data_dir.clone()).chain(cluster).collect()
+    [config.data_dir.clone(), config.cache.dir.clone()].into_iter().chain(cluster).collect()
 }
 
 /// Stable for a data folder: what this node had at work before a crash is its own to take up.

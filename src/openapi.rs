@@ -19,6 +19,7 @@ use utoipa::{
         (name = "catalogue", description = "Servers, their versions, and what they need"),
         (name = "registry", description = "The MCP registry API for MCP clients"),
         (name = "sync", description = "The mirror of the upstream registry"),
+        (name = "cache", description = "Verified packages"),
         (name = "jobs", description = "Long work"),
         (name = "events", description = "What changes, as it changes"),
         (name = "system", description = "Health and metrics"),

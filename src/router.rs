@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
+use cache::Cache;
 use events::Events;
 use jobs::Jobs;
 use platform::{
@@ -31,6 +32,7 @@ use crate::{
 pub(crate) struct Services {
     pub(crate) servers: Servers,
     pub(crate) sync: Sync,
+    pub(crate) cache: Cache,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -40,6 +42,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
     let api = OpenApiRouter::new()
         .merge(servers::router(services.servers.clone()))
         .merge(sync::router(services.sync))
+        .merge(cache::router(services.cache.clone()))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));
     let registry = servers::registry_router(services.servers);
@@ -55,6 +58,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
     document.servers = config.public_url.as_ref().map(|url| vec![utoipa::openapi::Server::new(url.as_str().trim_end_matches('/'))]);
     routes
         .route("/metrics", get(serve_metrics).with_state(metrics))
+        .merge(cache::registries(services.cache))
         .merge(documents(&document))
         .fallback(front::not_found)
         .method_not_allowed_fallback(front::method_not_allowed)

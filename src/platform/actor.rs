@@ -28,6 +28,10 @@ pub enum Scope {
     SyncManage,
     /// Read the metrics.
     MetricsRead,
+    /// See what is in the package cache.
+    CacheRead,
+    /// Have packages cached, and remove them.
+    CacheManage,
 }
 
 /// The actor is known, but may not do this.

@@ -81,9 +81,18 @@ impl Client {
     /// A client that may reach public addresses and the hosts in `allowed` (`host` or `host:port`),
     /// whatever their address.
     pub fn new(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
+        Self::build(allowed, offline, builder())
+    }
+
+    /// The same, for files: what a server compressed stays compressed, since its digest is of that.
+    pub fn verbatim(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
+        Self::build(allowed, offline, builder().gzip(false))
+    }
+
+    fn build(allowed: impl IntoIterator<Item = String>, offline: bool, builder: reqwest::ClientBuilder) -> Result<Self, ClientError> {
         let allowed = Allowed::new(allowed);
         let on_redirect = Arc::clone(&allowed);
-        let inner = builder()
+        let inner = builder
             .dns_resolver(Arc::new(PublicOnly { allowed: Arc::clone(&allowed) }))
             .redirect(redirect::Policy::custom(move |attempt| {
                 if attempt.previous().len() > REDIRECTS {

@@ -27,7 +27,7 @@ pub use categories::Rules;
 pub use document::{Entry, Skip, SkipReason, parse_entry};
 pub use error::ServersError;
 pub use ingest::Applied;
-pub use model::{Origin, ServerId, Status};
+pub use model::{CachedPackage, Origin, ServerId, ServerPackage, ServerRef, Status};
 pub use registry::{open_to_all, other_method, router as registry_router};
 pub use routes::router;
 pub use service::{CATALOGUE_CHANGED, Servers};

@@ -61,8 +61,10 @@ impl fmt::Display for ServerId {
 
 /// How a caller names a server: by id, by registry name, or by UUID.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ServerRef {
+pub enum ServerRef {
+    /// By its id.
     Id(ServerId),
+    /// By its UUID.
     Uuid(Uuid),
 }
 
@@ -164,6 +166,30 @@ pub(crate) struct PackageRow {
     pub(crate) cache_path: Option<String>,
     pub(crate) cache_size_bytes: Option<i64>,
     pub(crate) cache_checksum: Option<String>,
+}
+
+/// A package that a version of a server names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerPackage {
+    /// `npm`, `pypi`, `oci`, …
+    pub registry_type: String,
+    /// Its name there.
+    pub identifier: String,
+    /// Its version there, as the document has it.
+    pub version: Option<String>,
+}
+
+/// What the cache has of a package.
+#[derive(Clone, Debug)]
+pub struct CachedPackage {
+    /// Since when.
+    pub at: DateTime<Utc>,
+    /// Below the cache folder.
+    pub path: String,
+    /// All of its files.
+    pub size_bytes: i64,
+    /// `sha256:<hex>` of the file that most installs take.
+    pub checksum: String,
 }
 
 /// One remote of the latest version.

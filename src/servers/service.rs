@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use events::{Events, NewEvent};
-use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError};
+use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError, http::Answer};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::broadcast::error::RecvError;
@@ -12,9 +12,12 @@ use crate::{
     document::{Entry, SkipReason},
     error::ServersError,
     ingest::{self, Applied},
-    model::{CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerRef, Sort, Summary, VersionRow},
+    model::{
+        CachedPackage, CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort, Summary,
+        VersionRow,
+    },
     predefined, render,
-    rendered::{Answer, Rendered},
+    rendered::Rendered,
     store::{list, read, registry, upkeep},
     validate::{self, ExpectedRegistries, Report},
 };
@@ -154,6 +157,39 @@ impl Servers {
     /// How many servers are listed and how many versions there are.
     pub async fn counts(&self) -> Result<(i64, i64), ServersError> {
         Ok(upkeep::counts(self.inner.database.public()).await?)
+    }
+
+    /// The id and version of a server that is named, and the packages of that version. `None` when it has
+    /// no such version.
+    pub async fn packages(
+        &self,
+        server: &ServerRef,
+        version: Option<&str>,
+    ) -> Result<Option<(String, String, Vec<ServerPackage>)>, ServersError> {
+        let summary = self.summary(server).await?;
+        let Some(version) = version.map(str::to_owned).or(summary.version) else { return Ok(None) };
+        let pool = self.inner.database.public();
+        if !read::has_version(pool, &summary.id, &version).await? {
+            return Ok(None);
+        }
+        let rows = read::packages(pool, &summary.id, &version).await?;
+        let packages = rows
+            .into_iter()
+            .map(|row| ServerPackage { registry_type: row.registry_type, identifier: row.identifier, version: row.package_version })
+            .collect();
+        Ok(Some((summary.id, version, packages)))
+    }
+
+    /// Says of a package, wherever it is named, what the cache has of it.
+    pub async fn mark_cached_in(
+        &self,
+        transaction: &mut PgConnection,
+        registry_type: &str,
+        name: &str,
+        version: &str,
+        cached: Option<&CachedPackage>,
+    ) -> Result<(), ServersError> {
+        Ok(upkeep::mark_cached(transaction, registry_type, name, version, cached).await?)
     }
 
     /// How many mirrored servers come up to `id` by name, and how many there are.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
-use super::LogFormat;
+use super::{AnonymousFill, LogFormat};
 
 /// A type that a setting can have; the error never quotes the value.
 pub(super) trait FromSetting: Sized {
@@ -73,6 +73,17 @@ impl FromSetting for LogFormat {
             "pretty" => Ok(Self::Pretty),
             "json" => Ok(Self::Json),
             _ => Err("is none of auto, pretty, json".into()),
+        }
+    }
+}
+
+impl FromSetting for AnonymousFill {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err("is none of loopback, always, never".into()),
         }
     }
 }

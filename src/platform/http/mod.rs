@@ -1,12 +1,14 @@
 //! The HTTP pieces that every feature's routes share.
 
 pub mod access;
+mod answer;
 pub mod cors;
 pub mod extract;
 pub mod front;
 mod peer;
 mod rate;
 
+pub use answer::Answer;
 pub use extract::{Json, Path, Query};
 pub use front::Front;
 pub use peer::Peer;

@@ -54,6 +54,15 @@ pub(crate) async fn packages(pool: &PgPool, server: &str, version: &str) -> Resu
     Ok(rows.fetch_all(pool).await?)
 }
 
+pub(crate) async fn has_version(pool: &PgPool, server: &str, version: &str) -> Result<bool, DbError> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM mcp_fabric.server_versions WHERE server_id = $1 AND version = $2) AS "found!""#,
+        server,
+        version,
+    );
+    Ok(found.fetch_one(pool).await?)
+}
+
 pub(crate) async fn remotes(pool: &PgPool, server: &str) -> Result<Vec<RemoteRow>, DbError> {
     let rows = sqlx::query_as!(
         RemoteRow,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::{PgConnection, PgPool};
 
-use crate::model::ServerId;
+use crate::model::{CachedPackage, ServerId};
 
 /// Mirrored versions that came in before `before`, by server and version, after the given key.
 pub(crate) async fn mirrored_versions(
@@ -132,6 +132,32 @@ pub(crate) async fn place_of(pool: &PgPool, id: &ServerId) -> Result<(i64, i64),
     );
     let row = row.fetch_one(pool).await?;
     Ok((row.before, row.all))
+}
+
+/// Writes what the cache has of a package to every row that names it; Python names count as one in any spelling.
+pub(crate) async fn mark_cached(
+    connection: &mut PgConnection,
+    registry_type: &str,
+    name: &str,
+    version: &str,
+    cached: Option<&CachedPackage>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE mcp_fabric.server_packages SET cached_at = $4, cache_path = $5, cache_size_bytes = $6, cache_checksum = $7
+         WHERE registry_type = $1 AND package_version = $3
+           AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($2, '[-_.]+', '-', 'g'))
+           AND (registry_type = 'pypi' OR identifier = $2)",
+        registry_type,
+        name,
+        version,
+        cached.map(|cached| cached.at),
+        cached.map(|cached| cached.path.as_str()),
+        cached.map(|cached| cached.size_bytes),
+        cached.map(|cached| cached.checksum.as_str()),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Held until the transaction ends: writers of the catalogue take turns.

@@ -1,0 +1,1 @@
+DROP INDEX mcp_fabric.server_packages_identifier;

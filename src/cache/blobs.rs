@@ -1,0 +1,265 @@
+//! The store of verified bytes: files named by their SHA-256.
+//!
+//!     <root>/CACHEDIR.TAG            backup programs pass the folder over
+//!     <root>/layout                  the version of this layout
+//!     <root>/.blobs/sha256/ab/<hex>  what was verified; never changed
+//!     <root>/.drafts/<id>            what is coming in
+//!     <root>/<type>/<name>/<version> hard links to blobs, for people
+//!
+//! A blob appears in one step (rename on one file system, after `fsync`), so that a crash leaves a whole
+//! one or none. Its row is written afterwards.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use platform::{
+    files::{FileError, IoContext as _},
+    ids,
+};
+use tokio::{
+    fs,
+    io::{AsyncSeekExt as _, AsyncWriteExt as _},
+};
+
+use crate::digest::BlobId;
+
+/// What `layout` says; another number is of another version of the program.
+const LAYOUT: &str = "1";
+const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The package cache of MCP Fabric; it can be filled again.\n";
+
+/// The store of one cache folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Blobs {
+    root: PathBuf,
+}
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobsError {
+    /// Written by a newer program.
+    #[error("{0} has a layout that this version of the program does not know")]
+    Layout(PathBuf),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Blobs {
+    /// Makes the folder where it is not there, and removes what an earlier process did not finish: a
+    /// cache has one process at a time, or several whose drafts are younger than their downloads may last.
+    pub(crate) async fn open(root: &Path) -> Result<Self, BlobsError> {
+        let blobs = Self { root: root.to_owned() };
+        for folder in [blobs.root.join(".blobs/sha256"), blobs.drafts()] {
+            fs::create_dir_all(&folder).await.about("create", &folder)?;
+        }
+        let layout = blobs.root.join("layout");
+        match platform::files::read_if_present(&layout)? {
+            Some(text) if text.trim() == LAYOUT => {}
+            Some(_) => return Err(BlobsError::Layout(blobs.root)),
+            None => fs::write(&layout, LAYOUT).await.about("write", &layout)?,
+        }
+        let tag = blobs.root.join("CACHEDIR.TAG");
+        fs::write(&tag, TAG).await.about("write", &tag)?;
+        Ok(blobs)
+    }
+
+    fn drafts(&self) -> PathBuf {
+        self.root.join(".drafts")
+    }
+
+    /// Where a blob lies.
+    pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
+        let hex = id.hex();
+        self.root.join(".blobs/sha256").join(&hex[..2]).join(hex)
+    }
+
+    /// Removes drafts that nobody has written to for a day.
+    pub(crate) async fn sweep_drafts(&self, older_than: std::time::Duration) -> io::Result<u32> {
+        let (mut entries, mut removed) = (fs::read_dir(self.drafts()).await?, 0);
+        while let Some(entry) = entries.next_entry().await? {
+            let age = entry.metadata().await?.modified()?.elapsed().unwrap_or_default();
+            if age >= older_than {
+                fs::remove_file(entry.path()).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// A place for bytes that come in.
+    pub(crate) async fn draft(&self) -> io::Result<Draft> {
+        let path = self.drafts().join(ids::fresh().to_string());
+        let file = fs::OpenOptions::new().create_new(true).write(true).open(&path).await?;
+        Ok(Draft { path, file, is_kept: false })
+    }
+
+    /// Makes a draft, whose bytes have this id, a blob. One that is there already stays.
+    pub(crate) async fn keep(&self, mut draft: Draft, id: &BlobId) -> io::Result<()> {
+        draft.file.flush().await?;
+        draft.file.sync_all().await?;
+        let place = self.path(id);
+        let folder = place.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).await?;
+        fs::rename(&draft.path, &place).await?;
+        draft.is_kept = true;
+        fs::File::open(folder).await?.sync_all().await
+    }
+
+    /// Stores bytes that are in memory.
+    pub(crate) async fn put(&self, bytes: &[u8]) -> io::Result<BlobId> {
+        let id = BlobId::of(bytes);
+        let mut draft = self.draft().await?;
+        draft.file.write_all(bytes).await?;
+        self.keep(draft, &id).await?;
+        Ok(id)
+    }
+
+    /// Puts a hard link to a blob at `folder`/`name` below the root; one that is there is replaced.
+    pub(crate) async fn link(&self, id: &BlobId, folder: &Path, name: &str) -> io::Result<()> {
+        let folder = self.root.join(folder);
+        fs::create_dir_all(&folder).await?;
+        let draft = self.drafts().join(ids::fresh().to_string());
+        fs::hard_link(self.path(id), &draft).await?;
+        fs::rename(&draft, folder.join(name)).await?;
+        // Two names of one file: renaming one to the other leaves both.
+        match fs::remove_file(&draft).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a small file beside the links of a package, in one step.
+    pub(crate) async fn write_beside(&self, folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+        let folder = self.root.join(folder);
+        fs::create_dir_all(&folder).await?;
+        let mut draft = self.draft().await?;
+        draft.file.write_all(text).await?;
+        draft.file.sync_all().await?;
+        fs::rename(&draft.path, folder.join(name)).await?;
+        draft.is_kept = true;
+        Ok(())
+    }
+
+    /// Removes the links of a package, and folders above it that hold nothing else.
+    pub(crate) async fn unlink(&self, folder: &Path) -> io::Result<()> {
+        let whole = self.root.join(folder);
+        let trash = self.drafts().join(ids::fresh().to_string());
+        match fs::rename(&whole, &trash).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        fs::remove_dir_all(&trash).await?;
+        let above = folder.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+        for above in above {
+            if fs::remove_dir(self.root.join(above)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a blob that nothing refers to.
+    pub(crate) async fn remove(&self, id: &BlobId) -> io::Result<()> {
+        match fs::remove_file(self.path(id)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A blob's bytes.
+    pub(crate) async fn read(&self, id: &BlobId) -> io::Result<Vec<u8>> {
+        fs::read(self.path(id)).await
+    }
+
+    /// A blob to be read bit by bit.
+    pub(crate) async fn open_blob(&self, id: &BlobId) -> io::Result<fs::File> {
+        fs::File::open(self.path(id)).await
+    }
+}
+
+/// Bytes that come in; removed unless they are kept.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    path: PathBuf,
+    file: fs::File,
+    is_kept: bool,
+}
+
+impl Draft {
+    /// Adds bytes.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes).await
+    }
+
+    /// Forgets what was written.
+    pub(crate) async fn restart(&mut self) -> io::Result<()> {
+        self.file.flush().await?;
+        self.file.set_len(0).await?;
+        self.file.rewind().await.map(drop)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // A missing draft is as good as a removed one.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_kept_once_linked_and_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(root.path()).await.unwrap();
+        let id = blobs.put(b"bytes").await.unwrap();
+        assert_eq!(blobs.put(b"bytes").await.unwrap(), id);
+        let folder = Path::new("npm/@a/b/1.0.0");
+        for _ in 0..2 {
+            blobs.link(&id, folder, "b-1.0.0.tgz").await.unwrap();
+        }
+        assert_eq!(std::fs::read(root.path().join(folder).join("b-1.0.0.tgz")).unwrap(), b"bytes");
+        assert_eq!(names(&root.path().join(".drafts")), [""; 0]);
+        blobs.unlink(folder).await.unwrap();
+        blobs.unlink(folder).await.unwrap();
+        assert!(!root.path().join("npm").exists());
+        assert_eq!(blobs.read(&id).await.unwrap(), b"bytes");
+        blobs.remove(&id).await.unwrap();
+        blobs.remove(&id).await.unwrap();
+        assert_eq!(names(root.path()), [".blobs", ".drafts", "CACHEDIR.TAG", "layout"]);
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_is_given_up_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(root.path()).await.unwrap();
+        let mut draft = blobs.draft().await.unwrap();
+        draft.write(b"half").await.unwrap();
+        draft.restart().await.unwrap();
+        drop(draft);
+        assert_eq!(names(&root.path().join(".drafts")), [""; 0]);
+        std::fs::write(root.path().join(".drafts/left"), "x").unwrap();
+        assert_eq!(blobs.sweep_drafts(std::time::Duration::from_hours(1)).await.unwrap(), 0);
+        assert_eq!(blobs.sweep_drafts(std::time::Duration::ZERO).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn another_layout_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("layout"), "99").unwrap();
+        assert!(matches!(Blobs::open(root.path()).await, Err(BlobsError::Layout(_))));
+    }
+}

@@ -1,0 +1,207 @@
+use std::sync::Arc;
+
+use platform::{Class, Coded, actor::Forbidden, client::ClientError, database::DbError};
+use servers::ServersError;
+
+use crate::{
+    blobs::BlobsError,
+    download::DownloadError,
+    names::{InvalidName, RegistryType},
+    npm::NpmError,
+    pypi::PypiError,
+    sources::NoRegistry,
+};
+
+/// What can be wrong with caching, or with a request about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Not a name, version or file that can be cached.
+    #[error("the package {0}")]
+    InvalidName(#[from] InvalidName),
+    /// Another kind of registry.
+    #[error("packages of type `{0}` cannot be cached; npm and pypi can")]
+    UnsupportedType(String),
+    /// Nothing of the server can be cached.
+    #[error("this version of the server has no package; it is reached over the network")]
+    NoPackages,
+    /// No such version of the server.
+    #[error("the server has no version {0}")]
+    NoServerVersion(String),
+    /// No registry is configured.
+    #[error(transparent)]
+    NoRegistry(#[from] NoRegistry),
+    /// The registry has no such package.
+    #[error("the registry has no such package")]
+    NotFound,
+    /// The registry has no such version or file of the package.
+    #[error("the registry has no such version or file of this package")]
+    NoVersion,
+    /// It is not here, and this caller may not have it fetched.
+    #[error("this is not cached, and only callers with a token may have it fetched (FABRIC_ANONYMOUS_FILL)")]
+    NotCached,
+    /// It is not here, and nothing may be fetched.
+    #[error("this is not cached, and FABRIC_OFFLINE is set")]
+    Offline,
+    /// The registry answered with something else than a document.
+    #[error("the registry's document cannot be used: {0}")]
+    Document(String),
+    /// Nothing that the bytes could be verified by.
+    #[error("{0}")]
+    Unverifiable(String),
+    /// The registry names a place where no file is taken from.
+    #[error("the registry says that the file is at another host, {0}, which FABRIC_ALLOWED_HOSTS does not name")]
+    ForeignHost(String),
+    /// The bytes were not had, or were not the right ones.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// The cache folder cannot be used.
+    #[error("the cache folder cannot be used: {0}")]
+    Folder(#[from] std::io::Error),
+    /// The cache folder cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] BlobsError),
+    /// The program stops.
+    #[error("the program is stopping")]
+    Stopping,
+    /// The catalogue refused.
+    #[error(transparent)]
+    Servers(#[from] ServersError),
+    /// The job queue refused.
+    #[error(transparent)]
+    Jobs(#[from] jobs::JobsError),
+    /// Not allowed.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// How a fetch ended that others waited for, too.
+    #[error("{0}")]
+    Shared(Arc<CacheError>),
+}
+
+impl From<sqlx::Error> for CacheError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<ClientError> for CacheError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Offline => Self::Offline,
+            error => Self::Download(DownloadError::Refused(error)),
+        }
+    }
+}
+
+impl From<NpmError> for CacheError {
+    fn from(error: NpmError) -> Self {
+        match error {
+            NpmError::NoVersion(_) => Self::NoVersion,
+            NpmError::NoDigest | NpmError::WeakDigest => Self::Unverifiable(error.to_string()),
+            NpmError::Malformed(_) | NpmError::OtherPackage | NpmError::NoAddress => Self::Document(error.to_string()),
+        }
+    }
+}
+
+impl From<PypiError> for CacheError {
+    fn from(error: PypiError) -> Self {
+        Self::Document(error.to_string())
+    }
+}
+
+impl CacheError {
+    /// Whether what came was not what the registry stated.
+    pub(crate) fn is_mismatch(&self) -> bool {
+        match self {
+            Self::Download(DownloadError::Mismatch { .. }) => true,
+            Self::Shared(error) => error.is_mismatch(),
+            _ => false,
+        }
+    }
+
+    /// Whether the cache folder itself is the trouble, which starting again will not mend.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Blobs(BlobsError::Layout(_)) => true,
+            Self::Blobs(BlobsError::File(error)) => error.is_configuration(),
+            _ => false,
+        }
+    }
+
+    /// Whether the registry failed, so that an older answer of its may be given.
+    pub(crate) fn is_upstream(&self) -> bool {
+        matches!(self.class(), Class::BadGateway | Class::Timeout)
+    }
+}
+
+impl Coded for CacheError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidName(_) => "invalid_package",
+            Self::UnsupportedType(_) => "unsupported_registry_type",
+            Self::NoPackages => "no_packages",
+            Self::NoServerVersion(_) | Self::NoVersion => "version_not_found",
+            Self::NoRegistry(_) => "registry_not_configured",
+            Self::NotFound => "package_not_found",
+            Self::NotCached => "not_cached",
+            Self::Offline => "offline",
+            Self::Document(_) => "upstream_document_invalid",
+            Self::Unverifiable(_) => "digest_missing",
+            Self::ForeignHost(_) => "upstream_host_refused",
+            Self::Download(error) => match error {
+                DownloadError::Status(_) => "upstream_error",
+                DownloadError::Unreachable(_) => "upstream_unreachable",
+                DownloadError::TooSlow => "upstream_too_slow",
+                DownloadError::TooLarge(_) => "file_too_large",
+                DownloadError::Mismatch { .. } => "integrity_mismatch",
+                DownloadError::Refused(_) => "upstream_host_refused",
+                DownloadError::Io(error) => folder_code(error),
+            },
+            Self::Folder(error) => folder_code(error),
+            Self::Blobs(_) => "cache_unusable",
+            Self::Stopping => "stopping",
+            Self::Servers(error) => error.code(),
+            Self::Jobs(error) => error.code(),
+            Self::Forbidden(error) => error.code(),
+            Self::Database(error) => error.code(),
+            Self::Shared(error) => error.code(),
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::InvalidName(_) => Class::BadRequest,
+            Self::UnsupportedType(_) | Self::NoPackages | Self::NoRegistry(_) | Self::Unverifiable(_) => Class::Unprocessable,
+            Self::NoServerVersion(_) | Self::NoVersion | Self::NotFound | Self::NotCached | Self::Offline => Class::NotFound,
+            Self::Document(_) | Self::ForeignHost(_) => Class::BadGateway,
+            Self::Download(error) => match error {
+                DownloadError::TooLarge(_) => Class::Unprocessable,
+                DownloadError::TooSlow => Class::Timeout,
+                DownloadError::Io(_) => Class::Unavailable,
+                _ => Class::BadGateway,
+            },
+            Self::Folder(_) | Self::Stopping => Class::Unavailable,
+            Self::Blobs(_) => Class::Internal,
+            Self::Servers(error) => error.class(),
+            Self::Jobs(error) => error.class(),
+            Self::Forbidden(error) => error.class(),
+            Self::Database(error) => error.class(),
+            Self::Shared(error) => error.class(),
+        }
+    }
+}
+
+fn folder_code(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "cache_full",
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => "cache_read_only",
+        _ => "cache_unusable",
+    }
+}
+
+/// The type of a package's registry; `docker` is another word for `oci`.
+pub(crate) fn registry_type(word: &str) -> Result<RegistryType, CacheError> {
+    word.parse().map_err(|_| CacheError::UnsupportedType(word.chars().filter(|c| !c.is_control()).take(40).collect()))
+}

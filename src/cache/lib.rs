@@ -1,0 +1,35 @@
+//! The package cache: packages of npm registries and Python indexes, verified before a byte of them is
+//! given, and the registries that clients install them from.
+//!
+//! Owns `mcp_fabric.cache_artifacts` and `cache_documents`, and the folder `FABRIC_CACHE_DIR`. Bytes come
+//! before rows: a row that says `cached` has its blob, and a blob without a row is only room that is lost.
+//! A file is fetched once for any number of askers ([`flights`]) and replicas (a lease in its row), goes on
+//! when they go away, and is compared with the digest that its registry states ([`download`]) before it is
+//! stored ([`blobs`]). Reading it for the first time in a process compares it again.
+
+mod artifacts;
+mod blobs;
+mod digest;
+mod documents;
+mod download;
+mod error;
+mod flights;
+mod job;
+mod model;
+mod names;
+mod npm;
+mod pypi;
+mod registries;
+mod routes;
+mod service;
+mod sources;
+mod store;
+
+pub use blobs::BlobsError;
+pub use download::DownloadError;
+pub use error::CacheError;
+pub use names::{InvalidName, RegistryType};
+pub use registries::registries;
+pub use routes::router;
+pub use service::Cache;
+pub use sources::NoRegistry;

@@ -1,0 +1,85 @@
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::digest::BlobId;
+
+platform::words! {
+    /// Where a package stands in the cache.
+    pub enum Status {
+        /// Nothing of it is here.
+        NotCached = "not_cached",
+        /// It is coming in.
+        Downloading = "downloading",
+        /// It is here, and verified.
+        Cached = "cached",
+        /// It was tried; `error` says why it is not here.
+        Failed = "failed",
+    }
+}
+
+/// One file of a package, as the cache knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Artifact {
+    pub(crate) file_name: String,
+    pub(crate) status: Status,
+    pub(crate) blob: Option<BlobId>,
+    pub(crate) size_bytes: Option<i64>,
+    pub(crate) bytes_done: i64,
+    pub(crate) bytes_total: Option<i64>,
+    /// `sha512:<hex>`, as the registry stated it.
+    pub(crate) upstream_digest: Option<String>,
+    /// The registry's address for it, without a query.
+    pub(crate) source: Option<String>,
+    pub(crate) attempts: i32,
+    pub(crate) error_code: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) fetched_at: Option<DateTime<Utc>>,
+}
+
+/// What a registry said of a package, and when it was last asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) blob: BlobId,
+    pub(crate) source: String,
+    pub(crate) etag: Option<String>,
+    pub(crate) checked_at: DateTime<Utc>,
+}
+
+/// A package as a server's document names it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) registry_type: String,
+    pub(crate) identifier: String,
+    /// None: the newest.
+    pub(crate) version: Option<String>,
+}
+
+/// What is in the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Total {
+    /// Names of packages.
+    pub packages: i64,
+    /// Versions of them.
+    pub versions: i64,
+    /// Files of these.
+    pub files: i64,
+    /// Bytes of these, each file counted.
+    pub bytes: i64,
+    /// Bytes that are not stored a second time, because files are the same.
+    pub bytes_shared: i64,
+}
+
+impl std::ops::Add for Total {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packages: self.packages + other.packages,
+            versions: self.versions + other.versions,
+            files: self.files + other.files,
+            bytes: self.bytes + other.bytes,
+            bytes_shared: self.bytes_shared + other.bytes_shared,
+        }
+    }
+}

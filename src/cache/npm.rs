@@ -1,0 +1,280 @@
+//! The documents of npm registries: what they state of each version, and how we render them anew.
+//!
+//! A packument is read in borrowed pieces: the ones of popular packages have thousands of versions, and
+//! only `dist` of each is looked into. Tarballs are named by us; where they come from is what upstream
+//! says verbatim.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use url::Url;
+
+use crate::{
+    digest::{Algorithm, Digest},
+    names::{FileName, NpmName, NpmVersion},
+};
+
+/// What `Accept` asks for when the short form is wanted.
+pub(crate) const ABBREVIATED: &str = "application/vnd.npm.install-v1+json";
+/// What the short form keeps of each version.
+const ABBREVIATED_FIELDS: &[&str] = &[
+    "name",
+    "version",
+    "deprecated",
+    "dependencies",
+    "optionalDependencies",
+    "devDependencies",
+    "bundleDependencies",
+    "bundledDependencies",
+    "peerDependencies",
+    "peerDependenciesMeta",
+    "acceptDependencies",
+    "bin",
+    "directories",
+    "dist",
+    "engines",
+    "cpu",
+    "os",
+    "libc",
+    "funding",
+    "hasInstallScript",
+    "_hasShrinkwrap",
+];
+
+/// A document that is not what an npm registry sends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NpmError {
+    /// Not JSON, or of another shape.
+    #[error("the registry's document cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// It is about another package.
+    #[error("the registry answered with the document of another package")]
+    OtherPackage,
+    /// No such version, or no such tag.
+    #[error("the registry has no version {0} of this package")]
+    NoVersion(String),
+    /// Nothing that the bytes could be compared with.
+    #[error("the registry states no digest for this version that can be relied on")]
+    NoDigest,
+    /// Only a SHA-1 is stated.
+    #[error("the registry states only a SHA-1 for this version, which a forger can meet; FABRIC_CACHE_ALLOW_SHA1 accepts it")]
+    WeakDigest,
+    /// The tarball's address is none.
+    #[error("the registry states no usable address for this version")]
+    NoAddress,
+}
+
+type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// A package with all its versions.
+#[derive(Debug)]
+pub(crate) struct Packument<'a> {
+    name: NpmName,
+    fields: Fields<'a>,
+    versions: Fields<'a>,
+}
+
+#[derive(Deserialize)]
+struct Dist {
+    tarball: Option<String>,
+    integrity: Option<String>,
+    shasum: Option<String>,
+}
+
+/// Where the bytes of a version are, and what they have to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Tarball {
+    pub(crate) url: Url,
+    pub(crate) digest: Digest,
+}
+
+impl<'a> Packument<'a> {
+    /// Reads the document of `name`.
+    pub(crate) fn parse(name: &NpmName, document: &'a [u8]) -> Result<Self, NpmError> {
+        let fields: Fields<'a> = serde_json::from_slice(document)?;
+        let stated = fields.get("name").and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok());
+        if stated.as_deref() != Some(name.as_str()) {
+            return Err(NpmError::OtherPackage);
+        }
+        let versions = match fields.get("versions") {
+            Some(raw) => serde_json::from_str(raw.get())?,
+            None => Fields::new(),
+        };
+        Ok(Self { name: name.clone(), fields, versions })
+    }
+
+    /// The version that a tag (`latest`) stands for, or the exact version itself.
+    pub(crate) fn resolve(&self, wanted: &str) -> Result<NpmVersion, NpmError> {
+        let missing = || NpmError::NoVersion(wanted.chars().take(80).collect());
+        let version = if let Ok(version) = NpmVersion::parse(wanted) {
+            version
+        } else {
+            let tags: BTreeMap<Cow<'_, str>, Cow<'_, str>> = match self.fields.get("dist-tags") {
+                Some(raw) => serde_json::from_str(raw.get())?,
+                None => BTreeMap::new(),
+            };
+            tags.get(wanted).and_then(|version| NpmVersion::parse(version).ok()).ok_or_else(missing)?
+        };
+        if self.versions.contains_key(version.as_str()) { Ok(version) } else { Err(missing()) }
+    }
+
+    /// What the registry states of the bytes of a version. A SHA-1 alone only counts where it may.
+    pub(crate) fn tarball(&self, version: &NpmVersion, allow_sha1: bool) -> Result<Tarball, NpmError> {
+        let raw = self.versions.get(version.as_str()).ok_or_else(|| NpmError::NoVersion(version.as_str().to_owned()))?;
+        let fields: Fields<'_> = serde_json::from_str(raw.get())?;
+        let dist: Dist = serde_json::from_str(fields.get("dist").ok_or(NpmError::NoDigest)?.get())?;
+        let stated = dist.integrity.as_deref().and_then(Digest::from_integrity);
+        let digest = stated.or_else(|| Digest::from_hex(Algorithm::Sha1, dist.shasum.as_deref()?)).ok_or(NpmError::NoDigest)?;
+        if digest.algorithm() == Algorithm::Sha1 && !allow_sha1 {
+            return Err(NpmError::WeakDigest);
+        }
+        let url = dist.tarball.and_then(|url| Url::parse(&url).ok()).filter(|url| matches!(url.scheme(), "http" | "https"));
+        Ok(Tarball { url: url.ok_or(NpmError::NoAddress)?, digest })
+    }
+
+    /// One version, with its tarball at `base`.
+    pub(crate) fn render_version(&self, version: &NpmVersion, base: &str) -> Result<String, NpmError> {
+        let raw = self.versions.get(version.as_str()).ok_or_else(|| NpmError::NoVersion(version.as_str().to_owned()))?;
+        Ok(serde_json::to_string(&self.version_at(version, raw, base, None)?)?)
+    }
+
+    /// The whole document with its tarballs at `base`, whole or in the short form. Versions that cannot be
+    /// cached are left out.
+    pub(crate) fn render(&self, base: &str, is_abbreviated: bool) -> Result<String, NpmError> {
+        let mut versions: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
+        for (text, raw) in &self.versions {
+            let Ok(version) = NpmVersion::parse(text) else { continue };
+            let kept = is_abbreviated.then_some(ABBREVIATED_FIELDS);
+            if let Ok(rendered) = self.version_at(&version, raw, base, kept) {
+                versions.insert(text, rendered);
+            }
+        }
+        let versions = to_raw_value(&versions)?;
+        let mut whole: BTreeMap<&str, &RawValue> = BTreeMap::from([("versions", &*versions)]);
+        let modified = self.fields.get("time").and_then(|raw| {
+            let times: Fields<'_> = serde_json::from_str(raw.get()).ok()?;
+            times.get("modified").copied()
+        });
+        if is_abbreviated {
+            whole.extend(["name", "dist-tags"].iter().filter_map(|field| Some((*field, *self.fields.get(*field)?))));
+            whole.extend(modified.map(|modified| ("modified", modified)));
+        } else {
+            whole.extend(self.fields.iter().filter(|(field, _)| *field != "versions").map(|(field, raw)| (&**field, *raw)));
+        }
+        Ok(serde_json::to_string(&whole)?)
+    }
+
+    fn version_at(&self, version: &NpmVersion, raw: &RawValue, base: &str, kept: Option<&[&str]>) -> Result<Box<RawValue>, NpmError> {
+        let mut fields: Fields<'_> = serde_json::from_str(raw.get())?;
+        let mut dist: Fields<'_> = serde_json::from_str(fields.get("dist").ok_or(NpmError::NoDigest)?.get())?;
+        let file = FileName::tarball(&self.name, version);
+        let tarball = to_raw_value(&format!("{base}/{}/-/{}", self.name.as_str(), file.as_str()))?;
+        dist.insert("tarball".into(), &tarball);
+        let dist = to_raw_value(&dist)?;
+        fields.insert("dist".into(), &dist);
+        if let Some(kept) = kept {
+            fields.retain(|field, _| kept.contains(&&**field));
+        }
+        Ok(to_raw_value(&fields)?)
+    }
+}
+
+/// What a path below `/npm/` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A package with all its versions.
+    Package(NpmName),
+    /// One version or tag.
+    Version(NpmName, String),
+    /// The tarball of a version.
+    Tarball(NpmName, NpmVersion),
+}
+
+impl Asked {
+    /// Reads a decoded path: `name`, `@scope/name`, `…/version`, `…/-/file.tgz`.
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        let (name, rest) = if path.starts_with('@') { parts.split_at_checked(2)? } else { parts.split_at_checked(1)? };
+        let name = NpmName::parse(&name.join("/")).ok()?;
+        match rest {
+            [] => Some(Self::Package(name)),
+            [version] if *version != "-" => Some(Self::Version(name, (*version).to_owned())),
+            ["-", file] => {
+                let version = file.strip_prefix(name.base())?.strip_prefix('-')?.strip_suffix(".tgz")?;
+                let version = NpmVersion::parse(version).ok()?;
+                Some(Self::Tarball(name, version))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn document() -> Vec<u8> {
+        let integrity = format!("sha512-{}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [7; 64]));
+        json!({
+            "name": "@a/b", "readme": "long", "dist-tags": { "latest": "1.1.0", "bad": "../x" },
+            "time": { "modified": "2026-01-01T00:00:00Z", "1.0.0": "2025-01-01T00:00:00Z" },
+            "versions": {
+                "1.0.0": { "name": "@a/b", "version": "1.0.0", "scripts": { "x": "y" }, "dist": { "tarball": "https://up.example/odd-name.tgz", "integrity": integrity } },
+                "1.1.0": { "name": "@a/b", "version": "1.1.0", "dependencies": { "c": "^1" }, "dist": { "tarball": "file:///etc/passwd", "shasum": "00".repeat(20) } },
+                "../2": { "dist": {} },
+            },
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    #[test]
+    fn a_packument_is_read_and_rendered_with_our_tarballs() {
+        let (name, bytes) = (NpmName::parse("@a/b").unwrap(), document());
+        let packument = Packument::parse(&name, &bytes).unwrap();
+        assert_eq!(packument.resolve("latest").unwrap().as_str(), "1.1.0");
+        for missing in ["2.0.0", "bad", "next"] {
+            assert!(matches!(packument.resolve(missing), Err(NpmError::NoVersion(_))), "{missing}");
+        }
+        let first = NpmVersion::parse("1.0.0").unwrap();
+        let tarball = packument.tarball(&first, false).unwrap();
+        assert_eq!((tarball.url.as_str(), tarball.digest.algorithm()), ("https://up.example/odd-name.tgz", Algorithm::Sha512));
+        let second = NpmVersion::parse("1.1.0").unwrap();
+        assert!(matches!(packument.tarball(&second, false), Err(NpmError::WeakDigest)));
+        assert!(matches!(packument.tarball(&second, true), Err(NpmError::NoAddress)));
+
+        let full: Value = serde_json::from_str(&packument.render("http://h/npm", false).unwrap()).unwrap();
+        assert_eq!(full["versions"]["1.0.0"]["dist"]["tarball"], "http://h/npm/@a/b/-/b-1.0.0.tgz");
+        assert_eq!((&full["readme"], &full["versions"]["1.0.0"]["scripts"]["x"]), (&json!("long"), &json!("y")));
+        assert!(full["versions"]["../2"].is_null());
+        let short: Value = serde_json::from_str(&packument.render("http://h/npm", true).unwrap()).unwrap();
+        assert_eq!((&short["readme"], &short["versions"]["1.0.0"]["scripts"]), (&Value::Null, &Value::Null));
+        assert_eq!((&short["modified"], &short["versions"]["1.1.0"]["dependencies"]["c"]), (&json!("2026-01-01T00:00:00Z"), &json!("^1")));
+        let one: Value = serde_json::from_str(&packument.render_version(&first, "http://h/npm").unwrap()).unwrap();
+        assert_eq!(one["dist"]["tarball"], "http://h/npm/@a/b/-/b-1.0.0.tgz");
+    }
+
+    #[test]
+    fn other_documents_are_refused() {
+        let name = NpmName::parse("@a/c").unwrap();
+        assert!(matches!(Packument::parse(&name, &document()), Err(NpmError::OtherPackage)));
+        for bad in [&b"<html>"[..], b"[]", b"{}", br#"{"name":"@a/c","versions":[]}"#, b"\xff"] {
+            assert!(Packument::parse(&name, bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn paths_of_clients_are_read() {
+        let name = |text| NpmName::parse(text).unwrap();
+        assert_eq!(Asked::parse("zod"), Some(Asked::Package(name("zod"))));
+        assert_eq!(Asked::parse("@a/b/"), Some(Asked::Package(name("@a/b"))));
+        assert_eq!(Asked::parse("@a/b/latest"), Some(Asked::Version(name("@a/b"), "latest".into())));
+        assert_eq!(Asked::parse("@a/b/-/b-1.0.0-x.1.tgz"), Some(Asked::Tarball(name("@a/b"), NpmVersion::parse("1.0.0-x.1").unwrap())));
+        for bad in ["", "@a", "-/ping", "a/-/b-1.0.0.tgz", "a/-/a-1.0.0.zip", "a/-/a-../x.tgz", "a/b/c", "../a", "@../a/b", "a/-/"] {
+            assert_eq!(Asked::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! `/api/mcp/servers/{id}/cache` and `/api/mcp/cache`.
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use chrono::{DateTime, Utc};
+use platform::{
+    Actor, Problem,
+    http::{Json, Path, Query},
+};
+use serde::{Deserialize, Serialize};
+use servers::{ServerRef, ServersError};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    error::CacheError,
+    model::{Status, Total, Wanted},
+    service::{Cache, Standing, Stats},
+};
+
+/// What people and programs ask of the cache.
+pub fn router(cache: Cache) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(fill, clear)).routes(routes!(status)).routes(routes!(add)).routes(routes!(stats)).with_state(cache)
+}
+
+/// What is to be cached of a server.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct FillIn {
+    /// Of this version of the server, instead of the latest.
+    version: Option<String>,
+    /// Only packages of this type.
+    #[serde(alias = "registryType")]
+    registry_type: Option<String>,
+}
+
+/// One package, whichever server names it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AddIn {
+    /// `npm` or `pypi`.
+    #[serde(alias = "registryType")]
+    registry_type: String,
+    /// Its name there.
+    identifier: String,
+    /// An exact version, or a tag; without it, the newest.
+    version: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct VersionQuery {
+    /// Of this version of the server, instead of the latest.
+    version: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PackageOut {
+    registry_type: String,
+    identifier: String,
+    version: Option<String>,
+    status: Status,
+    bytes_done: i64,
+    bytes_total: Option<i64>,
+    cached_at: Option<DateTime<Utc>>,
+    /// Below the cache folder.
+    cache_path: Option<String>,
+    cache_size_bytes: Option<i64>,
+    /// `sha256:<hex>` of the file that most installs take.
+    cache_checksum: Option<String>,
+    attempts: i32,
+    error: Option<ErrorOut>,
+    files: Vec<FileOut>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ErrorOut {
+    code: String,
+    message: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct FileOut {
+    name: String,
+    status: Status,
+    size_bytes: Option<i64>,
+    sha256: Option<String>,
+    /// What the registry states: `sha512:<hex>`.
+    upstream_digest: Option<String>,
+}
+
+impl From<Standing> for PackageOut {
+    fn from(standing: Standing) -> Self {
+        let files = &standing.files;
+        let cached = || files.iter().filter(|file| file.status == Status::Cached);
+        let failed = files.iter().find(|file| file.status == Status::Failed).filter(|_| standing.status == Status::Failed);
+        let is_cached = standing.status == Status::Cached;
+        let main = cached().find(|file| file.file_name.ends_with("-none-any.whl")).or_else(|| cached().next());
+        Self {
+            status: standing.status,
+            bytes_done: files.iter().map(|file| file.bytes_done).sum(),
+            bytes_total: files.iter().map(|file| file.bytes_total).sum::<Option<i64>>().filter(|_| !files.is_empty()),
+            cached_at: cached().filter_map(|file| file.fetched_at).max(),
+            cache_path: standing.package.as_ref().filter(|_| is_cached).map(|package| package.folder().display().to_string()),
+            cache_size_bytes: is_cached.then(|| cached().filter_map(|file| file.size_bytes).sum()),
+            cache_checksum: main.and_then(|file| file.blob).map(|blob| format!("sha256:{}", blob.hex())),
+            attempts: files.iter().map(|file| file.attempts).max().unwrap_or(0),
+            error: failed.map(|file| ErrorOut {
+                code: file.error_code.clone().unwrap_or_default(),
+                message: file.error.clone().unwrap_or_default(),
+            }),
+            files: files
+                .iter()
+                .map(|file| FileOut {
+                    name: file.file_name.clone(),
+                    status: file.status,
+                    size_bytes: file.size_bytes,
+                    sha256: file.blob.map(|blob| blob.hex()),
+                    upstream_digest: file.upstream_digest.clone(),
+                })
+                .collect(),
+            registry_type: standing.wanted.registry_type,
+            identifier: standing.wanted.identifier,
+            version: standing.wanted.version,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct FillOut {
+    /// Absent when everything is here already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<jobs::JobId>,
+    /// `pending`, or `cached` when everything is here already.
+    status: &'static str,
+    packages: Vec<PackageOut>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct StatusOut {
+    server_id: String,
+    packages: Vec<PackageOut>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ClearOut {
+    /// Files.
+    removed: u64,
+    /// Bytes that no other package shares.
+    freed_bytes: i64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct StatsOut {
+    total: TypeOut,
+    #[schema(value_type = Object)]
+    by_type: std::collections::BTreeMap<&'static str, TypeOut>,
+}
+
+#[derive(Clone, Copy, Default, Serialize, ToSchema)]
+struct TypeOut {
+    #[serde(flatten)]
+    total: Total,
+    /// Requests since the program started that were answered from here.
+    hits: u64,
+    /// Requests that had to be fetched.
+    misses: u64,
+    /// Requests that waited for the fetch of another.
+    coalesced: u64,
+}
+
+impl From<Stats> for StatsOut {
+    fn from(stats: Stats) -> Self {
+        let (mut total, mut by_type) = (TypeOut::default(), std::collections::BTreeMap::new());
+        for (registry, sums, asked) in stats.by_type {
+            let count = |outcome| asked.get(outcome).copied().unwrap_or(0);
+            let out = TypeOut { total: sums, hits: count("hit"), misses: count("miss"), coalesced: count("coalesced") };
+            total = TypeOut {
+                total: total.total + out.total,
+                hits: total.hits + out.hits,
+                misses: total.misses + out.misses,
+                coalesced: total.coalesced + out.coalesced,
+            };
+            by_type.insert(registry.as_str(), out);
+        }
+        Self { total, by_type }
+    }
+}
+
+fn server(id: &str) -> Result<ServerRef, CacheError> {
+    Ok(id.parse().map_err(ServersError::from)?)
+}
+
+fn filled((job_id, standings): (Option<jobs::JobId>, Vec<Standing>)) -> Response {
+    let (code, status) = if job_id.is_some() { (StatusCode::ACCEPTED, "pending") } else { (StatusCode::OK, "cached") };
+    (code, Json(FillOut { job_id, status, packages: standings.into_iter().map(Into::into).collect() })).into_response()
+}
+
+/// Cache the packages of a server, verified.
+#[utoipa::path(post, path = "/api/mcp/servers/{id}/cache", tag = "cache", params(("id" = String, Path)), request_body = Option<FillIn>,
+    responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "They are here already", body = FillOut),
+        (status = 404, description = "No such server or version"), (status = 422, description = "No package of it can be cached")))]
+async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, Json(asked): Json<FillIn>) -> Result<Response, Problem> {
+    Ok(filled(cache.cache(&actor, &server(&id)?, asked.version.as_deref(), asked.registry_type.as_deref()).await?))
+}
+
+/// Cache one package, whichever server names it.
+#[utoipa::path(post, path = "/api/mcp/cache", tag = "cache", request_body = AddIn,
+    responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "It is here already", body = FillOut),
+        (status = 422, description = "Packages of this type cannot be cached")))]
+async fn add(State(cache): State<Cache>, actor: Actor, Json(asked): Json<AddIn>) -> Result<Response, Problem> {
+    let wanted = Wanted { registry_type: asked.registry_type, identifier: asked.identifier, version: asked.version };
+    Ok(filled(cache.cache_package(&actor, wanted).await?))
+}
+
+/// Show what is cached of a server.
+#[utoipa::path(get, path = "/api/mcp/servers/{id}/cache/status", tag = "cache", params(("id" = String, Path), VersionQuery),
+    responses((status = 200, description = "Its packages", body = StatusOut), (status = 404, description = "No such server or version")))]
+async fn status(
+    State(cache): State<Cache>,
+    actor: Actor,
+    Path(id): Path<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Json<StatusOut>, Problem> {
+    let (server_id, standings) = cache.status(&actor, &server(&id)?, query.version.as_deref()).await?;
+    Ok(Json(StatusOut { server_id, packages: standings.into_iter().map(Into::into).collect() }))
+}
+
+/// Remove what is cached of a server.
+#[utoipa::path(delete, path = "/api/mcp/servers/{id}/cache", tag = "cache", params(("id" = String, Path), VersionQuery),
+    responses((status = 200, description = "What was removed", body = ClearOut), (status = 404, description = "No such server or version")))]
+async fn clear(
+    State(cache): State<Cache>,
+    actor: Actor,
+    Path(id): Path<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Json<ClearOut>, Problem> {
+    let (removed, freed_bytes) = cache.clear(&actor, &server(&id)?, query.version.as_deref()).await?;
+    Ok(Json(ClearOut { removed, freed_bytes }))
+}
+
+/// Show what is in the cache.
+#[utoipa::path(get, path = "/api/mcp/cache/stats", tag = "cache", responses((status = 200, description = "Sums", body = StatsOut)))]
+async fn stats(State(cache): State<Cache>, actor: Actor) -> Result<Json<StatsOut>, Problem> {
+    Ok(Json(cache.stats(&actor).await?.into()))
+}

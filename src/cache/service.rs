@@ -1,0 +1,353 @@
+use std::{collections::HashMap, sync::Arc};
+
+use jobs::{Handlers, JobId, Jobs, NewJob};
+use platform::{
+    Actor, Config, Database, Scope, Shutdown,
+    client::{self, Client},
+    config::CacheConfig,
+    telemetry::Metrics,
+};
+use prometheus::IntCounterVec;
+use servers::{ServerPackage, ServerRef, Servers};
+use tokio::sync::OnceCell;
+
+use crate::{
+    artifacts::{Artifacts, Clients, Held, Key},
+    blobs::Blobs,
+    documents::{Documents, Name, Said},
+    error::{CacheError, registry_type},
+    flights::Flights,
+    job::{CacheJob, Payload},
+    model::{Artifact, Status, Total, Wanted},
+    names::{FileName, NpmName, Package, PypiName, RegistryType},
+    npm::Packument,
+    pypi::{File, Project},
+    sources::Sources,
+    store,
+};
+
+/// The package cache.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    jobs: Jobs,
+    servers: Servers,
+    documents: Arc<Documents>,
+    artifacts: Arc<Artifacts>,
+    sources: Arc<Sources>,
+    clients: OnceCell<Clients>,
+    config: CacheConfig,
+    allowed_hosts: Vec<String>,
+    offline: bool,
+    asked: IntCounterVec,
+}
+
+/// What is known of one package of a server.
+pub(crate) struct Standing {
+    pub(crate) wanted: Wanted,
+    pub(crate) status: Status,
+    /// The exact version, when it is known.
+    pub(crate) package: Option<Package>,
+    pub(crate) files: Vec<Artifact>,
+}
+
+/// Everything that is in the cache, and what was asked of it since this process started.
+pub(crate) struct Stats {
+    pub(crate) by_type: Vec<(RegistryType, Total, HashMap<&'static str, u64>)>,
+}
+
+/// What the counter of requests tells apart.
+const OUTCOMES: [&str; 4] = ["hit", "miss", "coalesced", "refused"];
+
+impl Cache {
+    /// Opens the cache folder. `node` is this data folder's name among replicas.
+    pub async fn start(
+        config: &Config,
+        node: String,
+        database: Database,
+        jobs: Jobs,
+        servers: Servers,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Result<Self, CacheError> {
+        let blobs = Blobs::open(&config.cache.dir).await?;
+        let interrupted = store::release(database.system(), &node).await?;
+        let left = blobs.sweep_drafts(DRAFT_LIFE).await?;
+        if interrupted > 0 || left > 0 {
+            tracing::info!(interrupted, left, "downloads of an earlier process did not end; they start again when they are asked for");
+        }
+        let sources = Arc::new(Sources::new(&config.cache, config.npm_registry.clone()));
+        let documents = Arc::new(Documents::new(
+            database.clone(),
+            blobs.clone(),
+            Arc::clone(&sources),
+            config.offline,
+            config.cache.metadata_ttl,
+            config.cache.memory_bytes / 2,
+            shutdown.clone(),
+        ));
+        let asked = metrics.counters(
+            "fabric_cache_requests_total",
+            "Files asked of the package cache, by type and outcome",
+            &["registry_type", "outcome"],
+        );
+        let mismatches = "Files whose bytes were not what the registry stated, or not any more, by type";
+        let artifacts = Arc::new(Artifacts {
+            database: database.clone(),
+            blobs,
+            documents: Arc::clone(&documents),
+            servers: servers.clone(),
+            node,
+            allow_sha1: config.cache.allow_sha1,
+            max_file: config.cache.max_file_bytes,
+            allowed_hosts: config.allowed_hosts.clone(),
+            memory: Artifacts::memory(config.cache.memory_bytes / 2),
+            flights: Flights::new(shutdown.clone()),
+            used: std::sync::Mutex::default(),
+            asked: asked.clone(),
+            mismatches: metrics.counters("fabric_cache_integrity_failures_total", mismatches, &["registry_type"]),
+        });
+        shutdown.spawn(Arc::clone(&artifacts).note_uses(shutdown.clone()));
+        let inner = Inner {
+            database,
+            jobs,
+            servers,
+            documents,
+            artifacts,
+            sources,
+            clients: OnceCell::new(),
+            config: config.cache.clone(),
+            allowed_hosts: config.allowed_hosts.clone(),
+            offline: config.offline,
+            asked,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What does the jobs.
+    pub fn handlers(&self, handlers: Handlers) -> Handlers {
+        handlers.with(CacheJob { cache: self.clone() })
+    }
+
+    /// The clients may reach the hosts of the configured registries, whatever their address; which ones
+    /// these are is found out when the first package is asked for.
+    async fn clients(&self) -> Result<&Clients, CacheError> {
+        let inner = &self.inner;
+        inner
+            .clients
+            .get_or_try_init(|| async {
+                let own = inner.sources.urls().await.into_iter().filter_map(|url| client::own_host(&url));
+                let allowed: Vec<String> = inner.allowed_hosts.iter().cloned().chain(own).collect();
+                Ok(Clients { documents: Client::new(allowed.clone(), inner.offline)?, files: Client::verbatim(allowed, inner.offline)? })
+            })
+            .await
+    }
+
+    /// Asks that packages of a server are cached: a job, or nothing when they are here already.
+    pub(crate) async fn cache(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        version: Option<&str>,
+        only: Option<&str>,
+    ) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
+        actor.require(Scope::CacheManage)?;
+        let wanted = self.wanted(server, version, only).await?;
+        let standings = self.standings(wanted).await?;
+        if standings.iter().all(|standing| standing.status == Status::Cached) {
+            return Ok((None, standings));
+        }
+        let packages = standings.iter().map(|standing| standing.wanted.clone()).collect();
+        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&Payload { packages })).await?;
+        Ok((Some(job), standings))
+    }
+
+    /// Asks that one package is cached, whichever server names it.
+    pub(crate) async fn cache_package(&self, actor: &Actor, wanted: Wanted) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
+        actor.require(Scope::CacheManage)?;
+        check(&wanted)?;
+        let standings = self.standings(vec![wanted]).await?;
+        if standings.iter().all(|standing| standing.status == Status::Cached) {
+            return Ok((None, standings));
+        }
+        let packages = standings.iter().map(|standing| standing.wanted.clone()).collect();
+        Ok((Some(self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&Payload { packages })).await?), standings))
+    }
+
+    /// What is cached of a server's packages.
+    pub(crate) async fn status(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        version: Option<&str>,
+    ) -> Result<(String, Vec<Standing>), CacheError> {
+        actor.require(Scope::CacheRead)?;
+        let (id, _, packages) = self.packages(server, version).await?;
+        let mut standings = Vec::new();
+        for package in packages {
+            let wanted = Wanted { registry_type: package.registry_type, identifier: package.identifier, version: package.version };
+            standings.push(self.standing(wanted).await?);
+        }
+        Ok((id, standings))
+    }
+
+    /// Removes what is cached of a server's packages; gives how many files and bytes that were.
+    pub(crate) async fn clear(&self, actor: &Actor, server: &ServerRef, version: Option<&str>) -> Result<(u64, i64), CacheError> {
+        actor.require(Scope::CacheManage)?;
+        let (_, _, packages) = self.packages(server, version).await?;
+        let (mut files, mut bytes) = (0, 0);
+        for package in packages {
+            let wanted = Wanted { registry_type: package.registry_type, identifier: package.identifier, version: package.version };
+            if let Some(package) = self.standing(wanted).await?.package {
+                let (more_files, more_bytes) = self.inner.artifacts.remove(&package).await?;
+                (files, bytes) = (files + more_files, bytes + more_bytes);
+            }
+        }
+        Ok((files, bytes))
+    }
+
+    pub(crate) async fn stats(&self, actor: &Actor) -> Result<Stats, CacheError> {
+        actor.require(Scope::CacheRead)?;
+        let totals: HashMap<String, Total> = store::totals(self.inner.database.system()).await?.into_iter().collect();
+        let by_type = [RegistryType::Npm, RegistryType::Pypi].map(|registry| {
+            let total = totals.get(registry.as_str()).copied().unwrap_or_default();
+            let asked = |outcome: &'static str| (outcome, self.inner.asked.with_label_values(&[registry.as_str(), outcome]).get());
+            (registry, total, OUTCOMES.map(asked).into_iter().collect())
+        });
+        Ok(Stats { by_type: by_type.into() })
+    }
+
+    async fn packages(&self, server: &ServerRef, version: Option<&str>) -> Result<(String, String, Vec<ServerPackage>), CacheError> {
+        let found = self.inner.servers.packages(server, version).await?;
+        found.ok_or_else(|| CacheError::NoServerVersion(version.unwrap_or("that stands").chars().take(80).collect()))
+    }
+
+    /// The packages that a server's version names, each once.
+    async fn wanted(&self, server: &ServerRef, version: Option<&str>, only: Option<&str>) -> Result<Vec<Wanted>, CacheError> {
+        let only = only.map(registry_type).transpose()?;
+        let (_, _, packages) = self.packages(server, version).await?;
+        let mut all: Vec<Wanted> = Vec::new();
+        for package in packages {
+            let wanted = Wanted { registry_type: package.registry_type, identifier: package.identifier, version: package.version };
+            if only.is_none_or(|only| only.as_str() == wanted.registry_type) && !all.contains(&wanted) {
+                all.push(wanted);
+            }
+        }
+        if all.is_empty() {
+            return Err(CacheError::NoPackages);
+        }
+        all.iter().try_for_each(check)?;
+        Ok(all)
+    }
+
+    async fn standings(&self, wanted: Vec<Wanted>) -> Result<Vec<Standing>, CacheError> {
+        let mut standings = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            standings.push(self.standing(wanted).await?);
+        }
+        Ok(standings)
+    }
+
+    async fn standing(&self, wanted: Wanted) -> Result<Standing, CacheError> {
+        let package = registry_type(&wanted.registry_type)
+            .ok()
+            .and_then(|registry| Package::parse(registry, &wanted.identifier, wanted.version.as_deref()?).ok());
+        let files = match &package {
+            Some(package) => store::files(self.inner.database.system(), package).await?,
+            None => Vec::new(),
+        };
+        let has = |status: Status| files.iter().any(|file| file.status == status && !file.file_name.ends_with(".metadata"));
+        let status = match () {
+            () if has(Status::Downloading) => Status::Downloading,
+            () if has(Status::Cached) => Status::Cached,
+            () if has(Status::Failed) => Status::Failed,
+            () => Status::NotCached,
+        };
+        Ok(Standing { wanted, status, package, files })
+    }
+
+    /// The exact version of a package that is asked for, and the files that are to be here of it.
+    pub(crate) async fn choose(&self, wanted: &Wanted) -> Result<Vec<Key>, CacheError> {
+        let clients = self.clients().await?;
+        match registry_type(&wanted.registry_type)? {
+            RegistryType::Npm => {
+                let name = NpmName::parse(&wanted.identifier)?;
+                let said = self.inner.documents.get(&Name::Npm(name.clone()), &clients.documents, true).await?;
+                let version = Packument::parse(&name, &said.text)?.resolve(wanted.version.as_deref().unwrap_or("latest"))?;
+                let file = FileName::tarball(&name, &version);
+                Ok(vec![(Package::Npm(name, version), file)])
+            }
+            RegistryType::Pypi => {
+                let name = PypiName::parse(&wanted.identifier)?;
+                let (_, project) = self.project(&name, true).await?;
+                let version = project.resolve(wanted.version.as_deref()).ok_or(CacheError::NoVersion)?;
+                let package = Package::Pypi(name, version.clone());
+                let files = installable(project.of_version(&version).collect());
+                let keys: Result<Vec<Key>, _> =
+                    files.iter().map(|file| Ok((package.clone(), FileName::parse(&package, &file.name)?))).collect();
+                keys.and_then(|keys| if keys.is_empty() { Err(CacheError::NoVersion) } else { Ok(keys) })
+            }
+        }
+    }
+
+    /// A file, fetched and verified where it is not here.
+    pub(crate) async fn file(&self, key: &Key, may_fetch: bool) -> Result<Held, CacheError> {
+        self.inner.artifacts.get(key, self.clients().await?, may_fetch).await
+    }
+
+    pub(crate) fn path(&self, held: &Held) -> std::path::PathBuf {
+        self.inner.artifacts.path(held)
+    }
+
+    pub(crate) async fn packument(&self, name: &NpmName, may_ask: bool) -> Result<Said, CacheError> {
+        self.inner.documents.get(&Name::Npm(name.clone()), &self.clients().await?.documents, may_ask).await
+    }
+
+    pub(crate) async fn project(&self, name: &PypiName, may_ask: bool) -> Result<(Said, Project), CacheError> {
+        let said = self.inner.documents.get(&Name::Pypi(name.clone()), &self.clients().await?.documents, may_ask).await?;
+        let project = serde_json::from_slice(&said.text).map_err(|error| CacheError::Document(error.to_string()))?;
+        Ok((said, project))
+    }
+
+    /// The Python projects of which something is known here.
+    pub(crate) async fn projects(&self) -> Result<Vec<String>, CacheError> {
+        Ok(store::document_names(self.inner.database.system(), RegistryType::Pypi).await?)
+    }
+
+    pub(crate) fn config(&self) -> &CacheConfig {
+        &self.inner.config
+    }
+}
+
+/// Drafts that nobody has written to for so long are left over from a process that is gone.
+const DRAFT_LIFE: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// What cannot be cached is told at once, not by a job.
+fn check(wanted: &Wanted) -> Result<(), CacheError> {
+    match registry_type(&wanted.registry_type)? {
+        RegistryType::Npm => NpmName::parse(&wanted.identifier).map(drop)?,
+        RegistryType::Pypi => PypiName::parse(&wanted.identifier).map(drop)?,
+    }
+    Ok(())
+}
+
+/// The files that an install on Linux may take: a wheel for every platform, else the wheels for Linux, else
+/// the source distribution (whose bytes are kept; nothing is ever built).
+fn installable(files: Vec<&File>) -> Vec<&File> {
+    let tags = |file: &File| file.distribution().and_then(|found| found.tags);
+    let (wheels, sources): (Vec<&File>, Vec<&File>) = files.into_iter().partition(|file| tags(file).is_some());
+    let universal: Vec<&File> =
+        wheels.iter().copied().filter(|file| tags(file).is_some_and(|[_, abi, platform]| abi == "none" && platform == "any")).collect();
+    if !universal.is_empty() {
+        return universal;
+    }
+    let for_linux: Vec<&File> = wheels
+        .into_iter()
+        .filter(|file| tags(file).is_some_and(|[.., platform]| platform.contains("linux") && platform.contains(std::env::consts::ARCH)))
+        .collect();
+    if for_linux.is_empty() { sources.into_iter().take(1).collect() } else { for_linux }
+}
