@@ -71,6 +71,7 @@ pub(crate) struct Artifacts {
     pub(crate) allow_sha1: bool,
     /// The most that one file may measure, in bytes.
     pub(crate) max_file: u64,
+    pub(crate) patience: Duration,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) memory: Memory<Key, Held>,
     pub(crate) flights: Flights<Key, Outcome>,
@@ -175,7 +176,14 @@ impl Artifacts {
         let (package, file) = key;
         let offer = self.offer(key, clients).await?;
         let (told, telling) = watch::channel((0, None));
-        let order = Order { url: &offer.url, auth: offer.auth.as_ref(), digest: &offer.digest, size: offer.size, cap: self.max_file };
+        let order = Order {
+            url: &offer.url,
+            auth: offer.auth.as_ref(),
+            digest: &offer.digest,
+            size: offer.size,
+            cap: self.max_file,
+            patience: self.patience,
+        };
         let tell = move |done, total| {
             told.send_replace((done, total));
         };

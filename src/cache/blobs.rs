@@ -12,6 +12,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use platform::{
@@ -27,12 +28,15 @@ use crate::digest::BlobId;
 
 /// What `layout` says; another number is of another version of the program.
 const LAYOUT: &str = "1";
+/// A draft of another node that nobody has written to for so long belongs to nobody.
+const ABANDONED: Duration = Duration::from_hours(24);
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The package cache of MCP Fabric; it can be filled again.\n";
 
 /// The store of one cache folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Blobs {
     root: PathBuf,
+    node: String,
 }
 
 /// The folder cannot be used.
@@ -47,10 +51,10 @@ pub enum BlobsError {
 }
 
 impl Blobs {
-    /// Makes the folder where it is not there, and removes what an earlier process did not finish: a
-    /// cache has one process at a time, or several whose drafts are younger than their downloads may last.
-    pub(crate) async fn open(root: &Path) -> Result<Self, BlobsError> {
-        let blobs = Self { root: root.to_owned() };
+    /// Makes the folder where it is not there. Drafts bear the name of the node, of which there is one
+    /// process at a time: several nodes may share a folder.
+    pub(crate) async fn open(root: &Path, node: &str) -> Result<Self, BlobsError> {
+        let blobs = Self { root: root.to_owned(), node: node.to_owned() };
         for folder in [blobs.root.join(".blobs/sha256"), blobs.drafts()] {
             fs::create_dir_all(&folder).await.about("create", &folder)?;
         }
@@ -75,22 +79,32 @@ impl Blobs {
         self.root.join(".blobs/sha256").join(&hex[..2]).join(hex)
     }
 
-    /// Removes drafts that nobody has written to for a day.
-    pub(crate) async fn sweep_drafts(&self, older_than: std::time::Duration) -> io::Result<u32> {
+    /// Removes what an earlier process of this node did not finish, and what nodes left that are gone.
+    pub(crate) async fn sweep_drafts(&self) -> io::Result<u32> {
         let (mut entries, mut removed) = (fs::read_dir(self.drafts()).await?, 0);
         while let Some(entry) = entries.next_entry().await? {
-            let age = entry.metadata().await?.modified()?.elapsed().unwrap_or_default();
-            if age >= older_than {
-                fs::remove_file(entry.path()).await?;
-                removed += 1;
+            let found = entry.metadata().await?;
+            let is_own = entry.file_name().to_string_lossy().starts_with(&self.node);
+            if !is_own && found.modified()?.elapsed().unwrap_or_default() < ABANDONED {
+                continue;
             }
+            if found.is_dir() {
+                fs::remove_dir_all(entry.path()).await?;
+            } else {
+                fs::remove_file(entry.path()).await?;
+            }
+            removed += 1;
         }
         Ok(removed)
     }
 
+    fn draft_path(&self) -> PathBuf {
+        self.drafts().join(format!("{}.{}", self.node, ids::fresh()))
+    }
+
     /// A place for bytes that come in.
     pub(crate) async fn draft(&self) -> io::Result<Draft> {
-        let path = self.drafts().join(ids::fresh().to_string());
+        let path = self.draft_path();
         let file = fs::OpenOptions::new().create_new(true).write(true).open(&path).await?;
         Ok(Draft { path, file, is_kept: false })
     }
@@ -120,7 +134,7 @@ impl Blobs {
     pub(crate) async fn link(&self, id: &BlobId, folder: &Path, name: &str) -> io::Result<()> {
         let folder = self.root.join(folder);
         fs::create_dir_all(&folder).await?;
-        let draft = self.drafts().join(ids::fresh().to_string());
+        let draft = self.draft_path();
         fs::hard_link(self.path(id), &draft).await?;
         fs::rename(&draft, folder.join(name)).await?;
         // Two names of one file: renaming one to the other leaves both.
@@ -145,7 +159,7 @@ impl Blobs {
     /// Removes the links of a package, and folders above it that hold nothing else.
     pub(crate) async fn unlink(&self, folder: &Path) -> io::Result<()> {
         let whole = self.root.join(folder);
-        let trash = self.drafts().join(ids::fresh().to_string());
+        let trash = self.draft_path();
         match fs::rename(&whole, &trash).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed?,
@@ -224,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn a_blob_is_kept_once_linked_and_removed() {
         let root = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(root.path()).await.unwrap();
+        let blobs = Blobs::open(root.path(), "node").await.unwrap();
         let id = blobs.put(b"bytes").await.unwrap();
         assert_eq!(blobs.put(b"bytes").await.unwrap(), id);
         let folder = Path::new("npm/@a/b/1.0.0");
@@ -245,21 +259,23 @@ mod tests {
     #[tokio::test]
     async fn a_draft_that_is_given_up_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(root.path()).await.unwrap();
+        let blobs = Blobs::open(root.path(), "node").await.unwrap();
         let mut draft = blobs.draft().await.unwrap();
         draft.write(b"half").await.unwrap();
         draft.restart().await.unwrap();
         drop(draft);
         assert_eq!(names(&root.path().join(".drafts")), [""; 0]);
-        std::fs::write(root.path().join(".drafts/left"), "x").unwrap();
-        assert_eq!(blobs.sweep_drafts(std::time::Duration::from_hours(1)).await.unwrap(), 0);
-        assert_eq!(blobs.sweep_drafts(std::time::Duration::ZERO).await.unwrap(), 1);
+        for name in ["node.left", "other.at-work"] {
+            std::fs::write(root.path().join(".drafts").join(name), "x").unwrap();
+        }
+        assert_eq!(blobs.sweep_drafts().await.unwrap(), 1);
+        assert_eq!(names(&root.path().join(".drafts")), ["other.at-work"]);
     }
 
     #[tokio::test]
     async fn another_layout_is_refused() {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("layout"), "99").unwrap();
-        assert!(matches!(Blobs::open(root.path()).await, Err(BlobsError::Layout(_))));
+        assert!(matches!(Blobs::open(root.path(), "node").await, Err(BlobsError::Layout(_))));
     }
 }

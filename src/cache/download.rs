@@ -22,9 +22,7 @@ use crate::{
 /// How often one file is asked for.
 const TRIES: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(250);
-/// How long nothing may come.
-const STALL: Duration = Duration::from_secs(30);
-/// Fewer bytes a second than this, over [`STALL`] and more, are given up.
+/// Fewer bytes a second than this, for as long as [`Order::patience`], are given up.
 const SLOWEST: u64 = 1024;
 
 /// How a registry knows us. It is sent to the registry's own host and, by the client's rule, to no other
@@ -53,6 +51,9 @@ pub enum DownloadError {
     /// No answer, or one that broke off.
     #[error("the registry could not be reached, or broke off: {0}")]
     Unreachable(String),
+    /// It leads from one place to the next.
+    #[error("the registry leads from one address to the next without an end")]
+    Redirects,
     /// Too little came.
     #[error("the registry sends less than {SLOWEST} bytes a second")]
     TooSlow,
@@ -82,7 +83,7 @@ impl DownloadError {
                 status.is_server_error() || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
             Self::Unreachable(_) => true,
-            Self::TooSlow | Self::TooLarge(_) | Self::Mismatch { .. } | Self::Refused(_) | Self::Io(_) => false,
+            Self::Redirects | Self::TooSlow | Self::TooLarge(_) | Self::Mismatch { .. } | Self::Refused(_) | Self::Io(_) => false,
         }
     }
 }
@@ -99,6 +100,9 @@ impl From<reqwest::Error> for DownloadError {
             reason = inner.to_string();
             source = inner.source();
         }
+        if error.is_redirect() {
+            return Self::Redirects;
+        }
         Self::Unreachable(if error.url().is_some() && reason.contains("://") { "a network error".into() } else { reason })
     }
 }
@@ -111,6 +115,8 @@ pub(crate) struct Order<'a> {
     pub(crate) size: Option<u64>,
     /// The most that is taken, in bytes.
     pub(crate) cap: u64,
+    /// How long nothing, or next to nothing, may come.
+    pub(crate) patience: Duration,
 }
 
 /// Verified bytes, stored.
@@ -174,7 +180,7 @@ impl Transfer {
         self.check_size(order, total)?;
         let (began, had) = (Instant::now(), self.got);
         loop {
-            let chunk = timeout(STALL, response.chunk()).await.map_err(|_| DownloadError::TooSlow)??;
+            let chunk = timeout(order.patience, response.chunk()).await.map_err(|_| DownloadError::TooSlow)??;
             let Some(chunk) = chunk else { break };
             self.got += chunk.len() as u64;
             self.check_size(order, Some(self.got).filter(|got| order.size.is_none_or(|size| *got > size)))?;
@@ -182,7 +188,7 @@ impl Transfer {
             self.draft.write(&chunk).await?;
             tell(self.got, total.or(order.size));
             let seconds = began.elapsed().as_secs();
-            if seconds >= STALL.as_secs() && (self.got - had) / seconds < SLOWEST {
+            if began.elapsed() >= order.patience && (self.got - had) / seconds.max(1) < SLOWEST {
                 return Err(DownloadError::TooSlow);
             }
         }
@@ -204,7 +210,7 @@ impl Transfer {
                 request = request.header(header::IF_RANGE, etag);
             }
         }
-        let response = timeout(STALL, request.send()).await.map_err(|_| DownloadError::TooSlow)??;
+        let response = timeout(order.patience, request.send()).await.map_err(|_| DownloadError::TooSlow)??;
         match response.status() {
             StatusCode::PARTIAL_CONTENT if self.got > 0 && begins_at(response.headers(), self.got) => self.was_resumed = true,
             StatusCode::OK => {

@@ -153,6 +153,7 @@ impl Coded for CacheError {
             Self::Download(error) => match error {
                 DownloadError::Status(_) => "upstream_error",
                 DownloadError::Unreachable(_) => "upstream_unreachable",
+                DownloadError::Redirects => "upstream_redirects",
                 DownloadError::TooSlow => "upstream_too_slow",
                 DownloadError::TooLarge(_) => "file_too_large",
                 DownloadError::Mismatch { .. } => "integrity_mismatch",

@@ -232,7 +232,9 @@ impl FileName {
             && match package {
                 Package::Npm(name, version) => text == tarball_name(name, version),
                 Package::Pypi(name, version) => {
-                    distribution(text).is_some_and(|found| found.name == *name && found.version.compare(version).is_eq())
+                    // The metadata of a wheel lies beside it (PEP 658).
+                    let stem = text.strip_suffix(".metadata").filter(|stem| stem.strip_suffix(".whl").is_some()).unwrap_or(text);
+                    distribution(stem).is_some_and(|found| found.name == *name && found.version.compare(version).is_eq())
                 }
             };
         if is_its_own { Ok(Self(text.to_owned())) } else { Err(InvalidName::FileName) }
@@ -382,8 +384,17 @@ mod tests {
             let found = distribution(good).unwrap();
             assert_eq!(found.name.as_str(), "mcp-server-time", "{good}");
         }
-        assert!(FileName::parse(&pypi, "mcp_server_time-2026.1.0-py3-none-any.whl").is_ok());
-        for bad in ["mcp_server_time-2026.1.1-py3-none-any.whl", "other-2026.1.0.tar.gz", "x.whl", "a-1.exe", "..-1.0.tar.gz"] {
+        for good in ["mcp_server_time-2026.1.0-py3-none-any.whl", "mcp_server_time-2026.1-py3-none-any.whl.metadata"] {
+            assert!(FileName::parse(&pypi, good).is_ok(), "{good}");
+        }
+        for bad in [
+            "mcp_server_time-2026.1.1-py3-none-any.whl",
+            "other-2026.1.0.tar.gz",
+            "x.whl",
+            "a-1.exe",
+            "..-1.0.tar.gz",
+            "mcp_server_time-2026.1.0.tar.gz.metadata",
+        ] {
             assert!(FileName::parse(&pypi, bad).is_err(), "{bad}");
         }
     }

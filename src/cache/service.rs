@@ -74,9 +74,9 @@ impl Cache {
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Self, CacheError> {
-        let blobs = Blobs::open(&config.cache.dir).await?;
+        let blobs = Blobs::open(&config.cache.dir, &node).await?;
         let interrupted = store::release(database.system(), &node).await?;
-        let left = blobs.sweep_drafts(DRAFT_LIFE).await?;
+        let left = blobs.sweep_drafts().await?;
         if interrupted > 0 || left > 0 {
             tracing::info!(interrupted, left, "downloads of an earlier process did not end; they start again when they are asked for");
         }
@@ -104,6 +104,7 @@ impl Cache {
             node,
             allow_sha1: config.cache.allow_sha1,
             max_file: config.cache.max_file_bytes,
+            patience: config.cache.patience,
             allowed_hosts: config.allowed_hosts.clone(),
             memory: Artifacts::memory(config.cache.memory_bytes / 2),
             flights: Flights::new(shutdown.clone()),
@@ -322,9 +323,6 @@ impl Cache {
         &self.inner.config
     }
 }
-
-/// Drafts that nobody has written to for so long are left over from a process that is gone.
-const DRAFT_LIFE: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// What cannot be cached is told at once, not by a job.
 fn check(wanted: &Wanted) -> Result<(), CacheError> {

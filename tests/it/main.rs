@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod cache;
 mod catalogue;
 mod database;
 mod events;

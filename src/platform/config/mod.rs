@@ -159,6 +159,8 @@ pub struct CacheConfig {
     pub allow_sha1: bool,
     /// The most that one file may measure.
     pub max_file_bytes: u64,
+    /// How long a registry may send nothing, or next to nothing.
+    pub patience: Duration,
     /// Memory for small files and documents.
     pub memory_bytes: u64,
     /// How long what a registry said is not asked again.
@@ -273,6 +275,7 @@ impl Config {
             pypi_index: layers.optional("FABRIC_PYPI_INDEX")?,
             allow_sha1: layers.get("FABRIC_CACHE_ALLOW_SHA1")?,
             max_file_bytes: megabytes("FABRIC_CACHE_MAX_FILE_MB")?,
+            patience: layers.get::<parse::Seconds>("FABRIC_CACHE_PATIENCE_SECONDS")?.0,
             memory_bytes: megabytes("FABRIC_CACHE_MEMORY_MB")?,
             metadata_ttl: layers.get::<parse::Seconds>("FABRIC_CACHE_METADATA_SECONDS")?.0,
             anonymous_fill: layers.get("FABRIC_ANONYMOUS_FILL")?,

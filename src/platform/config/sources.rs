@@ -50,6 +50,7 @@ pub const SETTINGS: &[Setting] = &[
     secret("FABRIC_PYPI_INDEX"),
     plain("FABRIC_CACHE_DIR"),
     plain("FABRIC_CACHE_MAX_FILE_MB"),
+    plain("FABRIC_CACHE_PATIENCE_SECONDS"),
     plain("FABRIC_CACHE_MEMORY_MB"),
     plain("FABRIC_CACHE_METADATA_SECONDS"),
     plain("FABRIC_CACHE_ALLOW_SHA1"),

@@ -65,6 +65,7 @@ impl Answer {
 
 /// The settings of a test: nothing outside is called, and nothing is left to chance.
 fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(String, String)> {
+    let cache = folder.join("cache");
     let folder = folder.join("data");
     let config = folder.join("config");
     std::fs::create_dir_all(&config).unwrap();
@@ -72,6 +73,7 @@ fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(S
         ("FABRIC_LISTEN", "127.0.0.1:0"),
         ("FABRIC_DATA_DIR", folder.to_str().unwrap()),
         ("FABRIC_CONFIG_DIR", config.to_str().unwrap()),
+        ("FABRIC_CACHE_DIR", cache.to_str().unwrap()),
         ("DATABASE_URL", database_url),
         ("FABRIC_SYNC_ON_START", "false"),
         ("FABRIC_SYNC_CRON", "off"),
@@ -124,11 +126,17 @@ impl TestApp {
 
     /// A second replica: a data folder of its own, the same database.
     pub(crate) async fn beside(other: &Self) -> Self {
+        Self::beside_with(other, &[]).await
+    }
+
+    /// The same, with further settings.
+    pub(crate) async fn beside_with(other: &Self, given: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = other.database.shared();
         // Replicas share what is configured, too: either may do the other's jobs.
         let upstream = other.settings.iter().rev().find(|(key, _)| key == "FABRIC_UPSTREAM_URL").map_or("", |(_, url)| url);
-        let settings = settings(folder.path(), &database.url(), &[("FABRIC_UPSTREAM_URL", upstream)]);
+        let given: Vec<(&str, &str)> = std::iter::once(("FABRIC_UPSTREAM_URL", upstream)).chain(given.iter().copied()).collect();
+        let settings = settings(folder.path(), &database.url(), &given);
         cluster::share_roles(&folder.path().join("data")).await;
         Self::run(folder, settings, database).await
     }
@@ -154,6 +162,11 @@ impl TestApp {
         self.app = Some(app);
     }
 
+    /// For the next start.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
     pub(crate) async fn stop(mut self) {
         self.app.take().unwrap().stop().await;
     }
@@ -165,6 +178,11 @@ impl TestApp {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Its package cache.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

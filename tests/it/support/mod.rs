@@ -5,10 +5,12 @@ mod app;
 mod binary;
 pub(crate) mod cluster;
 pub(crate) mod data;
+pub(crate) mod packages;
 pub(crate) mod upstream;
 
 pub(crate) use app::TestApp;
 pub(crate) use binary::{Binary, command as binary_command};
+pub(crate) use packages::{Packages, Trouble};
 pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};
