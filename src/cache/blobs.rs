@@ -102,6 +102,13 @@ impl Blobs {
         self.drafts().join(format!("{}.{}", self.node, ids::fresh()))
     }
 
+    /// An empty folder for a program that works on packages; removed when it is dropped.
+    pub(crate) async fn workplace(&self) -> io::Result<Workplace> {
+        let path = self.draft_path();
+        fs::create_dir(&path).await?;
+        Ok(Workplace { path })
+    }
+
     /// A place for bytes that come in.
     pub(crate) async fn draft(&self) -> io::Result<Draft> {
         let path = self.draft_path();
@@ -190,6 +197,26 @@ impl Blobs {
     /// A blob to be read bit by bit.
     pub(crate) async fn open_blob(&self, id: &BlobId) -> io::Result<fs::File> {
         fs::File::open(self.path(id)).await
+    }
+}
+
+/// A folder that is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Workplace {
+    path: PathBuf,
+}
+
+impl Workplace {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, "could not remove a temporary folder of the cache");
+        }
     }
 }
 

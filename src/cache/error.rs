@@ -27,6 +27,9 @@ pub enum CacheError {
     /// No such version of the server.
     #[error("the server has no version {0}")]
     NoServerVersion(String),
+    /// Several registries have one of that name.
+    #[error("servers take packages of this name from several registries; say which: {0}")]
+    Ambiguous(String),
     /// No registry is configured.
     #[error(transparent)]
     NoRegistry(#[from] NoRegistry),
@@ -45,6 +48,15 @@ pub enum CacheError {
     /// The registry answered with something else than a document.
     #[error("the registry's document cannot be used: {0}")]
     Document(String),
+    /// The program that resolves dependencies is not installed.
+    #[error("{0} is not installed, which resolves what the package needs; install it, or ask for the package alone (closure: false)")]
+    NoResolver(&'static str),
+    /// It failed.
+    #[error("{0} could not resolve what the package needs: {1}")]
+    Resolver(&'static str, String),
+    /// Something that no registry has.
+    #[error("the package needs {0}, which does not come from a registry")]
+    ExoticDependency(String),
     /// Nothing that the bytes could be verified by.
     #[error("{0}")]
     Unverifiable(String),
@@ -57,6 +69,12 @@ pub enum CacheError {
     /// The cache folder cannot be used.
     #[error("the cache folder cannot be used: {0}")]
     Folder(#[from] std::io::Error),
+    /// A registry gives other bytes than when the lock was made.
+    #[error("{0} is not what it was when its lock was made; remove the package from the cache to resolve it anew")]
+    LockBroken(String),
+    /// A file of ours cannot be written.
+    #[error(transparent)]
+    File(#[from] platform::files::FileError),
     /// The cache folder cannot be opened.
     #[error(transparent)]
     Blobs(#[from] BlobsError),
@@ -143,11 +161,16 @@ impl Coded for CacheError {
             Self::UnsupportedType(_) => "unsupported_registry_type",
             Self::NoPackages => "no_packages",
             Self::NoServerVersion(_) | Self::NoVersion => "version_not_found",
+            Self::Ambiguous(_) => "registry_type_ambiguous",
             Self::NoRegistry(_) => "registry_not_configured",
             Self::NotFound => "package_not_found",
             Self::NotCached => "not_cached",
             Self::Offline => "offline",
             Self::Document(_) => "upstream_document_invalid",
+            Self::NoResolver(_) => "resolver_missing",
+            Self::Resolver(..) => "resolver_failed",
+            Self::ExoticDependency(_) => "exotic_dependency",
+            Self::LockBroken(_) => "lock_mismatch",
             Self::Unverifiable(_) => "digest_missing",
             Self::ForeignHost(_) => "upstream_host_refused",
             Self::Download(error) => match error {
@@ -161,7 +184,7 @@ impl Coded for CacheError {
                 DownloadError::Io(error) => folder_code(error),
             },
             Self::Folder(error) => folder_code(error),
-            Self::Blobs(_) => "cache_unusable",
+            Self::Blobs(_) | Self::File(_) => "cache_unusable",
             Self::Stopping => "stopping",
             Self::Servers(error) => error.code(),
             Self::Jobs(error) => error.code(),
@@ -174,7 +197,15 @@ impl Coded for CacheError {
     fn class(&self) -> Class {
         match self {
             Self::InvalidName(_) => Class::BadRequest,
-            Self::UnsupportedType(_) | Self::NoPackages | Self::NoRegistry(_) | Self::Unverifiable(_) => Class::Unprocessable,
+            Self::NoResolver(_)
+            | Self::Resolver(..)
+            | Self::ExoticDependency(_)
+            | Self::LockBroken(_)
+            | Self::UnsupportedType(_)
+            | Self::NoPackages
+            | Self::Ambiguous(_)
+            | Self::NoRegistry(_)
+            | Self::Unverifiable(_) => Class::Unprocessable,
             Self::NoServerVersion(_) | Self::NoVersion | Self::NotFound | Self::NotCached | Self::Offline => Class::NotFound,
             Self::Document(_) | Self::ForeignHost(_) => Class::BadGateway,
             Self::Download(error) => match error {
@@ -184,7 +215,7 @@ impl Coded for CacheError {
                 _ => Class::BadGateway,
             },
             Self::Folder(_) | Self::Stopping => Class::Unavailable,
-            Self::Blobs(_) => Class::Internal,
+            Self::Blobs(_) | Self::File(_) => Class::Internal,
             Self::Servers(error) => error.class(),
             Self::Jobs(error) => error.class(),
             Self::Forbidden(error) => error.class(),

@@ -18,6 +18,8 @@ pub(crate) struct CacheJob {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Payload {
     pub(crate) packages: Vec<Wanted>,
+    /// With everything that an install of them needs.
+    pub(crate) closure: bool,
 }
 
 impl Handler for CacheJob {
@@ -37,7 +39,7 @@ impl Handler for CacheJob {
             let message = format!("{} {}", wanted.registry_type, wanted.identifier);
             let total = u64::try_from(payload.packages.len()).ok();
             context.progress(Progress { done: position as u64, total, unit: "packages".into(), message });
-            match self.bring(wanted, &context).await {
+            match self.bring(wanted, payload.closure, &context).await {
                 Ok(result) => done.push(result),
                 Err(error) => {
                     context.log(LogLevel::Error, format!("{} {}: {error}", wanted.registry_type, wanted.identifier)).await;
@@ -54,16 +56,22 @@ impl Handler for CacheJob {
 }
 
 impl CacheJob {
-    async fn bring(&self, wanted: &Wanted, context: &Context) -> Result<Value, CacheError> {
-        let keys = self.cache.choose(wanted).await?;
-        let mut files = Vec::with_capacity(keys.len());
-        for key in &keys {
-            let held = self.cache.file(key, true).await?;
-            files.push(json!({ "name": key.1.as_str(), "size": held.size, "sha256": held.blob.hex() }));
+    async fn bring(&self, wanted: &Wanted, closure: bool, context: &Context) -> Result<Value, CacheError> {
+        let package = self.cache.exact(wanted).await?;
+        let own = self.cache.bring(&package).await?;
+        context.log(LogLevel::Info, format!("{package} is cached and verified, {} files", own.files.len())).await;
+        let mut result = json!({
+            "registry_type": package.registry(), "identifier": package.name(), "version": package.version(), "files": own.files,
+        });
+        if closure {
+            let lock = self.cache.bring_closure(&package, context).await?;
+            let bytes: u64 = lock.packages.iter().flat_map(|locked| &locked.files).map(|file| file.size).sum();
+            let count = lock.packages.len();
+            let said = format!("what it needs is cached and verified, too: {count} packages, {bytes} bytes, chosen by {}", lock.resolver);
+            context.log(LogLevel::Info, said).await;
+            result["closure"] = json!({ "packages": count, "bytes": bytes, "resolver": lock.resolver });
         }
-        let package = &keys[0].0;
-        context.log(LogLevel::Info, format!("{package} is cached and verified, {} files", files.len())).await;
-        Ok(json!({ "registry_type": package.registry(), "identifier": package.name(), "version": package.version(), "files": files }))
+        Ok(result)
     }
 }
 

@@ -55,6 +55,31 @@ pub(crate) struct Wanted {
     pub(crate) version: Option<String>,
 }
 
+/// What an install of a package needs, as it was resolved once.
+#[derive(Clone, Debug)]
+pub(crate) struct Lock {
+    pub(crate) packages: Vec<Locked>,
+    /// Which program chose them.
+    pub(crate) resolver: String,
+    pub(crate) created_at: DateTime<Utc>,
+}
+
+/// One package of a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Locked {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) files: Vec<LockedFile>,
+}
+
+/// One file of it, by its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LockedFile {
+    pub(crate) name: String,
+    pub(crate) sha256: String,
+    pub(crate) size: u64,
+}
+
 /// What is in the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Total {

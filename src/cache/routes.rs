@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::CacheError,
-    model::{Status, Total, Wanted},
+    model::{Locked, Status, Total},
     service::{Cache, Standing, Stats},
 };
 
@@ -35,19 +35,23 @@ struct FillIn {
     /// Only packages of this type.
     #[serde(alias = "registryType")]
     registry_type: Option<String>,
+    /// Also everything that an install of them needs (the default).
+    closure: Option<bool>,
 }
 
 /// One package, whichever server names it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AddIn {
-    /// `npm` or `pypi`.
+    /// `npm` or `pypi`; without it, where servers take a package of that name from.
     #[serde(alias = "registryType")]
-    registry_type: String,
+    registry_type: Option<String>,
     /// Its name there.
     identifier: String,
     /// An exact version, or a tag; without it, the newest.
     version: Option<String>,
+    /// Also everything that an install of it needs (the default).
+    closure: Option<bool>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -74,6 +78,20 @@ struct PackageOut {
     attempts: i32,
     error: Option<ErrorOut>,
     files: Vec<FileOut>,
+    /// What an install of it needs, once that was resolved.
+    closure: Option<ClosureOut>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ClosureOut {
+    /// Which program chose the packages.
+    resolver: String,
+    resolved_at: DateTime<Utc>,
+    /// The package itself among them.
+    packages: Vec<Locked>,
+    size_bytes: u64,
+    /// Files that are not here any more.
+    missing: i64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -95,7 +113,7 @@ struct FileOut {
 impl From<Standing> for PackageOut {
     fn from(standing: Standing) -> Self {
         let files = &standing.files;
-        let cached = || files.iter().filter(|file| file.status == Status::Cached);
+        let cached = || files.iter().filter(|file| file.status == Status::Cached && !file.file_name.ends_with(METADATA));
         let failed = files.iter().find(|file| file.status == Status::Failed).filter(|_| standing.status == Status::Failed);
         let is_cached = standing.status == Status::Cached;
         let main = cached().find(|file| file.file_name.ends_with("-none-any.whl")).or_else(|| cached().next());
@@ -122,6 +140,13 @@ impl From<Standing> for PackageOut {
                     upstream_digest: file.upstream_digest.clone(),
                 })
                 .collect(),
+            closure: standing.lock.map(|(lock, missing)| ClosureOut {
+                resolver: lock.resolver,
+                resolved_at: lock.created_at,
+                size_bytes: lock.packages.iter().flat_map(|locked| &locked.files).map(|file| file.size).sum(),
+                packages: lock.packages,
+                missing,
+            }),
             registry_type: standing.wanted.registry_type,
             identifier: standing.wanted.identifier,
             version: standing.wanted.version,
@@ -190,6 +215,9 @@ impl From<Stats> for StatsOut {
     }
 }
 
+/// What the names of files end with that hold a wheel's metadata; they are no part of a package's size.
+const METADATA: &str = ".metadata";
+
 fn server(id: &str) -> Result<ServerRef, CacheError> {
     Ok(id.parse().map_err(ServersError::from)?)
 }
@@ -204,7 +232,9 @@ fn filled((job_id, standings): (Option<jobs::JobId>, Vec<Standing>)) -> Response
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "They are here already", body = FillOut),
         (status = 404, description = "No such server or version"), (status = 422, description = "No package of it can be cached")))]
 async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, Json(asked): Json<FillIn>) -> Result<Response, Problem> {
-    Ok(filled(cache.cache(&actor, &server(&id)?, asked.version.as_deref(), asked.registry_type.as_deref()).await?))
+    Ok(filled(
+        cache.cache(&actor, &server(&id)?, asked.version.as_deref(), asked.registry_type.as_deref(), asked.closure.unwrap_or(true)).await?,
+    ))
 }
 
 /// Cache one package, whichever server names it.
@@ -212,8 +242,8 @@ async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, 
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "It is here already", body = FillOut),
         (status = 422, description = "Packages of this type cannot be cached")))]
 async fn add(State(cache): State<Cache>, actor: Actor, Json(asked): Json<AddIn>) -> Result<Response, Problem> {
-    let wanted = Wanted { registry_type: asked.registry_type, identifier: asked.identifier, version: asked.version };
-    Ok(filled(cache.cache_package(&actor, wanted).await?))
+    let closure = asked.closure.unwrap_or(true);
+    Ok(filled(cache.cache_package(&actor, asked.registry_type, asked.identifier, asked.version, closure).await?))
 }
 
 /// Show what is cached of a server.

@@ -18,10 +18,9 @@ use crate::{
     error::{CacheError, registry_type},
     flights::Flights,
     job::{CacheJob, Payload},
-    model::{Artifact, Status, Total, Wanted},
-    names::{FileName, NpmName, Package, PypiName, RegistryType},
-    npm::Packument,
-    pypi::{File, Project},
+    model::{Artifact, Lock, Status, Total, Wanted},
+    names::{NpmName, Package, PypiName, RegistryType},
+    pypi::Project,
     sources::Sources,
     store,
 };
@@ -53,6 +52,14 @@ pub(crate) struct Standing {
     /// The exact version, when it is known.
     pub(crate) package: Option<Package>,
     pub(crate) files: Vec<Artifact>,
+    /// What an install of it needs, and how many files of that are not here.
+    pub(crate) lock: Option<(Lock, i64)>,
+}
+
+impl Standing {
+    fn is_whole(&self, closure: bool) -> bool {
+        self.status == Status::Cached && (!closure || self.lock.as_ref().is_some_and(|(_, missing)| *missing == 0))
+    }
 }
 
 /// Everything that is in the cache, and what was asked of it since this process started.
@@ -136,7 +143,7 @@ impl Cache {
 
     /// The clients may reach the hosts of the configured registries, whatever their address; which ones
     /// these are is found out when the first package is asked for.
-    async fn clients(&self) -> Result<&Clients, CacheError> {
+    pub(crate) async fn clients(&self) -> Result<&Clients, CacheError> {
         let inner = &self.inner;
         inner
             .clients
@@ -155,28 +162,45 @@ impl Cache {
         server: &ServerRef,
         version: Option<&str>,
         only: Option<&str>,
+        closure: bool,
     ) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
         actor.require(Scope::CacheManage)?;
         let wanted = self.wanted(server, version, only).await?;
+        self.begin(actor, wanted, closure).await
+    }
+
+    async fn begin(&self, actor: &Actor, wanted: Vec<Wanted>, closure: bool) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
         let standings = self.standings(wanted).await?;
-        if standings.iter().all(|standing| standing.status == Status::Cached) {
+        if standings.iter().all(|standing| standing.is_whole(closure)) {
             return Ok((None, standings));
         }
         let packages = standings.iter().map(|standing| standing.wanted.clone()).collect();
-        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&Payload { packages })).await?;
+        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&Payload { packages, closure })).await?;
         Ok((Some(job), standings))
     }
 
-    /// Asks that one package is cached, whichever server names it.
-    pub(crate) async fn cache_package(&self, actor: &Actor, wanted: Wanted) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
+    /// Asks that one package is cached, whichever server names it. Without a type, it is the one from which
+    /// servers take a package of that name.
+    pub(crate) async fn cache_package(
+        &self,
+        actor: &Actor,
+        registry_type: Option<String>,
+        identifier: String,
+        version: Option<String>,
+        closure: bool,
+    ) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
         actor.require(Scope::CacheManage)?;
+        let registry_type = match registry_type {
+            Some(registry_type) => registry_type,
+            None => match &self.inner.servers.registry_types_of(&identifier).await?[..] {
+                [only] => only.clone(),
+                [] => return Err(CacheError::NotFound),
+                several => return Err(CacheError::Ambiguous(several.join(", "))),
+            },
+        };
+        let wanted = Wanted { registry_type, identifier, version };
         check(&wanted)?;
-        let standings = self.standings(vec![wanted]).await?;
-        if standings.iter().all(|standing| standing.status == Status::Cached) {
-            return Ok((None, standings));
-        }
-        let packages = standings.iter().map(|standing| standing.wanted.clone()).collect();
-        Ok((Some(self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&Payload { packages })).await?), standings))
+        self.begin(actor, vec![wanted], closure).await
     }
 
     /// What is cached of a server's packages.
@@ -268,31 +292,16 @@ impl Cache {
             () if has(Status::Failed) => Status::Failed,
             () => Status::NotCached,
         };
-        Ok(Standing { wanted, status, package, files })
-    }
-
-    /// The exact version of a package that is asked for, and the files that are to be here of it.
-    pub(crate) async fn choose(&self, wanted: &Wanted) -> Result<Vec<Key>, CacheError> {
-        let clients = self.clients().await?;
-        match registry_type(&wanted.registry_type)? {
-            RegistryType::Npm => {
-                let name = NpmName::parse(&wanted.identifier)?;
-                let said = self.inner.documents.get(&Name::Npm(name.clone()), &clients.documents, true).await?;
-                let version = Packument::parse(&name, &said.text)?.resolve(wanted.version.as_deref().unwrap_or("latest"))?;
-                let file = FileName::tarball(&name, &version);
-                Ok(vec![(Package::Npm(name, version), file)])
-            }
-            RegistryType::Pypi => {
-                let name = PypiName::parse(&wanted.identifier)?;
-                let (_, project) = self.project(&name, true).await?;
-                let version = project.resolve(wanted.version.as_deref()).ok_or(CacheError::NoVersion)?;
-                let package = Package::Pypi(name, version.clone());
-                let files = installable(project.of_version(&version).collect());
-                let keys: Result<Vec<Key>, _> =
-                    files.iter().map(|file| Ok((package.clone(), FileName::parse(&package, &file.name)?))).collect();
-                keys.and_then(|keys| if keys.is_empty() { Err(CacheError::NoVersion) } else { Ok(keys) })
-            }
-        }
+        let pool = self.inner.database.system();
+        let lock = match &package {
+            Some(package) => store::lock(pool, package).await?,
+            None => None,
+        };
+        let lock = match (lock, &package) {
+            (Some(lock), Some(package)) => Some((lock, store::missing_of_lock(pool, package).await?)),
+            _ => None,
+        };
+        Ok(Standing { wanted, status, package, files, lock })
     }
 
     /// A file, fetched and verified where it is not here.
@@ -319,6 +328,14 @@ impl Cache {
         Ok(store::document_names(self.inner.database.system(), RegistryType::Pypi).await?)
     }
 
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.inner.artifacts.blobs
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
     pub(crate) fn config(&self) -> &CacheConfig {
         &self.inner.config
     }
@@ -331,21 +348,4 @@ fn check(wanted: &Wanted) -> Result<(), CacheError> {
         RegistryType::Pypi => PypiName::parse(&wanted.identifier).map(drop)?,
     }
     Ok(())
-}
-
-/// The files that an install on Linux may take: a wheel for every platform, else the wheels for Linux, else
-/// the source distribution (whose bytes are kept; nothing is ever built).
-fn installable(files: Vec<&File>) -> Vec<&File> {
-    let tags = |file: &File| file.distribution().and_then(|found| found.tags);
-    let (wheels, sources): (Vec<&File>, Vec<&File>) = files.into_iter().partition(|file| tags(file).is_some());
-    let universal: Vec<&File> =
-        wheels.iter().copied().filter(|file| tags(file).is_some_and(|[_, abi, platform]| abi == "none" && platform == "any")).collect();
-    if !universal.is_empty() {
-        return universal;
-    }
-    let for_linux: Vec<&File> = wheels
-        .into_iter()
-        .filter(|file| tags(file).is_some_and(|[.., platform]| platform.contains("linux") && platform.contains(std::env::consts::ARCH)))
-        .collect();
-    if for_linux.is_empty() { sources.into_iter().take(1).collect() } else { for_linux }
 }

@@ -95,6 +95,10 @@ impl Fabric {
         self.send(self.request(Method::POST, path).header("content-type", "application/json").body(body)).await
     }
 
+    pub(super) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url)).timeout(REQUEST_LIMIT);
         match &self.token {

@@ -1,5 +1,6 @@
 //! The command line: a client of the running fabric, with `serve`, `db` and `doctor` for the rest.
 
+mod cache;
 mod client;
 mod db;
 mod doctor;
@@ -64,6 +65,9 @@ enum Command {
     /// The catalogue
     #[command(subcommand)]
     Servers(servers::ServersCommand),
+    /// The package cache
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Long work
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -179,6 +183,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve => serve::run(context).await,
         Command::Sync(command) => sync::run(context, command).await,
         Command::Servers(command) => servers::run(context, command).await,
+        Command::Cache(command) => cache::run(context, command).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Registry(command) => registry::run(context, command).await,
         Command::Db(command) => db::run(context, command).await,

@@ -180,6 +180,11 @@ impl Servers {
         Ok(Some((summary.id, version, packages)))
     }
 
+    /// The types of registries from which servers take a package of this name.
+    pub async fn registry_types_of(&self, identifier: &str) -> Result<Vec<String>, ServersError> {
+        Ok(read::registry_types_of(self.inner.database.public(), identifier).await?)
+    }
+
     /// Says of a package, wherever it is named, what the cache has of it.
     pub async fn mark_cached_in(
         &self,

@@ -155,6 +155,8 @@ pub struct CacheConfig {
     pub dir: PathBuf,
     /// The fabric's own setting of the Python package index (the base of its Simple API), if any.
     pub pypi_index: Option<Url>,
+    /// Wheels are cached for these versions of `CPython` 3: the second number of each.
+    pub python_minors: Vec<u32>,
     /// Take packages for which a registry states only a SHA-1.
     pub allow_sha1: bool,
     /// The most that one file may measure.
@@ -273,6 +275,7 @@ impl Config {
         Ok(CacheConfig {
             dir: absolute(&layers.get::<PathBuf>("FABRIC_CACHE_DIR")?),
             pypi_index: layers.optional("FABRIC_PYPI_INDEX")?,
+            python_minors: layers.list::<parse::PythonVersion>("FABRIC_CACHE_PYTHON")?.into_iter().map(|version| version.0).collect(),
             allow_sha1: layers.get("FABRIC_CACHE_ALLOW_SHA1")?,
             max_file_bytes: megabytes("FABRIC_CACHE_MAX_FILE_MB")?,
             patience: layers.get::<parse::Seconds>("FABRIC_CACHE_PATIENCE_SECONDS")?.0,

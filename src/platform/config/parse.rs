@@ -88,6 +88,16 @@ impl FromSetting for AnonymousFill {
     }
 }
 
+/// `3.x`; keeps the `x`.
+pub(super) struct PythonVersion(pub(super) u32);
+
+impl FromSetting for PythonVersion {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let minor = text.strip_prefix("3.").and_then(|minor| minor.parse().ok());
+        minor.map(Self).ok_or_else(|| "is not a list of versions such as 3.11,3.12".into())
+    }
+}
+
 pub(super) struct Positive(pub(super) f64);
 
 impl FromSetting for Positive {

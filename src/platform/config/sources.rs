@@ -53,6 +53,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_CACHE_PATIENCE_SECONDS"),
     plain("FABRIC_CACHE_MEMORY_MB"),
     plain("FABRIC_CACHE_METADATA_SECONDS"),
+    plain("FABRIC_CACHE_PYTHON"),
     plain("FABRIC_CACHE_ALLOW_SHA1"),
     plain("FABRIC_ANONYMOUS_FILL"),
     plain("FABRIC_CORS_ORIGINS"),

@@ -220,6 +220,19 @@ pub(crate) async fn write_packages(connection: &mut PgConnection, entries: &[&En
         &column(&packages, |(_, _, package)| package.registry_base_url.clone()) as &[Option<String>],
         &column(&packages, |(_, _, package)| package.file_sha256.clone()) as &[Option<String>],
     )
+    .execute(&mut *connection)
+    .await?;
+    // A package that another version or server names, and that the cache has, is here for this one, too.
+    sqlx::query!(
+        "UPDATE mcp_fabric.server_packages p
+         SET cached_at = known.cached_at, cache_path = known.cache_path, cache_size_bytes = known.cache_size_bytes, cache_checksum = known.cache_checksum
+         FROM unnest($1::text[], $2::text[]) AS new(server_id, version), mcp_fabric.server_packages known
+         WHERE p.server_id = new.server_id AND p.version = new.version AND p.cached_at IS NULL AND known.cached_at IS NOT NULL
+           AND known.registry_type = p.registry_type AND known.identifier = p.identifier AND known.package_version = p.package_version
+           AND lower(regexp_replace(known.identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace(p.identifier, '[-_.]+', '-', 'g'))",
+        &servers,
+        &versions,
+    )
     .execute(connection)
     .await?;
     Ok(())

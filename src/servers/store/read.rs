@@ -54,6 +54,17 @@ pub(crate) async fn packages(pool: &PgPool, server: &str, version: &str) -> Resu
     Ok(rows.fetch_all(pool).await?)
 }
 
+/// The types of registries from which servers take a package of this name, in any spelling.
+pub(crate) async fn registry_types_of(pool: &PgPool, identifier: &str) -> Result<Vec<String>, DbError> {
+    let types = sqlx::query_scalar!(
+        "SELECT DISTINCT registry_type FROM mcp_fabric.server_packages
+         WHERE lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($1, '[-_.]+', '-', 'g'))
+           AND registry_type = ANY(ARRAY['npm', 'pypi', 'oci', 'mcpb']) ORDER BY 1",
+        identifier,
+    );
+    Ok(types.fetch_all(pool).await?)
+}
+
 pub(crate) async fn has_version(pool: &PgPool, server: &str, version: &str) -> Result<bool, DbError> {
     let found = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM mcp_fabric.server_versions WHERE server_id = $1 AND version = $2) AS "found!""#,
