@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::{
     blobs::Blobs,
-    digest::{BlobId, Digest},
+    digest::{Algorithm, BlobId, Digest, Hasher},
     documents::{Documents, Name},
     download::{Arrived, Auth, Order, download},
     error::CacheError,
@@ -117,11 +117,16 @@ impl Artifacts {
     async fn kept(&self, (package, file): &Key) -> Result<Option<Held>, CacheError> {
         let row = store::file(self.database.system(), package, file.as_str()).await?;
         let Some(Artifact { status: Status::Cached, blob: Some(blob), .. }) = row else { return Ok(None) };
-        let Some((found, held)) = self.load(&blob).await else { return Ok(None) };
+        let lost = |message| store::lose(self.database.system(), package, file.as_str(), &blob, message);
+        let Some((found, held)) = self.load(&blob).await? else {
+            lost("its bytes are gone").await?;
+            return Ok(None);
+        };
         if found != blob {
             self.mismatches.with_label_values(&[package.registry().as_str()]).inc();
             tracing::error!(%package, file = file.as_str(), blob = blob.hex(), "a stored file was changed; it is removed and fetched again");
             self.blobs.remove(&blob).await?;
+            lost("its bytes were changed").await?;
             return Ok(None);
         }
         self.memory.insert((package.clone(), file.clone()), held.clone()).await;
@@ -129,14 +134,16 @@ impl Artifacts {
     }
 
     /// Reads a blob whole: what it is now, and how it is given. Nothing when it is not there.
-    async fn load(&self, blob: &BlobId) -> Option<(BlobId, Held)> {
-        let mut source = self.blobs.open_blob(blob).await.ok()?;
-        let size = source.metadata().await.ok()?.len();
-        let mut hasher = crate::digest::Hasher::new(crate::digest::Algorithm::Sha256);
-        let mut small = Vec::new();
-        let mut buffer = vec![0; 128 << 10];
+    async fn load(&self, blob: &BlobId) -> std::io::Result<Option<(BlobId, Held)>> {
+        let mut source = match self.blobs.open_blob(blob).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let size = source.metadata().await?.len();
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let (mut small, mut buffer) = (Vec::new(), vec![0; 128 << 10]);
         loop {
-            let read = source.read(&mut buffer).await.ok()?;
+            let read = source.read(&mut buffer).await?;
             if read == 0 {
                 break;
             }
@@ -146,7 +153,7 @@ impl Artifacts {
             }
         }
         let bytes = (size <= SMALL).then(|| Bytes::from(small));
-        Some((hasher.finish().0, Held { blob: *blob, size, bytes }))
+        Ok(Some((hasher.finish().0, Held { blob: *blob, size, bytes })))
     }
 
     /// Fetches a file, unless another node is at it, which is then waited for.
@@ -154,10 +161,10 @@ impl Artifacts {
         let (package, file) = key;
         let pool = self.database.system();
         while !store::claim(pool, package, file.as_str(), &self.node, LEASE_SECONDS).await? {
-            tokio::time::sleep(LOOK_EVERY).await;
             if let Some(held) = self.kept(key).await? {
                 return Ok(held);
             }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         match self.fetch(key, clients).await {
             Ok(held) => Ok(held),
@@ -192,10 +199,10 @@ impl Artifacts {
             never = self.keep_lease(key, telling) => match never {},
         };
         self.keep(package, file, &offer, &arrived).await?;
-        let Some((found, held)) = self.load(&arrived.blob).await.filter(|(found, _)| *found == arrived.blob) else {
+        let read = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob);
+        let Some((_, held)) = read else {
             return Err(CacheError::Folder(std::io::Error::other("what was written cannot be read again")));
         };
-        debug_assert_eq!(found, held.blob);
         self.memory.insert(key.clone(), held.clone()).await;
         Ok(held)
     }
@@ -235,7 +242,7 @@ impl Artifacts {
                     return Ok(Offer { url: found.url.clone(), auth, digest: found.digest().ok_or_else(unverifiable)?, size: found.size });
                 }
                 let stated = found.metadata_sha256.as_deref().ok_or(CacheError::NoVersion)?;
-                let digest = Digest::from_hex(crate::digest::Algorithm::Sha256, stated).ok_or_else(unverifiable)?;
+                let digest = Digest::from_hex(Algorithm::Sha256, stated).ok_or_else(unverifiable)?;
                 let mut url = found.url.clone();
                 url.set_path(&format!("{}.metadata", found.url.path()));
                 Ok(Offer { url, auth, digest, size: None })

@@ -16,6 +16,7 @@ mod documents;
 mod download;
 mod error;
 mod flights;
+pub mod fuzz;
 mod job;
 mod model;
 mod names;

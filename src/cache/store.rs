@@ -80,7 +80,7 @@ pub(crate) async fn file(pool: &PgPool, package: &Package, file: &str) -> Result
     row.fetch_optional(pool).await?.map(Artifact::try_from).transpose()
 }
 
-/// Takes the file for a download, unless another node is at it; then false.
+/// Takes the file for a download, unless it is here or another node is at it; then false.
 pub(crate) async fn claim(pool: &PgPool, package: &Package, file: &str, node: &str, lease_seconds: f64) -> Result<bool, sqlx::Error> {
     let claimed = sqlx::query!(
         "INSERT INTO mcp_fabric.cache_artifacts AS a (registry_type, name, version, file_name, status, attempts, lease_node, leased_until)
@@ -88,7 +88,7 @@ pub(crate) async fn claim(pool: &PgPool, package: &Package, file: &str, node: &s
          ON CONFLICT (registry_type, name, version, file_name) DO UPDATE SET
             status = 'downloading', attempts = a.attempts + 1, lease_node = excluded.lease_node, leased_until = excluded.leased_until,
             bytes_done = 0, bytes_total = NULL, error_code = NULL, error = NULL
-         WHERE a.leased_until IS NULL OR a.leased_until < now() OR a.lease_node = excluded.lease_node",
+         WHERE a.status <> 'cached' AND (a.leased_until IS NULL OR a.leased_until < now() OR a.lease_node = excluded.lease_node)",
         package.registry().as_str(),
         package.name(),
         package.version(),
@@ -132,6 +132,7 @@ pub(crate) struct Cached<'a> {
     pub(crate) source: &'a str,
 }
 
+/// Writes that a file is here, also when its row was removed meanwhile.
 pub(crate) async fn finish(
     connection: &mut PgConnection,
     package: &Package,
@@ -140,10 +141,15 @@ pub(crate) async fn finish(
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE mcp_fabric.cache_artifacts SET status = 'cached', blob = $5, size_bytes = $6, bytes_done = $6, bytes_total = $6,
-            upstream_digest = $7, source = $8, fetched_at = $9, last_used_at = $9, lease_node = NULL, leased_until = NULL,
-            error_code = NULL, error = NULL
-         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4",
+        "INSERT INTO mcp_fabric.cache_artifacts AS a
+            (registry_type, name, version, file_name, status, attempts, blob, size_bytes, bytes_done, bytes_total, upstream_digest, source,
+             fetched_at, last_used_at)
+         VALUES ($1, $2, $3, $4, 'cached', 1, $5, $6, $6, $6, $7, $8, $9, $9)
+         ON CONFLICT (registry_type, name, version, file_name) DO UPDATE SET
+            status = 'cached', blob = excluded.blob, size_bytes = excluded.size_bytes, bytes_done = excluded.bytes_done,
+            bytes_total = excluded.bytes_total, upstream_digest = excluded.upstream_digest, source = excluded.source,
+            fetched_at = excluded.fetched_at, last_used_at = excluded.last_used_at, lease_node = NULL, leased_until = NULL,
+            error_code = NULL, error = NULL",
         package.registry().as_str(),
         package.name(),
         package.version(),
@@ -168,6 +174,23 @@ pub(crate) async fn fail(pool: &PgPool, package: &Package, file: &str, code: &st
         package.version(),
         file,
         code,
+        message,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The bytes of a file that was here are gone, or are others: it has to be fetched again.
+pub(crate) async fn lose(pool: &PgPool, package: &Package, file: &str, blob: &BlobId, message: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE mcp_fabric.cache_artifacts SET status = 'failed', error_code = 'lost', error = $6
+         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'cached' AND blob = $5",
+        package.registry().as_str(),
+        package.name(),
+        package.version(),
+        file,
+        blob.as_bytes(),
         message,
     )
     .execute(pool)

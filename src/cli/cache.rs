@@ -15,6 +15,7 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
     /// Cache a server's packages with everything that they need, verified, and wait for it
+    #[command(disable_version_flag = true)]
     Add {
         /// A server's id (`io.github.acme/weather`) or a package (`mcp-server-time`, `npm:@scope/name`, `pypi:name`)
         what: String,

@@ -1,0 +1,71 @@
+//! The parsers of data from outside, for the fuzzer: whatever they are given, they end, and what they give
+//! back keeps their promises.
+
+use crate::{
+    names::{FileName, NpmName, NpmVersion, Package, PypiName, PypiVersion, RegistryType, distribution},
+    npm::{Asked, Packument},
+    pypi::{HTML, JSON, Project},
+    sources::Npmrc,
+};
+
+/// What an npm registry answers, and what a client asks below `/npm/`.
+///
+/// # Panics
+/// When a promise is not kept.
+pub fn npm(data: &[u8]) {
+    let Ok(name) = NpmName::parse("tool") else { return };
+    if let Ok(packument) = Packument::parse(&name, data) {
+        for form in [true, false] {
+            if let Ok(rendered) = packument.render("http://fabric/npm", form) {
+                assert!(Packument::parse(&name, rendered.as_bytes()).is_ok());
+            }
+        }
+        if let Ok(version) = packument.resolve("latest") {
+            packument.tarball(&version, true).ok();
+        }
+    }
+    Asked::parse(&String::from_utf8_lossy(data));
+}
+
+/// What a Python index answers, in either form.
+///
+/// # Panics
+/// When a promise is not kept.
+pub fn pypi(data: &[u8]) {
+    let (Ok(name), Ok(url)) = (PypiName::parse("tool"), "https://index.example/simple/tool/".parse()) else { return };
+    for form in [JSON, HTML] {
+        let Ok(project) = Project::parse(&name, &url, form, data) else { continue };
+        let again = Project::parse(&name, &url, JSON, project.render_json(&name).as_bytes());
+        assert_eq!(again.map(|again| again.files.len()).ok(), Some(project.files.len()));
+        project.resolve(None);
+        project.render_html(&name);
+    }
+}
+
+/// Names, versions and file names: what parses stays below its folder.
+///
+/// # Panics
+/// When a promise is not kept.
+pub fn names(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let (version, file) = rest.split_once('\n').unwrap_or((rest, ""));
+    for registry in [RegistryType::Npm, RegistryType::Pypi] {
+        if let Ok(package) = Package::parse(registry, name, version) {
+            assert!(package.folder().components().all(|part| matches!(part, std::path::Component::Normal(_))));
+            if let Ok(file) = FileName::parse(&package, file) {
+                assert!(!file.as_str().contains('/'));
+            }
+        }
+    }
+    NpmVersion::parse(&text).ok();
+    PypiVersion::parse(&text).ok();
+    distribution(&text);
+}
+
+/// An `.npmrc`.
+pub fn npmrc(data: &[u8]) {
+    if let Ok(url) = "https://h.example/npm/".parse() {
+        Npmrc::parse(&String::from_utf8_lossy(data), |_| None).auth(&url);
+    }
+}
