@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -38,6 +39,8 @@ const LEASE_SECONDS: f64 = 30.0;
 /// How often progress is written, and how often a look is taken at another node's download.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How much of what went wrong is kept, in characters.
+const SAID: usize = 500;
 const NOTE_USE_EVERY: Duration = Duration::from_secs(10);
 
 /// One file of one package.
@@ -50,7 +53,12 @@ pub(crate) struct Held {
     pub(crate) size: u64,
     /// All of it, when it is small.
     pub(crate) bytes: Option<Bytes>,
+    /// How the file looked when it was verified, when it is not small.
+    stamp: Option<Stamp>,
 }
+
+/// What changes with a file: its inode, and when it was last modified.
+type Stamp = (u64, std::time::SystemTime);
 
 type Outcome = Result<Held, Arc<CacheError>>;
 
@@ -93,9 +101,12 @@ impl Artifacts {
         let registry = key.0.registry().as_str();
         let count = |outcome: &str| self.asked.with_label_values(&[registry, outcome]).inc();
         if let Some(held) = self.memory.get(key).await {
-            count("hit");
-            self.note_use(key);
-            return Ok(held);
+            if held.stamp.is_none() || self.stamp(&held.blob).await == held.stamp {
+                count("hit");
+                self.note_use(key);
+                return Ok(held);
+            }
+            self.memory.invalidate(key).await;
         }
         if let Some(held) = self.kept(key).await? {
             count("hit");
@@ -139,7 +150,8 @@ impl Artifacts {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let size = source.metadata().await?.len();
+        let found = source.metadata().await?;
+        let size = found.len();
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let (mut small, mut buffer) = (Vec::new(), vec![0; 128 << 10]);
         loop {
@@ -153,35 +165,43 @@ impl Artifacts {
             }
         }
         let bytes = (size <= SMALL).then(|| Bytes::from(small));
-        Ok(Some((hasher.finish().0, Held { blob: *blob, size, bytes })))
+        let stamp = if bytes.is_none() { Some((found.ino(), found.modified()?)) } else { None };
+        Ok(Some((hasher.finish().0, Held { blob: *blob, size, bytes, stamp })))
+    }
+
+    async fn stamp(&self, blob: &BlobId) -> Option<Stamp> {
+        let found = tokio::fs::metadata(self.blobs.path(blob)).await.ok()?;
+        Some((found.ino(), found.modified().ok()?))
     }
 
     /// Fetches a file, unless another node is at it, which is then waited for.
     async fn bring(&self, key: &Key, clients: &Clients) -> Result<Held, CacheError> {
         let (package, file) = key;
         let pool = self.database.system();
+        // What no registry has leaves no row.
+        let offer = self.offer(key, clients).await?;
         while !store::claim(pool, package, file.as_str(), &self.node, LEASE_SECONDS).await? {
             if let Some(held) = self.kept(key).await? {
                 return Ok(held);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        match self.fetch(key, clients).await {
+        match self.fetch(key, &offer, clients).await {
             Ok(held) => Ok(held),
             Err(error) => {
                 if error.is_mismatch() {
                     self.mismatches.with_label_values(&[package.registry().as_str()]).inc();
                     tracing::error!(%package, file = file.as_str(), %error, "the registry sent other bytes than it states; nothing of them is kept");
                 }
-                store::fail(pool, package, file.as_str(), error.code(), &error.to_string()).await?;
+                let message: String = error.to_string().chars().take(SAID).collect();
+                store::fail(pool, package, file.as_str(), &self.node, error.code(), &message).await?;
                 Err(error)
             }
         }
     }
 
-    async fn fetch(&self, key: &Key, clients: &Clients) -> Result<Held, CacheError> {
+    async fn fetch(&self, key: &Key, offer: &Offer, clients: &Clients) -> Result<Held, CacheError> {
         let (package, file) = key;
-        let offer = self.offer(key, clients).await?;
         let (told, telling) = watch::channel((0, None));
         let order = Order {
             url: &offer.url,
@@ -198,7 +218,7 @@ impl Artifacts {
             arrived = download(&clients.files, &self.blobs, &order, &tell) => arrived?,
             never = self.keep_lease(key, telling) => match never {},
         };
-        self.keep(package, file, &offer, &arrived).await?;
+        self.keep(package, file, offer, &arrived).await?;
         let read = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob);
         let Some((_, held)) = read else {
             return Err(CacheError::Folder(std::io::Error::other("what was written cannot be read again")));
@@ -214,8 +234,7 @@ impl Artifacts {
                 let registry = self.documents.sources.npm(name).await?.clone();
                 let said = self.documents.get(&Name::Npm(name.clone()), &clients.documents, true).await?;
                 let tarball = Packument::parse(name, &said.text)?.tarball(version, self.allow_sha1)?;
-                let host = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()));
-                let is_own = host(&tarball.url) == host(&registry.url);
+                let is_own = tarball.url.origin() == registry.url.origin();
                 let named = tarball.url.host_str().unwrap_or_default();
                 if !is_own && !self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(named)) {
                     return Err(CacheError::ForeignHost(named.to_owned()));
@@ -232,7 +251,7 @@ impl Artifacts {
                 };
                 let found = project.files.iter().find(|found| found.name == stem).ok_or(CacheError::NoVersion)?;
                 // Files of an index usually lie at another host; they are named by their SHA-256.
-                let is_own = found.url.host_str() == registry.url.host_str() && found.url.scheme() == registry.url.scheme();
+                let is_own = found.url.origin() == registry.url.origin();
                 if !is_own && found.url.scheme() != "https" {
                     return Err(CacheError::ForeignHost(found.url.host_str().unwrap_or_default().to_owned()));
                 }
@@ -256,7 +275,9 @@ impl Artifacts {
             tokio::time::sleep(TELL_EVERY).await;
             let (done, total) = *telling.borrow_and_update();
             let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-            let told = store::tell(self.database.system(), package, file.as_str(), LEASE_SECONDS, number(done), total.map(number)).await;
+            let told =
+                store::tell(self.database.system(), package, file.as_str(), &self.node, LEASE_SECONDS, number(done), total.map(number))
+                    .await;
             if let Err(error) = told {
                 tracing::warn!(%package, %error, "could not write how far a download is");
             }
@@ -268,7 +289,10 @@ impl Artifacts {
         let folder = package.folder();
         self.blobs.link(&arrived.blob, &folder, file.as_str()).await?;
         let mut source = offer.url.clone();
+        // Neither can fail for an http URL.
+        let _ = (source.set_username(""), source.set_password(None));
         source.set_query(None);
+        source.set_fragment(None);
         let cached = Cached {
             blob: arrived.blob,
             size: i64::try_from(arrived.size).unwrap_or(i64::MAX),
@@ -276,6 +300,11 @@ impl Artifacts {
             source: source.as_str(),
         };
         let mut transaction = self.database.system().begin().await?;
+        store::take_turns(&mut transaction).await?;
+        // A package with the same bytes may have been removed since they were stored.
+        if !self.blobs.has(&arrived.blob).await {
+            return Err(CacheError::Folder(std::io::Error::other("the bytes were removed while they came in")));
+        }
         store::finish(&mut transaction, package, file.as_str(), &cached, clock::now()).await?;
         self.mark_in(&mut transaction, package).await?;
         transaction.commit().await.map_err(DbError::from)?;
@@ -347,15 +376,16 @@ impl Artifacts {
     /// Removes a package; gives how many files there were and how many bytes that freed.
     pub(crate) async fn remove(&self, package: &Package) -> Result<(u64, i64), CacheError> {
         let mut transaction = self.database.system().begin().await?;
+        store::take_turns(&mut transaction).await?;
         let (free, files, bytes) = store::remove(&mut transaction, package).await?;
         self.mark_in(&mut transaction, package).await?;
-        transaction.commit().await.map_err(DbError::from)?;
-        let package_of = package.clone();
-        self.memory.invalidate_entries_if(move |(package, _), _| *package == package_of).ok();
         self.blobs.unlink(&package.folder()).await?;
         for blob in free {
             self.blobs.remove(&blob).await?;
         }
+        transaction.commit().await.map_err(DbError::from)?;
+        let package_of = package.clone();
+        self.memory.invalidate_entries_if(move |(package, _), _| *package == package_of).ok();
         Ok((files, bytes))
     }
 }

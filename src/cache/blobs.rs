@@ -11,6 +11,7 @@
 
 use std::{
     io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -62,7 +63,7 @@ impl Blobs {
         match platform::files::read_if_present(&layout)? {
             Some(text) if text.trim() == LAYOUT => {}
             Some(_) => return Err(BlobsError::Layout(blobs.root)),
-            None => fs::write(&layout, LAYOUT).await.about("write", &layout)?,
+            None => platform::files::write_private(&layout, LAYOUT.as_bytes())?,
         }
         let tag = blobs.root.join("CACHEDIR.TAG");
         fs::write(&tag, TAG).await.about("write", &tag)?;
@@ -83,7 +84,8 @@ impl Blobs {
     pub(crate) async fn sweep_drafts(&self) -> io::Result<u32> {
         let (mut entries, mut removed) = (fs::read_dir(self.drafts()).await?, 0);
         while let Some(entry) = entries.next_entry().await? {
-            let found = entry.metadata().await?;
+            // Another node may have finished it by now.
+            let Ok(found) = entry.metadata().await else { continue };
             let is_own = entry.file_name().to_string_lossy().starts_with(&self.node);
             if !is_own && found.modified()?.elapsed().unwrap_or_default() < ABANDONED {
                 continue;
@@ -116,13 +118,15 @@ impl Blobs {
         Ok(Draft { path, file, is_kept: false })
     }
 
-    /// Makes a draft, whose bytes have this id, a blob. One that is there already stays.
+    /// Makes a draft, whose bytes have this id, a blob. One that is there already is replaced by the same bytes.
     pub(crate) async fn keep(&self, mut draft: Draft, id: &BlobId) -> io::Result<()> {
         draft.file.flush().await?;
         draft.file.sync_all().await?;
         let place = self.path(id);
         let folder = place.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).await?;
+        // The links for people are the same file: nobody is to change it through one of them.
+        fs::set_permissions(&draft.path, std::fs::Permissions::from_mode(0o444)).await?;
         fs::rename(&draft.path, &place).await?;
         draft.is_kept = true;
         fs::File::open(folder).await?.sync_all().await
@@ -179,6 +183,11 @@ impl Blobs {
             }
         }
         Ok(())
+    }
+
+    /// Whether a blob is there.
+    pub(crate) async fn has(&self, id: &BlobId) -> bool {
+        fs::try_exists(self.path(id)).await.unwrap_or(false)
     }
 
     /// Removes a blob that nothing refers to.

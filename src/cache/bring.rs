@@ -73,13 +73,11 @@ impl Cache {
             context.progress(Progress { done: done as u64, total: Some(total as u64), unit: "packages".into(), message });
         };
         if let Some(lock) = known {
-            let members = lock.packages.iter().map(|locked| (locked.name.clone(), locked.version.clone())).collect();
-            let here = self.bring_all(package.registry(), members, &tell).await?;
-            let changed = here.iter().zip(&lock.packages).find(|(now, then)| now != then);
-            return match changed {
-                Some((now, _)) => Err(CacheError::LockBroken(format!("{} {}", now.name, now.version))),
-                None => Ok(lock),
-            };
+            for (position, locked) in lock.packages.iter().enumerate() {
+                self.bring_locked(package.registry(), locked).await?;
+                tell(position + 1, lock.packages.len());
+            }
+            return Ok(lock);
         }
         let work = self.blobs().workplace().await?;
         let closure = closure::resolve(self, package, work.path()).await?;
@@ -88,6 +86,18 @@ impl Cache {
         let lock = Lock { packages, resolver: closure.resolver.to_owned(), created_at: clock::now() };
         store::keep_lock(self.database().system(), package, &lock).await?;
         Ok(lock)
+    }
+
+    /// Brings in exactly the files of a lock.
+    async fn bring_locked(&self, registry: RegistryType, locked: &Locked) -> Result<(), CacheError> {
+        let package = Package::parse(registry, &locked.name, &locked.version)?;
+        for file in &locked.files {
+            let held = self.file(&(package.clone(), FileName::parse(&package, &file.name)?), true).await?;
+            if held.blob.hex() != file.sha256 {
+                return Err(CacheError::LockBroken(format!("{} of {package}", file.name)));
+            }
+        }
+        Ok(())
     }
 
     /// Brings packages in, some at once, and gives them in the same order.

@@ -19,16 +19,20 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use platform::{config::sources::environment, files, random};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use crate::{
     error::CacheError,
     names::{NpmName, NpmVersion, Package, PypiName, PypiVersion},
+    npm::Packument,
     registries::{Trusted, registries},
     service::Cache,
 };
 
+/// Nothing listens there: requests to anything but ourselves end at once.
+const DEAD_PROXY: [&str; 2] = ["--proxy=http://127.0.0.1:9", "--https-proxy=http://127.0.0.1:9"];
 /// How long a resolver may take.
 const LIMIT: Duration = Duration::from_mins(10);
 /// How much of what a resolver said is told.
@@ -55,6 +59,12 @@ impl Member {
 
 /// Asks the resolver of the package's ecosystem. `work` is an empty folder that is removed afterwards.
 pub(crate) async fn resolve(cache: &Cache, package: &Package, work: &Path) -> Result<Closure, CacheError> {
+    if let Package::Npm(name, version) = package {
+        let said = cache.packument(name, true).await?;
+        if let Some(exotic) = Packument::parse(name, &said.text)?.exotic_dependency(version) {
+            return Err(CacheError::ExoticDependency(exotic.chars().filter(|c| !c.is_control()).take(120).collect()));
+        }
+    }
     let door = Door::open(cache).await?;
     let mut closure = match package {
         Package::Npm(name, version) => npm(&door, name, version, work).await?,
@@ -114,7 +124,11 @@ async fn npm(door: &Door, name: &NpmName, version: &NpmVersion, work: &Path) -> 
     tokio::fs::write(work.join("package.json"), project.to_string()).await?;
     files::write_private(&work.join(".npmrc"), format!("//{}/npm/:_authToken={}\n", door.address, door.password).as_bytes())?;
     let registry = format!("--registry=http://{}/npm/", door.address);
-    let arguments = ["install", "--package-lock-only", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", &registry];
+    // A project's own settings come after these: it fetches nothing but from us, and starts no git.
+    let userconfig = format!("--userconfig={}", work.join(".npmrc").display());
+    let mut arguments = vec!["install", "--package-lock-only", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"];
+    arguments.extend(["--git=/bin/false", "--allow-git=none", "--allow-remote=none", "--allow-file=none", "--allow-directory=none"]);
+    arguments.extend(["--globalconfig=/dev/null", DEAD_PROXY[0], DEAD_PROXY[1], "--noproxy=127.0.0.1", &userconfig, &registry]);
     run("npm", &arguments, work).await?.ok_or(CacheError::NoResolver("npm"))?;
     let lock = tokio::fs::read(work.join("package-lock.json")).await?;
     Ok(Closure { packages: read_npm_lock(&lock, &format!("http://{}/npm/", door.address))?, resolver: "npm" })
@@ -192,7 +206,7 @@ async fn python(door: &Door, name: &PypiName, version: &PypiVersion, work: &Path
     let host = door.address.split(':').next().unwrap_or_default();
     files::write_private(&work.join(".netrc"), format!("machine {host} login fabric password {}\n", door.password).as_bytes())?;
     let index = format!("http://{}/pypi/simple/", door.address);
-    let uv = ["pip", "compile", "--no-build", "--no-header", "--no-annotate", "--quiet", "--index-url", &index, "wanted.in"];
+    let uv = ["pip", "compile", "--no-build", "--no-header", "--no-annotate", "--no-config", "--quiet", "--index-url", &index, "wanted.in"];
     if let Some(said) = run("uv", &uv, work).await? {
         return Ok(Closure { packages: read_requirements(&said)?, resolver: "uv" });
     }
@@ -262,12 +276,21 @@ async fn run(program: &'static str, arguments: &[&str], work: &Path) -> Result<O
     command.args(arguments).current_dir(work).env_clear().env("HOME", work).env("PATH", environment("PATH").unwrap_or_default());
     command.env("NETRC", work.join(".netrc")).env("NO_COLOR", "1").env("UV_CACHE_DIR", work.join("uv")).env("PIP_NO_INPUT", "1");
     command.env("npm_config_cache", work.join("npm")).env("PIP_CACHE_DIR", work.join("pip")).env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+    command.env("PIP_CONFIG_FILE", "/dev/null").env("GIT_ALLOW_PROTOCOL", "none").env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        command.env(name, "http://127.0.0.1:9");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
     let child = match command.spawn() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         child => child?,
     };
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    if let (Err(_), Some(group)) = (&ended, group) {
+        // What it started itself goes with it.
+        kill_process_group(group, Signal::KILL).ok();
+    }
     let output = ended.map_err(|_| CacheError::Resolver(program, format!("it took longer than {} s", LIMIT.as_secs())))??;
     if output.status.success() {
         return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));

@@ -233,7 +233,7 @@ fn folder_code(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// The type of a package's registry; `docker` is another word for `oci`.
+/// The type of a package's registry, where its packages can be cached.
 pub(crate) fn registry_type(word: &str) -> Result<RegistryType, CacheError> {
     word.parse().map_err(|_| CacheError::UnsupportedType(word.chars().filter(|c| !c.is_control()).take(40).collect()))
 }

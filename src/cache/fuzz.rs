@@ -16,7 +16,7 @@ pub fn npm(data: &[u8]) {
     let Ok(name) = NpmName::parse("tool") else { return };
     if let Ok(packument) = Packument::parse(&name, data) {
         for form in [true, false] {
-            if let Ok(rendered) = packument.render("http://fabric/npm", form) {
+            if let Ok(rendered) = packument.render("http://fabric/npm", form, form) {
                 assert!(Packument::parse(&name, rendered.as_bytes()).is_ok());
             }
         }

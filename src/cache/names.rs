@@ -240,6 +240,11 @@ impl FileName {
         if is_its_own { Ok(Self(text.to_owned())) } else { Err(InvalidName::FileName) }
     }
 
+    /// The version of a Python file, as its name spells it.
+    pub(crate) fn version(&self) -> Option<PypiVersion> {
+        distribution(self.0.strip_suffix(".metadata").unwrap_or(&self.0)).map(|found| found.version)
+    }
+
     /// The tarball of an npm package, under the name that registries usually give it.
     pub(crate) fn tarball(name: &NpmName, version: &NpmVersion) -> Self {
         Self(tarball_name(name, version))

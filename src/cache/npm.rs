@@ -139,12 +139,20 @@ impl<'a> Packument<'a> {
         Ok(serde_json::to_string(&self.version_at(version, raw, base, None)?)?)
     }
 
-    /// The whole document with its tarballs at `base`, whole or in the short form. Versions that cannot be
-    /// cached are left out.
-    pub(crate) fn render(&self, base: &str, is_abbreviated: bool) -> Result<String, NpmError> {
+    /// What a version needs that no registry has.
+    pub(crate) fn exotic_dependency(&self, version: &NpmVersion) -> Option<String> {
+        exotic_dependency(self.versions.get(version.as_str())?)
+    }
+
+    /// The whole document with its tarballs at `base`, whole or in the short form. For a resolver, which would
+    /// fetch by itself what no registry has, versions that need such things are left out.
+    pub(crate) fn render(&self, base: &str, is_abbreviated: bool, for_resolver: bool) -> Result<String, NpmError> {
         let mut versions: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
         for (text, raw) in &self.versions {
             let Ok(version) = NpmVersion::parse(text) else { continue };
+            if for_resolver && exotic_dependency(raw).is_some() {
+                continue;
+            }
             let kept = is_abbreviated.then_some(ABBREVIATED_FIELDS);
             if let Ok(rendered) = self.version_at(&version, raw, base, kept) {
                 versions.insert(text, rendered);
@@ -173,11 +181,31 @@ impl<'a> Packument<'a> {
         dist.insert("tarball".into(), &tarball);
         let dist = to_raw_value(&dist)?;
         fields.insert("dist".into(), &dist);
+        let yes = to_raw_value(&true)?;
         if let Some(kept) = kept {
+            // The short form has no scripts; clients run those of an install only where this says that there are any.
+            if has_install_script(&fields) {
+                fields.insert("hasInstallScript".into(), &yes);
+            }
             fields.retain(|field, _| kept.contains(&&**field));
         }
         Ok(to_raw_value(&fields)?)
     }
+}
+
+fn has_install_script(fields: &Fields<'_>) -> bool {
+    let scripts = fields.get("scripts").and_then(|raw| serde_json::from_str::<Fields<'_>>(raw.get()).ok()).unwrap_or_default();
+    ["preinstall", "install", "postinstall"].iter().any(|script| scripts.contains_key(*script))
+}
+
+/// The first dependency of a version that does not come from a registry: a repository, an address, a folder.
+fn exotic_dependency(raw: &RawValue) -> Option<String> {
+    let fields: Fields<'_> = serde_json::from_str(raw.get()).ok()?;
+    ["dependencies", "optionalDependencies", "peerDependencies"].iter().find_map(|field| {
+        let specs: BTreeMap<Cow<'_, str>, Cow<'_, str>> = serde_json::from_str(fields.get(*field)?.get()).ok()?;
+        let exotic = specs.iter().find(|(_, spec)| !spec.starts_with("npm:") && spec.contains(['/', ':', '#', '\\']));
+        exotic.map(|(name, _)| name.to_string())
+    })
 }
 
 /// What a path below `/npm/` asks for.
@@ -223,7 +251,8 @@ mod tests {
             "time": { "modified": "2026-01-01T00:00:00Z", "1.0.0": "2025-01-01T00:00:00Z" },
             "versions": {
                 "1.0.0": { "name": "@a/b", "version": "1.0.0", "scripts": { "x": "y" }, "dist": { "tarball": "https://up.example/odd-name.tgz", "integrity": integrity } },
-                "1.1.0": { "name": "@a/b", "version": "1.1.0", "dependencies": { "c": "^1" }, "dist": { "tarball": "file:///etc/passwd", "shasum": "00".repeat(20) } },
+                "1.1.0": { "name": "@a/b", "version": "1.1.0", "dependencies": { "c": "^1", "alias": "npm:@x/y@1" }, "scripts": { "postinstall": "x" }, "dist": { "tarball": "file:///etc/passwd", "shasum": "00".repeat(20) } },
+                "1.2.0": { "name": "@a/b", "version": "1.2.0", "dependencies": { "d": "git+ssh://inside/x" }, "dist": {} },
                 "../2": { "dist": {} },
             },
         })
@@ -246,13 +275,20 @@ mod tests {
         assert!(matches!(packument.tarball(&second, false), Err(NpmError::WeakDigest)));
         assert!(matches!(packument.tarball(&second, true), Err(NpmError::NoAddress)));
 
-        let full: Value = serde_json::from_str(&packument.render("http://h/npm", false).unwrap()).unwrap();
+        let full: Value = serde_json::from_str(&packument.render("http://h/npm", false, false).unwrap()).unwrap();
         assert_eq!(full["versions"]["1.0.0"]["dist"]["tarball"], "http://h/npm/@a/b/-/b-1.0.0.tgz");
         assert_eq!((&full["readme"], &full["versions"]["1.0.0"]["scripts"]["x"]), (&json!("long"), &json!("y")));
         assert!(full["versions"]["../2"].is_null());
-        let short: Value = serde_json::from_str(&packument.render("http://h/npm", true).unwrap()).unwrap();
+        let short: Value = serde_json::from_str(&packument.render("http://h/npm", true, false).unwrap()).unwrap();
         assert_eq!((&short["readme"], &short["versions"]["1.0.0"]["scripts"]), (&Value::Null, &Value::Null));
         assert_eq!((&short["modified"], &short["versions"]["1.1.0"]["dependencies"]["c"]), (&json!("2026-01-01T00:00:00Z"), &json!("^1")));
+        assert_eq!(
+            (&short["versions"]["1.1.0"]["hasInstallScript"], &short["versions"]["1.0.0"]["hasInstallScript"]),
+            (&json!(true), &Value::Null)
+        );
+        let resolvers: Value = serde_json::from_str(&packument.render("http://h/npm", true, true).unwrap()).unwrap();
+        assert_eq!((resolvers["versions"].as_object().unwrap().len(), short["versions"].as_object().unwrap().len()), (2, 3));
+        assert_eq!(packument.exotic_dependency(&NpmVersion::parse("1.2.0").unwrap()).as_deref(), Some("d"));
         let one: Value = serde_json::from_str(&packument.render_version(&first, "http://h/npm").unwrap()).unwrap();
         assert_eq!(one["dist"]["tarball"], "http://h/npm/@a/b/-/b-1.0.0.tgz");
     }

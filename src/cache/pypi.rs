@@ -78,7 +78,13 @@ impl Project {
             _ => return Err(PypiError::OtherType),
         };
         let is_ours = |file: &File| file.digest().is_some() && file.distribution().is_some_and(|found| found.name == *name);
-        Ok(Self { files: files.into_iter().filter(is_ours).collect() })
+        // Only a wheel has its metadata beside it, and only with a digest it can be given.
+        let with_usable_metadata = |mut file: File| {
+            let is_wheel = file.distribution().is_some_and(|found| found.tags.is_some());
+            file.metadata_sha256 = file.metadata_sha256.filter(|text| is_wheel && Digest::from_hex(Algorithm::Sha256, text).is_some());
+            file
+        };
+        Ok(Self { files: files.into_iter().filter(is_ours).map(with_usable_metadata).collect() })
     }
 
     /// The files of one version.

@@ -1,6 +1,6 @@
 //! The registries that clients install from: read-only, from the cache, filled on a miss for those who may.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -10,17 +10,18 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
     routing::get,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use moka::future::Cache as Memory;
 use platform::{
     Actor, Class, Problem, Scope,
     config::AnonymousFill,
-    http::{Answer, Peer},
+    http::{Answer, Peer, access},
 };
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::{
-    artifacts::Held,
+    artifacts::{Held, Key},
     documents::Said,
     error::CacheError,
     names::{FileName, NpmName, Package, PypiName, RegistryType},
@@ -28,6 +29,9 @@ use crate::{
     pypi,
     service::Cache,
 };
+
+/// How long a client is let wait for a file; requests end a little later.
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// What is rendered is kept by what it was rendered from.
 type Rendered = Memory<String, Arc<Answer>>;
@@ -61,6 +65,7 @@ pub(crate) struct Trusted {
 /// Whether a miss may be fetched for this caller, and where it reached us.
 struct Caller {
     may_fetch: bool,
+    is_resolver: bool,
     base: String,
     headers: HeaderMap,
     is_head: bool,
@@ -70,8 +75,9 @@ impl Registries {
     async fn caller(&self, mut parts: Parts) -> Result<Caller, Problem> {
         if let Some(trusted) = parts.extensions.remove::<Trusted>() {
             let is_head = parts.method == Method::HEAD;
-            return Ok(Caller { may_fetch: true, base: trusted.base, headers: parts.headers, is_head });
+            return Ok(Caller { may_fetch: true, is_resolver: true, base: trusted.base, headers: parts.headers, is_head });
         }
+        accept_basic(&mut parts.headers);
         let actor = Actor::from_request_parts(&mut parts, &()).await;
         let is_authorised = match actor {
             Ok(actor) => actor.require(Scope::CacheManage).is_ok(),
@@ -79,7 +85,8 @@ impl Registries {
             Err(problem) if parts.headers.contains_key(header::AUTHORIZATION) => return Err(problem),
             Err(_) => false,
         };
-        let is_local = parts.extensions.get::<Peer>().is_some_and(|peer| peer.is_local);
+        // A web page that a browser on this machine shows is no program of this machine.
+        let is_local = access::is_plain_local_call(&parts.headers, parts.extensions.get::<Peer>().copied());
         let config = self.cache.config();
         let may_fetch = is_authorised
             || match config.anonymous_fill {
@@ -93,7 +100,17 @@ impl Registries {
             (None, Some(host)) => format!("{}://{host}", if config.is_tls { "https" } else { "http" }),
             (None, None) => return Err(Problem::new(Class::BadRequest, "host_missing", "the request has no usable Host header")),
         };
-        Ok(Caller { may_fetch, base, headers: parts.headers, is_head: parts.method == Method::HEAD })
+        Ok(Caller { may_fetch, is_resolver: false, base, is_head: parts.method == Method::HEAD, headers: parts.headers })
+    }
+
+    /// A file, for as long as clients wait: what takes longer goes on, and is there when they ask again.
+    async fn file(&self, key: Key, caller: &Caller) -> Result<Held, Problem> {
+        let Ok(held) = tokio::time::timeout(PATIENCE, self.cache.file(&key, caller.may_fetch)).await else {
+            let mut problem = Problem::new(Class::Unavailable, "still_coming", "the file is still coming in; ask again");
+            problem.retry_after = Some(Duration::from_secs(5));
+            return Err(problem);
+        };
+        Ok(held?)
     }
 
     async fn answer<F>(&self, caller: &Caller, key: String, said: &Said, content_type: &'static str, render: F) -> Result<Response, Problem>
@@ -108,6 +125,16 @@ impl Registries {
             response.headers_mut().insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
         }
         Ok(response)
+    }
+}
+
+/// pip and uv know no tokens, only a user and a password: the password is the token.
+fn accept_basic(headers: &mut HeaderMap) {
+    let sent = headers.get(header::AUTHORIZATION).and_then(|sent| sent.to_str().ok()?.strip_prefix("Basic "));
+    let decoded = sent.and_then(|sent| String::from_utf8(STANDARD.decode(sent).ok()?).ok());
+    let token = decoded.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| format!("Bearer {password}"));
+    if let Some(token) = token.and_then(|token| HeaderValue::from_str(&token).ok()) {
+        headers.insert(header::AUTHORIZATION, token);
     }
 }
 
@@ -147,7 +174,7 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
     match asked {
         Asked::Tarball(name, version) => {
             let file = FileName::tarball(&name, &version);
-            let held = registries.cache.file(&(Package::Npm(name, version), file), caller.may_fetch).await?;
+            let held = registries.file((Package::Npm(name, version), file), &caller).await?;
             give(&registries.cache, &held, "application/octet-stream", &caller).await
         }
         Asked::Package(name) => {
@@ -155,9 +182,11 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
             let accept = caller.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let is_abbreviated = accept.contains(ABBREVIATED);
             let content_type = if is_abbreviated { ABBREVIATED } else { "application/json" };
-            let key = format!("npm\n{}\n{is_abbreviated}\n{base}", said.row.blob.hex());
+            let key = format!("npm\n{}\n{is_abbreviated}\n{}\n{base}", said.row.blob.hex(), caller.is_resolver);
             registries
-                .answer(&caller, key, &said, content_type, || Ok(Packument::parse(&name, &said.text)?.render(&base, is_abbreviated)?))
+                .answer(&caller, key, &said, content_type, || {
+                    Ok(Packument::parse(&name, &said.text)?.render(&base, is_abbreviated, caller.is_resolver)?)
+                })
                 .await
         }
         Asked::Version(name, wanted) => {
@@ -221,8 +250,16 @@ async fn pypi_file(State(registries): State<Registries>, request: Request) -> Re
     let [name, version, file] = path.split('/').collect::<Vec<_>>()[..] else { return Err(not_found(RegistryType::Pypi)) };
     let package = Package::parse(RegistryType::Pypi, name, version).map_err(|_| not_found(RegistryType::Pypi))?;
     let file = FileName::parse(&package, file).map_err(|_| not_found(RegistryType::Pypi))?;
+    // One address for each file: the version as its own name spells it.
+    if file.version().is_some_and(|own| own.as_str() != package.version()) {
+        return Err(not_found(RegistryType::Pypi));
+    }
     let caller = registries.caller(parts).await?;
-    let held = registries.cache.file(&(package, file), caller.may_fetch).await?;
+    let held = registries.file((package, file.clone()), &caller).await?;
+    // A resolver would fetch by itself what a project wants from elsewhere.
+    if caller.is_resolver && held.bytes.as_ref().is_some_and(|bytes| file.as_str().ends_with(".metadata") && needs_elsewhere(bytes)) {
+        return Err(Problem::new(Class::Forbidden, "exotic_dependency", "this version needs something that does not come from a registry"));
+    }
     give(&registries.cache, &held, "application/octet-stream", &caller).await
 }
 
@@ -277,6 +314,11 @@ fn insert_number(headers: &mut HeaderMap, name: header::HeaderName, text: &str) 
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name, value);
     }
+}
+
+/// Whether a wheel's metadata names a requirement by its address (PEP 508).
+fn needs_elsewhere(metadata: &[u8]) -> bool {
+    String::from_utf8_lossy(metadata).lines().any(|line| line.starts_with("Requires-Dist:") && line.contains('@'))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -104,13 +104,14 @@ pub(crate) async fn tell(
     pool: &PgPool,
     package: &Package,
     file: &str,
+    node: &str,
     lease_seconds: f64,
     done: i64,
     total: Option<i64>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE mcp_fabric.cache_artifacts SET leased_until = now() + make_interval(secs => $5), bytes_done = $6, bytes_total = $7
-         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading'",
+         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading' AND lease_node = $8",
         package.registry().as_str(),
         package.name(),
         package.version(),
@@ -118,6 +119,7 @@ pub(crate) async fn tell(
         lease_seconds,
         done,
         total,
+        node,
     )
     .execute(pool)
     .await?;
@@ -130,6 +132,12 @@ pub(crate) struct Cached<'a> {
     pub(crate) size: i64,
     pub(crate) upstream_digest: &'a str,
     pub(crate) source: &'a str,
+}
+
+/// Held until the transaction ends: what adds files and what removes them takes turns, over all replicas.
+pub(crate) async fn take_turns(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('mcp_fabric.cache'))").execute(connection).await?;
+    Ok(())
 }
 
 /// Writes that a file is here, also when its row was removed meanwhile.
@@ -165,16 +173,17 @@ pub(crate) async fn finish(
     Ok(())
 }
 
-pub(crate) async fn fail(pool: &PgPool, package: &Package, file: &str, code: &str, message: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn fail(pool: &PgPool, package: &Package, file: &str, node: &str, code: &str, message: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE mcp_fabric.cache_artifacts SET status = 'failed', error_code = $5, error = $6, lease_node = NULL, leased_until = NULL
-         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading'",
+         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading' AND lease_node = $7",
         package.registry().as_str(),
         package.name(),
         package.version(),
         file,
         code,
         message,
+        node,
     )
     .execute(pool)
     .await?;
@@ -248,7 +257,9 @@ pub(crate) async fn used(pool: &PgPool, keys: &[[String; 4]], now: DateTime<Utc>
     let column = |at: usize| keys.iter().map(|key| key[at].clone()).collect::<Vec<String>>();
     sqlx::query!(
         "UPDATE mcp_fabric.cache_artifacts a SET last_used_at = $5
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS used(registry_type, name, version, file_name)
+         FROM (SELECT registry_type, name, version, file_name FROM mcp_fabric.cache_artifacts
+               JOIN unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS asked(registry_type, name, version, file_name)
+               USING (registry_type, name, version, file_name) ORDER BY 1, 2, 3, 4 FOR UPDATE OF cache_artifacts) AS used
          WHERE a.registry_type = used.registry_type AND a.name = used.name AND a.version = used.version AND a.file_name = used.file_name",
         &column(0),
         &column(1),

@@ -46,7 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_SYNC_MAX_DROP_PERCENT"),
     plain("FABRIC_OFFLINE"),
     plain("FABRIC_ALLOWED_HOSTS"),
-    plain("FABRIC_NPM_REGISTRY"),
+    secret("FABRIC_NPM_REGISTRY"),
     secret("FABRIC_PYPI_INDEX"),
     plain("FABRIC_CACHE_DIR"),
     plain("FABRIC_CACHE_MAX_FILE_MB"),

@@ -85,7 +85,7 @@ fn hash(token: &str) -> [u8; 32] {
 
 /// A call from this machine by a program that is not a web page: no browser headers, no proxy, and a
 /// `Host` that no DNS answer of a stranger can lead here.
-fn is_plain_local_call(headers: &HeaderMap, peer: Option<Peer>) -> bool {
+pub fn is_plain_local_call(headers: &HeaderMap, peer: Option<Peer>) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
     let local_name = name.eq_ignore_ascii_case("localhost")

@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{TARBALL, blobs, fabric, holding};
-use crate::support::{Binary, Packages, Trouble, cluster};
+use crate::support::{Binary, Packages, TestApp, Trouble, cluster};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_not_what_was_stated_are_neither_given_nor_kept() {
@@ -171,9 +171,20 @@ async fn who_may_have_a_miss_fetched_is_a_setting() {
     assert_eq!(packages.asked("/npm/tool"), 0);
     assert_eq!(app.op_get(path).await.status, StatusCode::OK.as_u16());
     assert_eq!(&app.get(path).await.body[..], TARBALL, "what is here is for everybody");
-    let proxied = fabric(&packages, &[]).await;
-    let forwarded = proxied.request(Method::GET, path).header("x-forwarded-for", "9.9.9.9");
-    proxied.send(forwarded).await.expect_problem(404, "not_cached");
+    let other = "/pypi/simple/acme-tool/";
+    packages.pypi("acme-tool", "2.0.0", b"a wheel");
+    app.send(app.request(Method::GET, other).basic_auth("anybody", Some("wrong"))).await.expect_problem(401, "unauthenticated");
+    assert_eq!(
+        app.send(app.request(Method::GET, other).basic_auth("anybody", Some(&app.token))).await.status,
+        200,
+        "as pip and uv send it"
+    );
+    let local = fabric(&packages, &[]).await;
+    for (name, value) in
+        [("x-forwarded-for", "9.9.9.9"), ("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("host", "rebound.example")]
+    {
+        local.send(local.request(Method::GET, path).header(name, value)).await.expect_problem(404, "not_cached");
+    }
 }
 
 /// Downloads are cut off again and again; afterwards everything is whole, and nothing is left over.
@@ -221,4 +232,27 @@ async fn killed_downloads_leave_no_wrong_row_and_no_bytes() {
         let bytes = std::fs::read(cache.join(".blobs/sha256").join(&blob[..2]).join(&blob)).unwrap();
         assert_eq!((bytes.len(), bytes), (usize::try_from(size).unwrap(), [TARBALL, name.as_bytes()].concat()));
     }
+}
+
+/// A registry's credentials are for its own address: not for another port, and not for where a redirect leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_stay_with_their_registry() {
+    let (packages, elsewhere) = (Packages::start().await, Packages::start().await);
+    packages.npm("tool", "1.0.0", TARBALL, |_| {});
+    packages.npm("moved", "1.0.0", TARBALL, |_| {});
+    elsewhere.put("/there.tgz", "application/octet-stream", TARBALL);
+    let with_password = packages.url.replace("http://", "http://someone:pass-word@");
+    let npm = format!("{with_password}/npm/");
+    let app = TestApp::with(&[("FABRIC_NPM_REGISTRY", &npm), ("FABRIC_ALLOWED_HOSTS", "127.0.0.1")]).await;
+    assert_eq!(app.get("/npm/tool/-/tool-1.0.0.tgz").await.status, 200);
+    packages.trouble("/files/moved-1.0.0.tgz", Trouble::Redirect(format!("{}/there.tgz", elsewhere.url)));
+    assert_eq!(app.get("/npm/moved/-/moved-1.0.0.tgz").await.status, 200);
+    assert!(packages.authorized("/files/tool-1.0.0.tgz") && packages.authorized("/npm/tool"));
+    assert!(!elsewhere.authorized("/there.tgz"));
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT source FROM mcp_fabric.cache_artifacts UNION SELECT source FROM mcp_fabric.cache_documents")
+            .fetch_all(&mut app.database.connect().await)
+            .await
+            .unwrap();
+    assert!(!rows.is_empty() && rows.iter().all(|source| !source.contains("pass-word")), "{rows:?}");
 }

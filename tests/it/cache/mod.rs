@@ -217,8 +217,9 @@ async fn names_that_could_lead_elsewhere_lead_nowhere() {
         "/npm/%ff",
     ] {
         let answer = app.get(path).await;
-        assert!(matches!(answer.status, 404 | 400), "{path}: {} {}", answer.status, answer.text());
+        answer.expect_problem(404, "route_not_found");
     }
+    assert_eq!(packages.requests(), 0, "nothing is asked of a registry by such a name");
     app.get(&format!("/npm/{}", "a".repeat(10_000))).await.expect_problem(404, "route_not_found");
     let entries: Vec<_> = std::fs::read_dir(app.cache()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(entries.len(), 4, "{entries:?}");
@@ -265,4 +266,23 @@ async fn replicas_make_one_request_between_them() {
     let (first, second) = tokio::join!(one.get("/npm/tool/-/tool-1.0.0.tgz"), two.get("/npm/tool/-/tool-1.0.0.tgz"));
     assert_eq!((first.status, second.status), (200, 200));
     assert_eq!(packages.asked("/files/tool-1.0.0.tgz"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_files_are_streamed_whole_or_in_part_and_checked_when_they_change() {
+    let packages = Packages::start().await;
+    let large: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    packages.npm("large", "1.0.0", &large, |_| {});
+    let app = fabric(&packages, &[]).await;
+    let path = "/npm/large/-/large-1.0.0.tgz";
+    for _ in 0..2 {
+        assert!(app.get(path).await.body[..] == large[..]);
+    }
+    let part = app.send(app.request(Method::GET, path).header("range", "bytes=1000000-1999999")).await;
+    assert!(part.status == 206 && part.body[..] == large[1_000_000..2_000_000]);
+    let blob = blobs(&app).into_iter().find(|path| path.metadata().unwrap().len() == 3_000_000).unwrap();
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::write(&blob, vec![0; 3_000_000]).unwrap();
+    assert!(app.get(path).await.body[..] == large[..], "a file that was exchanged under a running program is not given");
+    assert_eq!(packages.asked("/files/large-1.0.0.tgz"), 2);
 }

@@ -1,7 +1,7 @@
 //! A registry of packages on loopback: it serves what a test puts at a path, with ranges and with troubles.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
@@ -42,6 +42,8 @@ struct Inner {
     files: HashMap<String, (String, Bytes)>,
     troubles: HashMap<String, VecDeque<Trouble>>,
     requests: Vec<(String, Option<String>)>,
+    /// Paths that were asked for with an `Authorization` header.
+    authorized: HashSet<String>,
 }
 
 /// The registry.
@@ -77,6 +79,16 @@ impl Packages {
     /// How often a path was asked for.
     pub(crate) fn asked(&self, path: &str) -> usize {
         self.inner.lock().unwrap().requests.iter().filter(|(asked, _)| asked == path).count()
+    }
+
+    /// How much was asked for altogether.
+    pub(crate) fn requests(&self) -> usize {
+        self.inner.lock().unwrap().requests.len()
+    }
+
+    /// Whether a path was asked for with an `Authorization` header.
+    pub(crate) fn authorized(&self, path: &str) -> bool {
+        self.inner.lock().unwrap().authorized.contains(path)
     }
 
     /// The ranges that were asked for at a path.
@@ -121,6 +133,9 @@ async fn serve(State(packages): State<Packages>, request: Request) -> Response {
         let mut inner = packages.inner.lock().unwrap();
         let range = request.headers().get(header::RANGE).map(|range| range.to_str().unwrap().to_owned());
         inner.requests.push((path.clone(), range));
+        if request.headers().contains_key(header::AUTHORIZATION) {
+            inner.authorized.insert(path.clone());
+        }
         let trouble = inner.troubles.get_mut(&path).and_then(VecDeque::pop_front);
         (inner.files.get(&path).cloned(), trouble)
     };
