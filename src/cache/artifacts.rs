@@ -21,7 +21,7 @@ use url::Url;
 use crate::{
     blobs::Blobs,
     digest::{Algorithm, BlobId, Digest, Hasher},
-    documents::{Documents, Name},
+    documents::{Ask, Documents, Name},
     download::{Arrived, Auth, Order, download},
     error::CacheError,
     flights::Flights,
@@ -227,12 +227,19 @@ impl Artifacts {
         Ok(held)
     }
 
-    /// What the registry states of a file.
-    async fn offer(&self, (package, file): &Key, clients: &Clients) -> Result<Offer, CacheError> {
+    /// What the registry states of a file; asked again for what may have been published since.
+    async fn offer(&self, key: &Key, clients: &Clients) -> Result<Offer, CacheError> {
+        match self.offer_as_of(key, clients, Ask::IfOld).await {
+            Err(CacheError::NoVersion) => self.offer_as_of(key, clients, Ask::Again).await,
+            offer => offer,
+        }
+    }
+
+    async fn offer_as_of(&self, (package, file): &Key, clients: &Clients, ask: Ask) -> Result<Offer, CacheError> {
         match package {
             Package::Npm(name, version) => {
                 let registry = self.documents.sources.npm(name).await?.clone();
-                let said = self.documents.get(&Name::Npm(name.clone()), &clients.documents, true).await?;
+                let said = self.documents.get(&Name::Npm(name.clone()), &clients.documents, ask).await?;
                 let tarball = Packument::parse(name, &said.text)?.tarball(version, self.allow_sha1)?;
                 let is_own = tarball.url.origin() == registry.url.origin();
                 let named = tarball.url.host_str().unwrap_or_default();
@@ -243,7 +250,7 @@ impl Artifacts {
             }
             Package::Pypi(name, _) => {
                 let registry = self.documents.sources.pypi().await?.clone();
-                let said = self.documents.get(&Name::Pypi(name.clone()), &clients.documents, true).await?;
+                let said = self.documents.get(&Name::Pypi(name.clone()), &clients.documents, ask).await?;
                 let project: Project = serde_json::from_slice(&said.text).map_err(|error| CacheError::Document(error.to_string()))?;
                 let (stem, is_metadata) = match file.as_str().strip_suffix(".metadata") {
                     Some(stem) => (stem, true),

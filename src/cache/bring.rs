@@ -6,6 +6,7 @@ use platform::clock;
 
 use crate::{
     closure,
+    documents::Ask,
     error::{CacheError, registry_type},
     model::{Lock, Locked, LockedFile, Wanted},
     names::{FileName, NpmName, Package, PypiName, RegistryType},
@@ -21,16 +22,23 @@ const AT_ONCE: usize = 8;
 impl Cache {
     /// The exact version of a package that is asked for by version, by tag, or not at all.
     pub(crate) async fn exact(&self, wanted: &Wanted) -> Result<Package, CacheError> {
+        match self.exact_as_of(wanted, Ask::IfOld).await {
+            Err(CacheError::NoVersion) => self.exact_as_of(wanted, Ask::Again).await,
+            exact => exact,
+        }
+    }
+
+    async fn exact_as_of(&self, wanted: &Wanted, ask: Ask) -> Result<Package, CacheError> {
         match registry_type(&wanted.registry_type)? {
             RegistryType::Npm => {
                 let name = NpmName::parse(&wanted.identifier)?;
-                let said = self.packument(&name, true).await?;
+                let said = self.packument(&name, ask).await?;
                 let version = Packument::parse(&name, &said.text)?.resolve(wanted.version.as_deref().unwrap_or("latest"))?;
                 Ok(Package::Npm(name, version))
             }
             RegistryType::Pypi => {
                 let name = PypiName::parse(&wanted.identifier)?;
-                let (_, project) = self.project(&name, true).await?;
+                let (_, project) = self.project(&name, ask).await?;
                 let version = project.resolve(wanted.version.as_deref()).ok_or(CacheError::NoVersion)?;
                 Ok(Package::Pypi(name, version))
             }
@@ -42,7 +50,7 @@ impl Cache {
         match package {
             Package::Npm(name, version) => Ok(vec![FileName::tarball(name, version)]),
             Package::Pypi(name, version) => {
-                let (_, project) = self.project(name, true).await?;
+                let (_, project) = self.project(name, Ask::IfOld).await?;
                 let mut files = Vec::new();
                 for file in installable(project.of_version(version).collect(), &self.config().python_minors) {
                     files.push(FileName::parse(package, &file.name)?);

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use crate::{
+    documents::Ask,
     error::CacheError,
     names::{NpmName, NpmVersion, Package, PypiName, PypiVersion},
     npm::Packument,
@@ -60,7 +61,7 @@ impl Member {
 /// Asks the resolver of the package's ecosystem. `work` is an empty folder that is removed afterwards.
 pub(crate) async fn resolve(cache: &Cache, package: &Package, work: &Path) -> Result<Closure, CacheError> {
     if let Package::Npm(name, version) = package {
-        let said = cache.packument(name, true).await?;
+        let said = cache.packument(name, Ask::IfOld).await?;
         if let Some(exotic) = Packument::parse(name, &said.text)?.exotic_dependency(version) {
             return Err(CacheError::ExoticDependency(exotic.chars().filter(|c| !c.is_control()).take(120).collect()));
         }

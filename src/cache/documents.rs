@@ -27,8 +27,21 @@ use crate::{
 /// The largest document, in bytes: those of the most popular packages have some ten megabytes.
 const MAX_DOCUMENT: usize = 64 << 20;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How old an answer may be that did not have what somebody wants.
+const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
 /// How long it is believed that there is no such package.
 const ABSENT_FOR: Duration = Duration::from_mins(1);
+
+/// When a registry is asked although something is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Not at all.
+    Never,
+    /// When what is known is old.
+    IfOld,
+    /// Unless it was asked just now: somebody wants what it did not have.
+    Again,
+}
 
 /// A package whose registry is asked what there is of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,15 +112,15 @@ impl Documents {
         }
     }
 
-    /// What the registry says of a package. Without `may_ask` only what is here already is given.
-    pub(crate) async fn get(self: &Arc<Self>, name: &Name, client: &Client, may_ask: bool) -> Result<Said, CacheError> {
+    /// What the registry says of a package.
+    pub(crate) async fn get(self: &Arc<Self>, name: &Name, client: &Client, ask: Ask) -> Result<Said, CacheError> {
         let known = self.known(name).await?;
         if let Some(said) = &known
-            && clock::now() - said.row.checked_at < self.ttl
+            && clock::now() - said.row.checked_at < if ask == Ask::Again { JUST_NOW.min(self.ttl) } else { self.ttl }
         {
             return Ok(said.clone());
         }
-        if self.offline || !may_ask {
+        if self.offline || ask == Ask::Never {
             let refused = if self.offline { CacheError::Offline } else { CacheError::NotCached };
             return known.map(|said| Said { is_stale: true, ..said }).ok_or(refused);
         }

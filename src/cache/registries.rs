@@ -22,7 +22,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     artifacts::{Held, Key},
-    documents::Said,
+    documents::{Ask, Said},
     error::CacheError,
     names::{FileName, NpmName, Package, PypiName, RegistryType},
     npm::{ABBREVIATED, Asked, Packument},
@@ -69,6 +69,12 @@ struct Caller {
     base: String,
     headers: HeaderMap,
     is_head: bool,
+}
+
+impl Caller {
+    fn ask(&self) -> Ask {
+        if self.may_fetch { Ask::IfOld } else { Ask::Never }
+    }
 }
 
 impl Registries {
@@ -178,7 +184,7 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
             give(&registries.cache, &held, "application/octet-stream", &caller).await
         }
         Asked::Package(name) => {
-            let said = registries.cache.packument(&name, caller.may_fetch).await?;
+            let said = registries.cache.packument(&name, caller.ask()).await?;
             let accept = caller.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let is_abbreviated = accept.contains(ABBREVIATED);
             let content_type = if is_abbreviated { ABBREVIATED } else { "application/json" };
@@ -190,7 +196,7 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
                 .await
         }
         Asked::Version(name, wanted) => {
-            let said = registries.cache.packument(&name, caller.may_fetch).await?;
+            let said = registries.cache.packument(&name, caller.ask()).await?;
             let key = format!("npm version\n{}\n{wanted}\n{base}", said.row.blob.hex());
             let render = || render_version(&name, &wanted, &said, &base);
             registries.answer(&caller, key, &said, "application/json", render).await
@@ -236,7 +242,7 @@ async fn pypi_project(State(registries): State<Registries>, request: Request) ->
         return Ok(Redirect::permanent(&format!("/pypi/simple/{}/", name.as_str())).into_response());
     }
     let caller = registries.caller(parts).await?;
-    let (said, project) = registries.cache.project(&name, caller.may_fetch).await?;
+    let (said, project) = registries.cache.project(&name, caller.ask()).await?;
     let is_html = wants_html(&caller.headers);
     let key = format!("pypi\n{}\n{is_html}", said.row.blob.hex());
     let (content_type, page): (_, fn(&pypi::Project, &PypiName) -> String) =

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use crate::{
     artifacts::{Artifacts, Clients, Held, Key},
     blobs::Blobs,
-    documents::{Documents, Name, Said},
+    documents::{Ask, Documents, Name, Said},
     error::{CacheError, registry_type},
     flights::Flights,
     job::{CacheJob, Payload},
@@ -313,12 +313,12 @@ impl Cache {
         self.inner.artifacts.path(held)
     }
 
-    pub(crate) async fn packument(&self, name: &NpmName, may_ask: bool) -> Result<Said, CacheError> {
-        self.inner.documents.get(&Name::Npm(name.clone()), &self.clients().await?.documents, may_ask).await
+    pub(crate) async fn packument(&self, name: &NpmName, ask: Ask) -> Result<Said, CacheError> {
+        self.inner.documents.get(&Name::Npm(name.clone()), &self.clients().await?.documents, ask).await
     }
 
-    pub(crate) async fn project(&self, name: &PypiName, may_ask: bool) -> Result<(Said, Project), CacheError> {
-        let said = self.inner.documents.get(&Name::Pypi(name.clone()), &self.clients().await?.documents, may_ask).await?;
+    pub(crate) async fn project(&self, name: &PypiName, ask: Ask) -> Result<(Said, Project), CacheError> {
+        let said = self.inner.documents.get(&Name::Pypi(name.clone()), &self.clients().await?.documents, ask).await?;
         let project = serde_json::from_slice(&said.text).map_err(|error| CacheError::Document(error.to_string()))?;
         Ok((said, project))
     }

@@ -256,3 +256,21 @@ async fn credentials_stay_with_their_registry() {
             .unwrap();
     assert!(!rows.is_empty() && rows.iter().all(|source| !source.contains("pass-word")), "{rows:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_since_the_registry_was_asked_is_found() {
+    let packages = Packages::start().await;
+    packages.npm("tool", "1.0.0", TARBALL, |_| {});
+    let app = fabric(&packages, &[]).await;
+    app.get("/npm/tool").await.expect(200);
+    packages.npm("tool", "1.1.0", TARBALL, |_| {});
+    app.get("/npm/tool/-/tool-1.1.0.tgz").await.expect_problem(404, "version_not_found");
+    // An answer of a moment ago is believed; one of longer ago is asked for again, although it is not old.
+    sqlx::query("UPDATE mcp_fabric.cache_documents SET checked_at = checked_at - interval '1 minute', etag = NULL")
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    let mut app = app;
+    app.restart().await;
+    assert_eq!(&app.get("/npm/tool/-/tool-1.1.0.tgz").await.body[..], TARBALL);
+}
