@@ -27,6 +27,9 @@ pub enum CacheError {
     /// No such version of the server.
     #[error("the server has no version {0}")]
     NoServerVersion(String),
+    /// No type was given, and no server names it.
+    #[error("no server of the catalogue names a package of this name; say where it comes from, as in npm:name")]
+    Unnamed,
     /// Several registries have one of that name.
     #[error("servers take packages of this name from several registries; say which: {0}")]
     Ambiguous(String),
@@ -161,6 +164,7 @@ impl Coded for CacheError {
             Self::UnsupportedType(_) => "unsupported_registry_type",
             Self::NoPackages => "no_packages",
             Self::NoServerVersion(_) | Self::NoVersion => "version_not_found",
+            Self::Unnamed => "package_unknown",
             Self::Ambiguous(_) => "registry_type_ambiguous",
             Self::NoRegistry(_) => "registry_not_configured",
             Self::NotFound => "package_not_found",
@@ -206,7 +210,9 @@ impl Coded for CacheError {
             | Self::Ambiguous(_)
             | Self::NoRegistry(_)
             | Self::Unverifiable(_) => Class::Unprocessable,
-            Self::NoServerVersion(_) | Self::NoVersion | Self::NotFound | Self::NotCached | Self::Offline => Class::NotFound,
+            Self::NoServerVersion(_) | Self::NoVersion | Self::NotFound | Self::Unnamed | Self::NotCached | Self::Offline => {
+                Class::NotFound
+            }
             Self::Document(_) | Self::ForeignHost(_) => Class::BadGateway,
             Self::Download(error) => match error {
                 DownloadError::TooLarge(_) => Class::Unprocessable,

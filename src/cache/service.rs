@@ -194,7 +194,7 @@ impl Cache {
             Some(registry_type) => registry_type,
             None => match &self.inner.servers.registry_types_of(&identifier).await?[..] {
                 [only] => only.clone(),
-                [] => return Err(CacheError::NotFound),
+                [] => return Err(CacheError::Unnamed),
                 several => return Err(CacheError::Ambiguous(several.join(", "))),
             },
         };

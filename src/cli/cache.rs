@@ -83,7 +83,8 @@ async fn add(fabric: &Fabric, context: &Context, what: &str, version: Option<Str
     for package in job["result"]["packages"].as_array().into_iter().flatten() {
         let [kind, name, version] = ["registry_type", "identifier", "version"].map(|key| output::text(package, key));
         let files = package["files"].as_array().map_or(0, Vec::len);
-        output::say(format!("verified {kind} {name} {version}, {files} files"));
+        let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+        output::say(format!("verified {kind} {name} {version}, {files}"));
         if let Some(closure) = package["closure"].as_object() {
             output::say(format!(
                 "  with what it needs: {} packages, {} bytes, chosen by {}",

@@ -121,6 +121,7 @@ async fn what_cannot_be_cached_is_told_at_once() {
     app.op_post("/api/mcp/servers/a.x%2Fnone/cache").await.expect_problem(404, "server_not_found");
     app.op_post_json("/api/mcp/servers/a.x%2Fone/cache", &json!({ "version": "9.9.9" })).await.expect_problem(404, "version_not_found");
     app.op_post_json("/api/mcp/servers/a.x%2Fone/cache", &json!({ "sideways": 1 })).await.expect_problem(400, "invalid_body");
+    app.op_post_json("/api/mcp/cache", &json!({ "identifier": "nothing-here" })).await.expect_problem(404, "package_unknown");
     app.op_post_json("/api/mcp/cache", &json!({ "registry_type": "npm", "identifier": "nothing-here", "closure": false }))
         .await
         .expect(202);
