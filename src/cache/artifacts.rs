@@ -25,10 +25,9 @@ use crate::{
     download::{Arrived, Auth, Order, download},
     error::CacheError,
     flights::Flights,
-    model::{Artifact, Status},
-    names::{FileName, Package},
+    model::{Artifact, Status, Whole},
+    names::{FileName, METADATA, Package},
     npm::Packument,
-    pypi::Project,
     store::{self, Cached},
 };
 
@@ -251,12 +250,9 @@ impl Artifacts {
             Package::Pypi(name, _) => {
                 let registry = self.documents.sources.pypi().await?.clone();
                 let said = self.documents.get(&Name::Pypi(name.clone()), &clients.documents, ask).await?;
-                let project: Project = serde_json::from_slice(&said.text).map_err(|error| CacheError::Document(error.to_string()))?;
-                let (stem, is_metadata) = match file.as_str().strip_suffix(".metadata") {
-                    Some(stem) => (stem, true),
-                    None => (file.as_str(), false),
-                };
-                let found = project.files.iter().find(|found| found.name == stem).ok_or(CacheError::NoVersion)?;
+                let project = said.project()?;
+                let name = file.wheel().unwrap_or(file.as_str());
+                let found = project.files.iter().find(|found| found.name == name).ok_or(CacheError::NoVersion)?;
                 // Files of an index usually lie at another host; they are named by their SHA-256.
                 let is_own = found.url.origin() == registry.url.origin();
                 if !is_own && found.url.scheme() != "https" {
@@ -264,13 +260,13 @@ impl Artifacts {
                 }
                 let auth = registry.auth.filter(|_| is_own);
                 let unverifiable = || CacheError::Unverifiable("the index states no SHA-256 for this file".into());
-                if !is_metadata {
+                if file.wheel().is_none() {
                     return Ok(Offer { url: found.url.clone(), auth, digest: found.digest().ok_or_else(unverifiable)?, size: found.size });
                 }
                 let stated = found.metadata_sha256.as_deref().ok_or(CacheError::NoVersion)?;
                 let digest = Digest::from_hex(Algorithm::Sha256, stated).ok_or_else(unverifiable)?;
                 let mut url = found.url.clone();
-                url.set_path(&format!("{}.metadata", found.url.path()));
+                url.set_path(&format!("{}{METADATA}", found.url.path()));
                 Ok(Offer { url, auth, digest, size: None })
             }
         }
@@ -320,12 +316,12 @@ impl Artifacts {
 
     /// Brings what the catalogue says of a package in line with its files.
     pub(crate) async fn mark_in(&self, transaction: &mut sqlx::PgConnection, package: &Package) -> Result<(), CacheError> {
-        let summary = store::summary(transaction, package).await?;
-        let cached = summary.map(|summary| servers::CachedPackage {
-            at: summary.fetched_at,
+        let files = store::files(&mut *transaction, package).await?;
+        let cached = Whole::of(&files).map(|whole| servers::CachedPackage {
+            at: whole.fetched_at,
             path: package.folder().display().to_string(),
-            size_bytes: summary.size_bytes,
-            checksum: format!("sha256:{}", platform::random::hex(&summary.main_blob)),
+            size_bytes: whole.size_bytes,
+            checksum: format!("sha256:{}", whole.main.hex()),
         });
         Ok(self
             .servers

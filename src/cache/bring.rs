@@ -9,7 +9,7 @@ use crate::{
     documents::Ask,
     error::{CacheError, registry_type},
     model::{Lock, Locked, LockedFile, Wanted},
-    names::{FileName, NpmName, Package, PypiName, RegistryType},
+    names::{FileName, METADATA, NpmName, Package, PypiName, RegistryType},
     npm::Packument,
     pypi::File,
     service::Cache,
@@ -55,7 +55,7 @@ impl Cache {
                 for file in installable(project.of_version(version).collect(), &self.config().python_minors) {
                     files.push(FileName::parse(package, &file.name)?);
                     if file.metadata_sha256.is_some() {
-                        files.push(FileName::parse(package, &format!("{}.metadata", file.name))?);
+                        files.push(FileName::parse(package, &format!("{}{METADATA}", file.name))?);
                     }
                 }
                 if files.is_empty() { Err(CacheError::NoVersion) } else { Ok(files) }

@@ -76,6 +76,13 @@ pub(crate) struct Said {
     pub(crate) is_stale: bool,
 }
 
+impl Said {
+    /// What an index said of a Python project.
+    pub(crate) fn project(&self) -> Result<Project, CacheError> {
+        serde_json::from_slice(&self.text).map_err(|error| CacheError::Document(error.to_string()))
+    }
+}
+
 type Outcome = Result<Said, Arc<CacheError>>;
 
 pub(crate) struct Documents {

@@ -1,8 +1,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use servers::ServerPackage;
 use utoipa::ToSchema;
 
-use crate::digest::BlobId;
+use crate::{digest::BlobId, names::METADATA};
 
 platform::words! {
     /// Where a package stands in the cache.
@@ -37,6 +38,37 @@ pub(crate) struct Artifact {
     pub(crate) fetched_at: Option<DateTime<Utc>>,
 }
 
+impl Artifact {
+    /// Whether it is part of the package itself, and not the metadata beside a wheel.
+    pub(crate) fn is_installed(&self) -> bool {
+        !self.file_name.ends_with(METADATA)
+    }
+}
+
+/// What the files of a package that are here are together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whole {
+    /// Since when the last of them is here.
+    pub(crate) fetched_at: DateTime<Utc>,
+    pub(crate) size_bytes: i64,
+    /// The file that most installs take: a wheel for every platform, else any wheel, else the first by name.
+    pub(crate) main: BlobId,
+}
+
+impl Whole {
+    /// None when no file of it is here.
+    pub(crate) fn of(files: &[Artifact]) -> Option<Self> {
+        let here = || files.iter().filter(|file| file.status == Status::Cached && file.is_installed());
+        let has_ending = |file: &Artifact, ending: &str| file.file_name.ends_with(ending);
+        let main = here().min_by_key(|file| (!has_ending(file, "-none-any.whl"), !has_ending(file, ".whl"), &file.file_name))?;
+        Some(Self {
+            fetched_at: here().filter_map(|file| file.fetched_at).max()?,
+            size_bytes: here().filter_map(|file| file.size_bytes).sum(),
+            main: main.blob?,
+        })
+    }
+}
+
 /// What a registry said of a package, and when it was last asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
@@ -53,6 +85,12 @@ pub(crate) struct Wanted {
     pub(crate) identifier: String,
     /// None: the newest.
     pub(crate) version: Option<String>,
+}
+
+impl From<ServerPackage> for Wanted {
+    fn from(package: ServerPackage) -> Self {
+        Self { registry_type: package.registry_type, identifier: package.identifier, version: package.version }
+    }
 }
 
 /// What an install of a package needs, as it was resolved once.

@@ -217,6 +217,9 @@ impl fmt::Display for Package {
     }
 }
 
+/// What follows the name of a wheel in the name of the file that holds its metadata (PEP 658).
+pub(crate) const METADATA: &str = ".metadata";
+
 /// The name of one file of a package, as the cache stores and serves it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FileName(String);
@@ -232,8 +235,7 @@ impl FileName {
             && match package {
                 Package::Npm(name, version) => text == tarball_name(name, version),
                 Package::Pypi(name, version) => {
-                    // The metadata of a wheel lies beside it (PEP 658).
-                    let stem = text.strip_suffix(".metadata").filter(|stem| stem.strip_suffix(".whl").is_some()).unwrap_or(text);
+                    let stem = text.strip_suffix(METADATA).filter(|stem| stem.strip_suffix(".whl").is_some()).unwrap_or(text);
                     distribution(stem).is_some_and(|found| found.name == *name && found.version.compare(version).is_eq())
                 }
             };
@@ -242,7 +244,12 @@ impl FileName {
 
     /// The version of a Python file, as its name spells it.
     pub(crate) fn version(&self) -> Option<PypiVersion> {
-        distribution(self.0.strip_suffix(".metadata").unwrap_or(&self.0)).map(|found| found.version)
+        distribution(self.wheel().unwrap_or(&self.0)).map(|found| found.version)
+    }
+
+    /// The wheel whose metadata this file holds.
+    pub(crate) fn wheel(&self) -> Option<&str> {
+        self.0.strip_suffix(METADATA)
     }
 
     /// The tarball of an npm package, under the name that registries usually give it.

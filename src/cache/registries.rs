@@ -10,13 +10,13 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
     routing::get,
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use moka::future::Cache as Memory;
 use platform::{
     Actor, Class, Problem, Scope,
     config::AnonymousFill,
-    http::{Answer, Peer, access},
+    http::{Answer, Peer, access, answer::is_known},
 };
+use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -28,6 +28,7 @@ use crate::{
     npm::{ABBREVIATED, Asked, Packument},
     pypi,
     service::Cache,
+    sources::basic,
 };
 
 /// How long a client is let wait for a file; requests end a little later.
@@ -137,8 +138,7 @@ impl Registries {
 /// pip and uv know no tokens, only a user and a password: the password is the token.
 fn accept_basic(headers: &mut HeaderMap) {
     let sent = headers.get(header::AUTHORIZATION).and_then(|sent| sent.to_str().ok()?.strip_prefix("Basic "));
-    let decoded = sent.and_then(|sent| String::from_utf8(STANDARD.decode(sent).ok()?).ok());
-    let token = decoded.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| format!("Bearer {password}"));
+    let token = sent.and_then(basic).map(|(_, password)| format!("Bearer {}", password.expose_secret()));
     if let Some(token) = token.and_then(|token| HeaderValue::from_str(&token).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }
@@ -263,7 +263,7 @@ async fn pypi_file(State(registries): State<Registries>, request: Request) -> Re
     let caller = registries.caller(parts).await?;
     let held = registries.file((package, file.clone()), &caller).await?;
     // A resolver would fetch by itself what a project wants from elsewhere.
-    if caller.is_resolver && held.bytes.as_ref().is_some_and(|bytes| file.as_str().ends_with(".metadata") && needs_elsewhere(bytes)) {
+    if caller.is_resolver && file.wheel().is_some() && held.bytes.as_ref().is_some_and(|bytes| needs_elsewhere(bytes)) {
         return Err(Problem::new(Class::Forbidden, "exotic_dependency", "this version needs something that does not come from a registry"));
     }
     give(&registries.cache, &held, "application/octet-stream", &caller).await
@@ -280,8 +280,7 @@ async fn give(cache: &Cache, held: &Held, content_type: &'static str, caller: &C
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
     }
-    let known = caller.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
-    if known.flat_map(|line| line.split(',')).any(|tag| matches!(tag.trim().trim_start_matches("W/"), tag if tag == etag || tag == "*")) {
+    if is_known(&caller.headers, &etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }

@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::CacheError,
-    model::{Locked, Status, Total},
+    model::{Locked, Status, Total, Whole},
     service::{Cache, Standing, Stats},
 };
 
@@ -113,18 +113,17 @@ struct FileOut {
 impl From<Standing> for PackageOut {
     fn from(standing: Standing) -> Self {
         let files = &standing.files;
-        let cached = || files.iter().filter(|file| file.status == Status::Cached && !file.file_name.ends_with(METADATA));
+        let whole = Whole::of(files);
         let failed = files.iter().find(|file| file.status == Status::Failed).filter(|_| standing.status == Status::Failed);
         let is_cached = standing.status == Status::Cached;
-        let main = cached().find(|file| file.file_name.ends_with("-none-any.whl")).or_else(|| cached().next());
         Self {
             status: standing.status,
             bytes_done: files.iter().map(|file| file.bytes_done).sum(),
             bytes_total: files.iter().map(|file| file.bytes_total).sum::<Option<i64>>().filter(|_| !files.is_empty()),
-            cached_at: cached().filter_map(|file| file.fetched_at).max(),
+            cached_at: whole.map(|whole| whole.fetched_at),
             cache_path: standing.package.as_ref().filter(|_| is_cached).map(|package| package.folder().display().to_string()),
-            cache_size_bytes: is_cached.then(|| cached().filter_map(|file| file.size_bytes).sum()),
-            cache_checksum: main.and_then(|file| file.blob).map(|blob| format!("sha256:{}", blob.hex())),
+            cache_size_bytes: whole.filter(|_| is_cached).map(|whole| whole.size_bytes),
+            cache_checksum: whole.map(|whole| format!("sha256:{}", whole.main.hex())),
             attempts: files.iter().map(|file| file.attempts).max().unwrap_or(0),
             error: failed.map(|file| ErrorOut {
                 code: file.error_code.clone().unwrap_or_default(),
@@ -214,9 +213,6 @@ impl From<Stats> for StatsOut {
         Self { total, by_type }
     }
 }
-
-/// What the names of files end with that hold a wheel's metadata; they are no part of a package's size.
-const METADATA: &str = ".metadata";
 
 fn server(id: &str) -> Result<ServerRef, CacheError> {
     Ok(id.parse().map_err(ServersError::from)?)

@@ -8,7 +8,7 @@ use platform::{
     telemetry::Metrics,
 };
 use prometheus::IntCounterVec;
-use servers::{ServerPackage, ServerRef, Servers};
+use servers::{ServerRef, Servers};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -211,23 +211,17 @@ impl Cache {
         version: Option<&str>,
     ) -> Result<(String, Vec<Standing>), CacheError> {
         actor.require(Scope::CacheRead)?;
-        let (id, _, packages) = self.packages(server, version).await?;
-        let mut standings = Vec::new();
-        for package in packages {
-            let wanted = Wanted { registry_type: package.registry_type, identifier: package.identifier, version: package.version };
-            standings.push(self.standing(wanted).await?);
-        }
-        Ok((id, standings))
+        let (id, packages) = self.packages(server, version).await?;
+        Ok((id, self.standings(packages).await?))
     }
 
     /// Removes what is cached of a server's packages; gives how many files and bytes that were.
     pub(crate) async fn clear(&self, actor: &Actor, server: &ServerRef, version: Option<&str>) -> Result<(u64, i64), CacheError> {
         actor.require(Scope::CacheManage)?;
-        let (_, _, packages) = self.packages(server, version).await?;
+        let (_, packages) = self.packages(server, version).await?;
         let (mut files, mut bytes) = (0, 0);
-        for package in packages {
-            let wanted = Wanted { registry_type: package.registry_type, identifier: package.identifier, version: package.version };
-            if let Some(package) = self.standing(wanted).await?.package {
+        for wanted in packages {
+            if let Some(package) = exactly(&wanted) {
                 let (more_files, more_bytes) = self.inner.artifacts.remove(&package).await?;
                 (files, bytes) = (files + more_files, bytes + more_bytes);
             }
@@ -246,18 +240,20 @@ impl Cache {
         Ok(Stats { by_type: by_type.into() })
     }
 
-    async fn packages(&self, server: &ServerRef, version: Option<&str>) -> Result<(String, String, Vec<ServerPackage>), CacheError> {
+    /// The id of a server that is named, and the packages of one of its versions.
+    async fn packages(&self, server: &ServerRef, version: Option<&str>) -> Result<(String, Vec<Wanted>), CacheError> {
         let found = self.inner.servers.packages(server, version).await?;
-        found.ok_or_else(|| CacheError::NoServerVersion(version.unwrap_or("that stands").chars().take(80).collect()))
+        let missing = || CacheError::NoServerVersion(version.unwrap_or("that stands").chars().take(80).collect());
+        let (id, packages) = found.ok_or_else(missing)?;
+        Ok((id, packages.into_iter().map(Wanted::from).collect()))
     }
 
     /// The packages that a server's version names, each once.
     async fn wanted(&self, server: &ServerRef, version: Option<&str>, only: Option<&str>) -> Result<Vec<Wanted>, CacheError> {
         let only = only.map(registry_type).transpose()?;
-        let (_, _, packages) = self.packages(server, version).await?;
+        let (_, packages) = self.packages(server, version).await?;
         let mut all: Vec<Wanted> = Vec::new();
-        for package in packages {
-            let wanted = Wanted { registry_type: package.registry_type, identifier: package.identifier, version: package.version };
+        for wanted in packages {
             if only.is_none_or(|only| only.as_str() == wanted.registry_type) && !all.contains(&wanted) {
                 all.push(wanted);
             }
@@ -278,24 +274,18 @@ impl Cache {
     }
 
     async fn standing(&self, wanted: Wanted) -> Result<Standing, CacheError> {
-        let package = registry_type(&wanted.registry_type)
-            .ok()
-            .and_then(|registry| Package::parse(registry, &wanted.identifier, wanted.version.as_deref()?).ok());
-        let files = match &package {
-            Some(package) => store::files(self.inner.database.system(), package).await?,
-            None => Vec::new(),
+        let pool = self.inner.database.system();
+        let package = exactly(&wanted);
+        let (files, lock) = match &package {
+            Some(package) => (store::files(pool, package).await?, store::lock(pool, package).await?),
+            None => (Vec::new(), None),
         };
-        let has = |status: Status| files.iter().any(|file| file.status == status && !file.file_name.ends_with(".metadata"));
+        let has = |status: Status| files.iter().any(|file| file.status == status && file.is_installed());
         let status = match () {
             () if has(Status::Downloading) => Status::Downloading,
             () if has(Status::Cached) => Status::Cached,
             () if has(Status::Failed) => Status::Failed,
             () => Status::NotCached,
-        };
-        let pool = self.inner.database.system();
-        let lock = match &package {
-            Some(package) => store::lock(pool, package).await?,
-            None => None,
         };
         let lock = match (lock, &package) {
             (Some(lock), Some(package)) => Some((lock, store::missing_of_lock(pool, package).await?)),
@@ -319,7 +309,7 @@ impl Cache {
 
     pub(crate) async fn project(&self, name: &PypiName, ask: Ask) -> Result<(Said, Project), CacheError> {
         let said = self.inner.documents.get(&Name::Pypi(name.clone()), &self.clients().await?.documents, ask).await?;
-        let project = serde_json::from_slice(&said.text).map_err(|error| CacheError::Document(error.to_string()))?;
+        let project = said.project()?;
         Ok((said, project))
     }
 
@@ -339,6 +329,11 @@ impl Cache {
     pub(crate) fn config(&self) -> &CacheConfig {
         &self.inner.config
     }
+}
+
+/// The package that is meant, where its version is an exact one.
+fn exactly(wanted: &Wanted) -> Option<Package> {
+    Package::parse(registry_type(&wanted.registry_type).ok()?, &wanted.identifier, wanted.version.as_deref()?).ok()
 }
 
 /// What cannot be cached is told at once, not by a job.

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use percent_encoding::percent_decode_str;
 use platform::config::{CacheConfig, sources::environment};
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
@@ -113,15 +114,7 @@ fn registry(mut url: Url, auth: Option<Auth>) -> Registry {
 }
 
 fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
-    while at < bytes.len() {
-        let escaped =
-            (bytes[at] == b'%').then(|| text.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok())).flatten();
-        out.push(escaped.unwrap_or(bytes[at]));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 async fn npm_answer() -> Option<Url> {
@@ -205,7 +198,8 @@ impl Npmrc {
     }
 }
 
-fn basic(encoded: &str) -> Option<(String, SecretString)> {
+/// User and password as HTTP sends them (RFC 7617).
+pub(crate) fn basic(encoded: &str) -> Option<(String, SecretString)> {
     let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;
     Some((user.to_owned(), password.into()))

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use platform::database::DbError;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::{
     digest::BlobId,
@@ -52,7 +52,7 @@ impl TryFrom<Row> for Artifact {
 }
 
 /// The files of a package that are known, by name.
-pub(crate) async fn files(pool: &PgPool, package: &Package) -> Result<Vec<Artifact>, DbError> {
+pub(crate) async fn files(executor: impl PgExecutor<'_>, package: &Package) -> Result<Vec<Artifact>, DbError> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT registry_type, name, version, file_name, status, blob, size_bytes, bytes_done, bytes_total, upstream_digest, source,
@@ -62,7 +62,7 @@ pub(crate) async fn files(pool: &PgPool, package: &Package) -> Result<Vec<Artifa
         package.name(),
         package.version(),
     );
-    rows.fetch_all(pool).await?.into_iter().map(Artifact::try_from).collect()
+    rows.fetch_all(executor).await?.into_iter().map(Artifact::try_from).collect()
 }
 
 /// One file of a package.
@@ -270,30 +270,6 @@ pub(crate) async fn used(pool: &PgPool, keys: &[[String; 4]], now: DateTime<Utc>
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// What the files of a package are together.
-pub(crate) struct Summary {
-    pub(crate) fetched_at: DateTime<Utc>,
-    pub(crate) size_bytes: i64,
-    /// The file that most installs take.
-    pub(crate) main_blob: Vec<u8>,
-}
-
-/// None when no file of it is here.
-pub(crate) async fn summary(connection: &mut PgConnection, package: &Package) -> Result<Option<Summary>, sqlx::Error> {
-    let row = sqlx::query!(
-        "SELECT max(fetched_at) AS fetched_at, sum(size_bytes)::bigint AS size_bytes,
-                (array_agg(blob ORDER BY file_name LIKE '%-none-any.whl' DESC, file_name LIKE '%.whl' DESC, file_name))[1] AS main_blob
-         FROM mcp_fabric.cache_artifacts
-         WHERE registry_type = $1 AND name = $2 AND version = $3 AND status = 'cached' AND file_name NOT LIKE '%.metadata'",
-        package.registry().as_str(),
-        package.name(),
-        package.version(),
-    );
-    let row = row.fetch_one(connection).await?;
-    let (Some(fetched_at), Some(size_bytes), Some(main_blob)) = (row.fetched_at, row.size_bytes, row.main_blob) else { return Ok(None) };
-    Ok(Some(Summary { fetched_at, size_bytes, main_blob }))
 }
 
 /// Sums by registry type.

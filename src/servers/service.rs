@@ -159,13 +159,9 @@ impl Servers {
         Ok(upkeep::counts(self.inner.database.public()).await?)
     }
 
-    /// The id and version of a server that is named, and the packages of that version. `None` when it has
-    /// no such version.
-    pub async fn packages(
-        &self,
-        server: &ServerRef,
-        version: Option<&str>,
-    ) -> Result<Option<(String, String, Vec<ServerPackage>)>, ServersError> {
+    /// The id of a server that is named, and the packages of one of its versions, else of the latest. `None`
+    /// when it has no such version.
+    pub async fn packages(&self, server: &ServerRef, version: Option<&str>) -> Result<Option<(String, Vec<ServerPackage>)>, ServersError> {
         let summary = self.summary(server).await?;
         let Some(version) = version.map(str::to_owned).or(summary.version) else { return Ok(None) };
         let pool = self.inner.database.public();
@@ -177,7 +173,7 @@ impl Servers {
             .into_iter()
             .map(|row| ServerPackage { registry_type: row.registry_type, identifier: row.identifier, version: row.package_version })
             .collect();
-        Ok(Some((summary.id, version, packages)))
+        Ok(Some((summary.id, packages)))
     }
 
     /// The types of registries from which servers take a package of this name.

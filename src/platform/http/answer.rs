@@ -43,7 +43,7 @@ impl Answer {
         let mut response = Response::default();
         // With what the layers around add, it need not grow.
         *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
-        if self.is_known(headers) {
+        if is_known(headers, self.etag.to_str().unwrap_or_default()) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         } else if self.body.len() >= COMPRESS_FROM && accepts_gzip(headers) {
             *response.body_mut() = Body::from(self.compressed.get_or_init(|| compress(&self.body)).clone());
@@ -68,17 +68,17 @@ impl Answer {
     pub fn weight(&self) -> usize {
         2 * self.body.len() + 256
     }
+}
 
-    fn is_known(&self, headers: &HeaderMap) -> bool {
-        let own = self.etag.to_str().unwrap_or_default();
-        headers
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .map(|tag| tag.trim().trim_start_matches("W/"))
-            .any(|tag| tag == "*" || tag == own)
-    }
+/// Whether the client says that it has what this entity tag is of (RFC 9110, section 13.1.2).
+pub fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(|tag| tag.trim().trim_start_matches("W/"))
+        .any(|tag| tag == "*" || tag == etag)
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

@@ -1,7 +1,7 @@
 //! The HTTP pieces that every feature's routes share.
 
 pub mod access;
-mod answer;
+pub mod answer;
 pub mod cors;
 pub mod extract;
 pub mod front;
