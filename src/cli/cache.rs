@@ -1,16 +1,11 @@
-use std::{io::IsTerminal as _, time::Duration};
-
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
     CliError, Context,
     client::{ClientError, Fabric, encoded},
-    output,
+    jobs, output,
 };
-
-const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -72,7 +67,7 @@ async fn add(fabric: &Fabric, context: &Context, what: &str, version: Option<Str
         output::done(context.json, "it is cached already", &begun);
         return Ok(());
     };
-    let job = wait(fabric, job, context.json).await?;
+    let job = jobs::wait(fabric, job, context.json).await?;
     if job["status"] != "complete" {
         return Err(CliError::Found(format!("it is {}: {}", output::text(&job, "status"), output::text(&job["error"], "message"))));
     }
@@ -106,25 +101,6 @@ async fn add_package(
 ) -> Result<Value, CliError> {
     let body = json!({ "registry_type": kind, "identifier": identifier, "version": version, "closure": closure }).to_string();
     Ok(fabric.post_json("/api/mcp/cache", body.into_bytes()).await?)
-}
-
-async fn wait(fabric: &Fabric, job: &str, is_quiet: bool) -> Result<Value, CliError> {
-    let bar = if is_quiet || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
-    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {elapsed}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    loop {
-        let job = fabric.get(&format!("/api/mcp/jobs/{}", encoded(job))).await?;
-        if let (Some(done), Some(total)) = (job["progress"]["done"].as_u64(), job["progress"]["total"].as_u64()) {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(output::text(&job["progress"], "message"));
-        }
-        if !matches!(job["status"].as_str(), Some("pending" | "processing")) {
-            bar.finish_and_clear();
-            return Ok(job);
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 async fn status(fabric: &Fabric, context: &Context, server: &str) -> Result<(), CliError> {

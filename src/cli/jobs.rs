@@ -1,10 +1,16 @@
+use std::{io::IsTerminal as _, time::Duration};
+
 use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use super::{
     CliError, Context,
     client::{Fabric, encoded},
     output,
 };
+
+const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
@@ -63,7 +69,7 @@ async fn list(fabric: &Fabric, context: &Context, status: Option<String>, limit:
     Ok(())
 }
 
-fn one(job: Result<serde_json::Value, super::client::ClientError>, context: &Context) -> Result<(), CliError> {
+fn one(job: Result<Value, super::client::ClientError>, context: &Context) -> Result<(), CliError> {
     let job = job?;
     if context.json {
         output::json(&job);
@@ -81,4 +87,47 @@ fn one(job: Result<serde_json::Value, super::client::ClientError>, context: &Con
         output::say(format!("{}  {:5} {}", output::text(line, "at"), output::text(line, "level"), output::text(line, "message")));
     }
     Ok(())
+}
+
+/// Waits for the end of a job, with a bar on a terminal; tells what holds it up.
+pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Value, CliError> {
+    let bar = bar(is_quiet);
+    let mut told = String::new();
+    loop {
+        let job = fabric.get(&format!("/api/mcp/jobs/{}", encoded(id))).await?;
+        show_progress(&bar, &job["progress"]);
+        let trouble = output::text(&job["error"], "message");
+        if job["status"] == "pending" && !trouble.is_empty() && trouble != told {
+            bar.suspend(|| output::complain(format!("{trouble}; it is tried again by itself, and `mcp-fabric jobs cancel` ends it")));
+            told = trouble;
+        }
+        if !matches!(job["status"].as_str(), Some("pending" | "processing")) {
+            bar.finish_and_clear();
+            return Ok(job);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub(super) fn bar(is_quiet: bool) -> ProgressBar {
+    if is_quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg}: {pos} {prefix}, {elapsed} gone");
+    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+fn show_progress(bar: &ProgressBar, progress: &Value) {
+    let Some(done) = progress["done"].as_u64() else { return };
+    if let Some(total) = progress["total"].as_u64() {
+        if bar.length().is_none() {
+            let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {prefix}, {elapsed} gone, {eta} to go");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
+        bar.set_length(total);
+    }
+    bar.set_prefix(output::text(progress, "unit"));
+    bar.set_message(output::text(progress, "message"));
+    bar.set_position(done);
 }

@@ -1,26 +1,16 @@
-use std::{
-    io::IsTerminal as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use platform::files::IoContext as _;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{
-    CliError, Context,
-    client::{Fabric, encoded},
-    output,
-};
+use super::{CliError, Context, client::Fabric, jobs, output};
 
 /// Entries sent to the fabric in one request.
 const IMPORT_BATCH: usize = 500;
 /// Bytes of a request, but for a single entry that is larger.
 const IMPORT_BYTES: usize = 16 << 20;
-const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SyncCommand {
@@ -78,22 +68,7 @@ async fn run_now(fabric: &Fabric, context: &Context, mode: Option<Mode>, no_wait
         return Ok(());
     }
     let job = output::text(&run, "job_id");
-    let bar = bar(context.json);
-    let mut told = String::new();
-    let job = loop {
-        let job = fabric.get(&format!("/api/mcp/jobs/{}", encoded(&job))).await?;
-        show_progress(&bar, &job["progress"]);
-        let trouble = output::text(&job["error"], "message");
-        if job["status"] == "pending" && !trouble.is_empty() && trouble != told {
-            bar.suspend(|| output::complain(format!("{trouble}; it is tried again by itself, and `mcp-fabric jobs cancel` ends it")));
-            told = trouble;
-        }
-        if !matches!(job["status"].as_str(), Some("pending" | "processing")) {
-            break job;
-        }
-        tokio::time::sleep(POLL).await;
-    };
-    bar.finish_and_clear();
+    let job = jobs::wait(fabric, &job, context.json).await?;
     if context.json {
         output::json(&job);
     } else if let Some(result) = job["result"].as_object() {
@@ -114,28 +89,6 @@ async fn run_now(fabric: &Fabric, context: &Context, mode: Option<Mode>, no_wait
     } else {
         Err(CliError::Found(format!("the sync is {}: {}", output::text(&job, "status"), output::text(&job["error"], "message"))))
     }
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn bar(is_quiet: bool) -> ProgressBar {
-    if is_quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {msg}: {pos} pages, {elapsed} gone");
-    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-}
-
-fn show_progress(bar: &ProgressBar, progress: &Value) {
-    let Some(done) = progress["done"].as_u64() else { return };
-    if let Some(total) = progress["total"].as_u64() {
-        if bar.length().is_none() {
-            let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} pages, {elapsed} gone, {eta} to go");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        }
-        bar.set_length(total);
-    }
-    bar.set_message(output::text(progress, "message"));
-    bar.set_position(done);
 }
 
 async fn status(fabric: &Fabric, context: &Context) -> Result<(), CliError> {
@@ -183,7 +136,8 @@ async fn import(fabric: &Fabric, context: &Context, path: &Path) -> Result<(), C
     let Some(last) = batches.len().checked_sub(1) else {
         return Err(CliError::Found(format!("{} holds no entries of a registry", path.display())));
     };
-    let bar = bar(context.json);
+    let bar = jobs::bar(context.json);
+    bar.set_prefix("pages");
     bar.set_length(batches.len() as u64);
     let mut run = Value::Null;
     for (number, batch) in batches.into_iter().enumerate() {
