@@ -154,6 +154,12 @@ impl Servers {
         self.inner.events.publish_in(transaction, &event).await
     }
 
+    /// Forgets rendered answers in this process, once a transaction that announced a change has committed:
+    /// whoever made the change sees it at once, and need not wait for the notification.
+    pub fn forget(&self) {
+        self.inner.rendered.forget();
+    }
+
     /// How many servers are listed and how many versions there are.
     pub async fn counts(&self) -> Result<(i64, i64), ServersError> {
         Ok(upkeep::counts(self.inner.database.public()).await?)

@@ -342,7 +342,9 @@ impl<'a> Attempt<'a> {
         }
         let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
         self.job.servers.announce_in(&mut transaction).await?;
-        Ok(transaction.commit().await.map_err(DbError::from)?)
+        transaction.commit().await.map_err(DbError::from)?;
+        self.job.servers.forget();
+        Ok(())
     }
 
     async fn result(&self) -> Result<Value, Failure> {

@@ -246,6 +246,9 @@ impl Sync {
             self.events.publish_in(&mut transaction, &event).await?;
         }
         transaction.commit().await.map_err(DbError::from)?;
+        if is_last {
+            self.servers.forget();
+        }
         store::get(self.database.system(), id).await?.ok_or(SyncError::RunNotFound(id))
     }
 }
