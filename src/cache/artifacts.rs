@@ -4,30 +4,29 @@
 use std::{
     collections::HashSet,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use moka::future::Cache as Memory;
-use platform::{Coded as _, Database, Shutdown, client::Client, clock, database::DbError};
+use platform::{Coded as _, Database, Shutdown, clock, config::Target, database::DbError};
 use prometheus::IntCounterVec;
 use serde_json::json;
 use servers::Servers;
 use tokio::{io::AsyncReadExt as _, sync::watch};
-use url::Url;
 
 use crate::{
     blobs::Blobs,
-    digest::{Algorithm, BlobId, Digest, Hasher},
-    documents::{Ask, Documents, Name},
-    download::{Arrived, Auth, Order, download},
+    digest::{Algorithm, BlobId, Hasher},
+    documents::{Ask, Documents},
+    download::{Arrived, Order, download},
     error::CacheError,
+    fetchers::{Fetchers, Offer},
     flights::Flights,
     model::{Artifact, Status, Whole},
-    names::{FileName, METADATA, Package},
-    npm::Packument,
+    names::{FileName, Package},
     store::{self, Cached},
 };
 
@@ -61,25 +60,18 @@ type Stamp = (u64, std::time::SystemTime);
 
 type Outcome = Result<Held, Arc<CacheError>>;
 
-/// Where a file comes from and what it has to be.
-struct Offer {
-    url: Url,
-    auth: Option<Auth>,
-    digest: Digest,
-    size: Option<u64>,
-}
-
 pub(crate) struct Artifacts {
     pub(crate) database: Database,
     pub(crate) blobs: Blobs,
     pub(crate) documents: Arc<Documents>,
+    pub(crate) fetchers: Fetchers,
     pub(crate) servers: Servers,
     pub(crate) node: String,
-    pub(crate) allow_sha1: bool,
+    /// The platform whose image a name stands for.
+    pub(crate) target: Target,
     /// The most that one file may measure, in bytes.
     pub(crate) max_file: u64,
     pub(crate) patience: Duration,
-    pub(crate) allowed_hosts: Vec<String>,
     pub(crate) memory: Memory<Key, Held>,
     pub(crate) flights: Flights<Key, Outcome>,
     pub(crate) used: Mutex<HashSet<[String; 4]>>,
@@ -96,7 +88,7 @@ impl Artifacts {
     }
 
     /// A file, fetched if it is not here and `may_fetch`.
-    pub(crate) async fn get(self: &Arc<Self>, key: &Key, clients: &Clients, may_fetch: bool) -> Result<Held, CacheError> {
+    pub(crate) async fn get(self: &Arc<Self>, key: &Key, may_fetch: bool) -> Result<Held, CacheError> {
         let registry = key.0.registry().as_str();
         let count = |outcome: &str| self.asked.with_label_values(&[registry, outcome]).inc();
         if let Some(held) = self.memory.get(key).await {
@@ -116,8 +108,8 @@ impl Artifacts {
             count("refused");
             return Err(if self.documents.offline { CacheError::Offline } else { CacheError::NotCached });
         }
-        let (this, wanted, clients) = (Arc::clone(self), key.clone(), clients.clone());
-        let work = || async move { this.bring(&wanted, &clients).await.map_err(Arc::new) };
+        let (this, wanted) = (Arc::clone(self), key.clone());
+        let work = || async move { this.bring(&wanted).await.map_err(Arc::new) };
         let (outcome, joined) = self.flights.join_or_start(key.clone(), work).await;
         count(if joined { "coalesced" } else { "miss" });
         outcome.map_err(|_| CacheError::Stopping)?.map_err(CacheError::Shared)
@@ -174,18 +166,18 @@ impl Artifacts {
     }
 
     /// Fetches a file, unless another node is at it, which is then waited for.
-    async fn bring(&self, key: &Key, clients: &Clients) -> Result<Held, CacheError> {
+    async fn bring(&self, key: &Key) -> Result<Held, CacheError> {
         let (package, file) = key;
         let pool = self.database.system();
         // What no registry has leaves no row.
-        let offer = self.offer(key, clients).await?;
+        let offer = self.offer(key).await?;
         while !store::claim(pool, package, file.as_str(), &self.node, LEASE_SECONDS).await? {
             if let Some(held) = self.kept(key).await? {
                 return Ok(held);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        match self.fetch(key, &offer, clients).await {
+        match self.fetch(key, &offer).await {
             Ok(held) => Ok(held),
             Err(error) => {
                 if error.is_mismatch() {
@@ -199,12 +191,18 @@ impl Artifacts {
         }
     }
 
-    async fn fetch(&self, key: &Key, offer: &Offer, clients: &Clients) -> Result<Held, CacheError> {
+    async fn fetch(&self, key: &Key, offer: &Offer) -> Result<Held, CacheError> {
         let (package, file) = key;
+        if let Some(held) = self.shared(offer).await? {
+            self.keep(package, file, offer, &Arrived { blob: held.blob, size: held.size }).await?;
+            self.memory.insert(key.clone(), held.clone()).await;
+            return Ok(held);
+        }
         let (told, telling) = watch::channel((0, None));
         let order = Order {
             url: &offer.url,
             auth: offer.auth.as_ref(),
+            accept: offer.accept,
             digest: &offer.digest,
             size: offer.size,
             cap: self.max_file,
@@ -213,62 +211,35 @@ impl Artifacts {
         let tell = move |done, total| {
             told.send_replace((done, total));
         };
+        let files = &self.documents.clients().await?.files;
+        let coming = async {
+            let visit = self.documents.hosts.enter(&offer.url).await?;
+            visit.ended(download(files, &self.blobs, &order, &tell).await.map_err(CacheError::from))
+        };
         let arrived = tokio::select! {
-            arrived = download(&clients.files, &self.blobs, &order, &tell) => arrived?,
+            arrived = coming => arrived?,
             never = self.keep_lease(key, telling) => match never {},
         };
         self.keep(package, file, offer, &arrived).await?;
-        let read = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob);
-        let Some((_, held)) = read else {
+        let Some((_, held)) = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob) else {
             return Err(CacheError::Folder(std::io::Error::other("what was written cannot be read again")));
         };
         self.memory.insert(key.clone(), held.clone()).await;
         Ok(held)
     }
 
-    /// What the registry states of a file; asked again for what may have been published since.
-    async fn offer(&self, key: &Key, clients: &Clients) -> Result<Offer, CacheError> {
-        match self.offer_as_of(key, clients, Ask::IfOld).await {
-            Err(CacheError::NoVersion) => self.offer_as_of(key, clients, Ask::Again).await,
-            offer => offer,
-        }
+    /// The same bytes as part of another package: layers of images are.
+    async fn shared(&self, offer: &Offer) -> Result<Option<Held>, CacheError> {
+        let Some(blob) = offer.digest.as_blob() else { return Ok(None) };
+        Ok(self.load(&blob).await?.filter(|(found, _)| *found == blob).map(|(_, held)| held))
     }
 
-    async fn offer_as_of(&self, (package, file): &Key, clients: &Clients, ask: Ask) -> Result<Offer, CacheError> {
-        match package {
-            Package::Npm(name, version) => {
-                let registry = self.documents.sources.npm(name).await?.clone();
-                let said = self.documents.get(&Name::Npm(name.clone()), &clients.documents, ask).await?;
-                let tarball = Packument::parse(name, &said.text)?.tarball(version, self.allow_sha1)?;
-                let is_own = tarball.url.origin() == registry.url.origin();
-                let named = tarball.url.host_str().unwrap_or_default();
-                if !is_own && !self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(named)) {
-                    return Err(CacheError::ForeignHost(named.to_owned()));
-                }
-                Ok(Offer { url: tarball.url, auth: registry.auth.filter(|_| is_own), digest: tarball.digest, size: None })
-            }
-            Package::Pypi(name, _) => {
-                let registry = self.documents.sources.pypi().await?.clone();
-                let said = self.documents.get(&Name::Pypi(name.clone()), &clients.documents, ask).await?;
-                let project = said.project()?;
-                let name = file.wheel().unwrap_or(file.as_str());
-                let found = project.files.iter().find(|found| found.name == name).ok_or(CacheError::NoVersion)?;
-                // Files of an index usually lie at another host; they are named by their SHA-256.
-                let is_own = found.url.origin() == registry.url.origin();
-                if !is_own && found.url.scheme() != "https" {
-                    return Err(CacheError::ForeignHost(found.url.host_str().unwrap_or_default().to_owned()));
-                }
-                let auth = registry.auth.filter(|_| is_own);
-                let unverifiable = || CacheError::Unverifiable("the index states no SHA-256 for this file".into());
-                if file.wheel().is_none() {
-                    return Ok(Offer { url: found.url.clone(), auth, digest: found.digest().ok_or_else(unverifiable)?, size: found.size });
-                }
-                let stated = found.metadata_sha256.as_deref().ok_or(CacheError::NoVersion)?;
-                let digest = Digest::from_hex(Algorithm::Sha256, stated).ok_or_else(unverifiable)?;
-                let mut url = found.url.clone();
-                url.set_path(&format!("{}{METADATA}", found.url.path()));
-                Ok(Offer { url, auth, digest, size: None })
-            }
+    /// What the registry states of a file; asked again for what may have been published since.
+    async fn offer(&self, (package, file): &Key) -> Result<Offer, CacheError> {
+        let fetcher = self.fetchers.of(package.registry());
+        match fetcher.offer(package, file, Ask::IfOld).await {
+            Err(CacheError::NoVersion) => fetcher.offer(package, file, Ask::Again).await,
+            offer => offer,
         }
     }
 
@@ -290,7 +261,7 @@ impl Artifacts {
     /// Writes that a file is here: its link first, then its row and what the catalogue says of its package.
     async fn keep(&self, package: &Package, file: &FileName, offer: &Offer, arrived: &Arrived) -> Result<(), CacheError> {
         let folder = package.folder();
-        self.blobs.link(&arrived.blob, &folder, file.as_str()).await?;
+        self.blobs.link(&arrived.blob, &folder.join(file.place())).await?;
         let mut source = offer.url.clone();
         // Neither can fail for an http URL.
         let _ = (source.set_username(""), source.set_password(None));
@@ -301,6 +272,9 @@ impl Artifacts {
             size: i64::try_from(arrived.size).unwrap_or(i64::MAX),
             upstream_digest: &offer.digest.to_string(),
             source: source.as_str(),
+            published_at: offer.published_at,
+            signature: offer.signature,
+            provenance: offer.provenance,
         };
         let mut transaction = self.database.system().begin().await?;
         store::take_turns(&mut transaction).await?;
@@ -317,36 +291,44 @@ impl Artifacts {
     /// Brings what the catalogue says of a package in line with its files.
     pub(crate) async fn mark_in(&self, transaction: &mut sqlx::PgConnection, package: &Package) -> Result<(), CacheError> {
         let files = store::files(&mut *transaction, package).await?;
-        let cached = Whole::of(&files).map(|whole| servers::CachedPackage {
+        let names = store::names_of(&mut *transaction, package, &self.target.to_string()).await?;
+        let cached = Whole::of(package, &files).map(|whole| servers::CachedPackage {
             at: whole.fetched_at,
             path: package.folder().display().to_string(),
             size_bytes: whole.size_bytes,
             checksum: format!("sha256:{}", whole.main.hex()),
         });
-        Ok(self
-            .servers
-            .mark_cached_in(transaction, package.registry().as_str(), package.name(), package.version(), cached.as_ref())
-            .await?)
+        let package = [package.registry().as_str(), package.name(), package.version()];
+        Ok(self.servers.mark_cached_in(transaction, package, &names, cached.as_ref()).await?)
     }
 
-    /// `manifest.json` beside the links: the same facts for people and other programs.
+    /// `manifest.json` beside the links: the same facts for people and other programs. Beside an image it is
+    /// what `docker load` reads, and the facts are in `fabric.json`.
     async fn write_manifest(&self, package: &Package) -> Result<(), CacheError> {
         let files = store::files(self.database.system(), package).await?;
-        let files: Vec<_> = files
+        let described: Vec<_> = files
             .iter()
             .filter(|file| file.status == Status::Cached)
             .map(|file| {
                 json!({
                     "name": file.file_name, "size": file.size_bytes, "sha256": file.blob.map(|blob| blob.hex()),
                     "upstream_digest": file.upstream_digest, "source": file.source, "fetched_at": file.fetched_at,
+                    "published_at": file.published_at, "signature": file.signature, "provenance": file.provenance,
                 })
             })
             .collect();
         let manifest = json!({
-            "registry_type": package.registry(), "name": package.name(), "version": package.version(), "files": files,
+            "registry_type": package.registry(), "name": package.name(), "version": package.version(), "files": described,
         });
-        let text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-        Ok(self.blobs.write_beside(&package.folder(), "manifest.json", &text).await?)
+        let folder = package.folder();
+        let Package::Oci(..) = package else { return self.write_json(&folder.join("manifest.json"), &manifest).await };
+        self.write_json(&folder.join("fabric.json"), &manifest).await?;
+        if Whole::of(package, &files).is_some() { self.write_layout(package).await } else { Ok(()) }
+    }
+
+    pub(crate) async fn write_json(&self, place: &Path, value: &serde_json::Value) -> Result<(), CacheError> {
+        let text = serde_json::to_vec_pretty(value).unwrap_or_default();
+        Ok(self.blobs.write_beside(place, &text).await?)
     }
 
     fn note_use(&self, (package, file): &Key) {
@@ -380,6 +362,9 @@ impl Artifacts {
     pub(crate) async fn remove(&self, package: &Package) -> Result<(u64, i64), CacheError> {
         let mut transaction = self.database.system().begin().await?;
         store::take_turns(&mut transaction).await?;
+        if let Package::Oci(_, manifest) = package {
+            store::forget_documents(&mut transaction, manifest.blob()).await?;
+        }
         let (free, files, bytes) = store::remove(&mut transaction, package).await?;
         self.mark_in(&mut transaction, package).await?;
         self.blobs.unlink(&package.folder()).await?;
@@ -391,11 +376,4 @@ impl Artifacts {
         self.memory.invalidate_entries_if(move |(package, _), _| *package == package_of).ok();
         Ok((files, bytes))
     }
-}
-
-/// The clients that fetch: documents are decompressed on the way, files stay what they are.
-#[derive(Clone, Debug)]
-pub(crate) struct Clients {
-    pub(crate) documents: Client,
-    pub(crate) files: Client,
 }

@@ -141,13 +141,13 @@ impl Blobs {
         Ok(id)
     }
 
-    /// Puts a hard link to a blob at `folder`/`name` below the root; one that is there is replaced.
-    pub(crate) async fn link(&self, id: &BlobId, folder: &Path, name: &str) -> io::Result<()> {
-        let folder = self.root.join(folder);
-        fs::create_dir_all(&folder).await?;
+    /// Puts a hard link to a blob at a place below the root; one that is there is replaced.
+    pub(crate) async fn link(&self, id: &BlobId, place: &Path) -> io::Result<()> {
+        let place = self.root.join(place);
+        fs::create_dir_all(place.parent().unwrap_or(&self.root)).await?;
         let draft = self.draft_path();
         fs::hard_link(self.path(id), &draft).await?;
-        fs::rename(&draft, folder.join(name)).await?;
+        fs::rename(&draft, &place).await?;
         // Two names of one file: renaming one to the other leaves both.
         match fs::remove_file(&draft).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -156,13 +156,13 @@ impl Blobs {
     }
 
     /// Writes a small file beside the links of a package, in one step.
-    pub(crate) async fn write_beside(&self, folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
-        let folder = self.root.join(folder);
-        fs::create_dir_all(&folder).await?;
+    pub(crate) async fn write_beside(&self, place: &Path, text: &[u8]) -> io::Result<()> {
+        let place = self.root.join(place);
+        fs::create_dir_all(place.parent().unwrap_or(&self.root)).await?;
         let mut draft = self.draft().await?;
         draft.file.write_all(text).await?;
         draft.file.sync_all().await?;
-        fs::rename(&draft.path, folder.join(name)).await?;
+        fs::rename(&draft.path, &place).await?;
         draft.is_kept = true;
         Ok(())
     }
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(blobs.put(b"bytes").await.unwrap(), id);
         let folder = Path::new("npm/@a/b/1.0.0");
         for _ in 0..2 {
-            blobs.link(&id, folder, "b-1.0.0.tgz").await.unwrap();
+            blobs.link(&id, &folder.join("b-1.0.0.tgz")).await.unwrap();
         }
         assert_eq!(std::fs::read(root.path().join(folder).join("b-1.0.0.tgz")).unwrap(), b"bytes");
         assert_eq!(names(&root.path().join(".drafts")), [""; 0]);

@@ -26,9 +26,10 @@ use tokio::task::JoinHandle;
 use crate::{
     documents::Ask,
     error::CacheError,
+    give::Trusted,
     names::{NpmName, NpmVersion, Package, PypiName, PypiVersion},
     npm::Packument,
-    registries::{Trusted, registries},
+    registries::registries,
     service::Cache,
 };
 
@@ -70,6 +71,7 @@ pub(crate) async fn resolve(cache: &Cache, package: &Package, work: &Path) -> Re
     let mut closure = match package {
         Package::Npm(name, version) => npm(&door, name, version, work).await?,
         Package::Pypi(name, version) => python(&door, name, version, work).await?,
+        Package::Oci(..) | Package::Mcpb(..) => Closure { packages: BTreeSet::new(), resolver: "none" },
     };
     closure.packages.insert(Member::of(package));
     Ok(closure)

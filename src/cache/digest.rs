@@ -78,6 +78,16 @@ impl Digest {
         bytes.filter(|bytes| bytes.len() == algorithm.length()).map(|bytes| Self { algorithm, bytes })
     }
 
+    /// The digest of a blob.
+    pub(crate) fn of_blob(blob: &BlobId) -> Self {
+        Self { algorithm: Algorithm::Sha256, bytes: blob.as_bytes().to_vec() }
+    }
+
+    /// The blob that it names, when it is a SHA-256.
+    pub(crate) fn as_blob(&self) -> Option<BlobId> {
+        BlobId::from_bytes(&self.bytes).filter(|_| self.algorithm == Algorithm::Sha256)
+    }
+
     /// How it was made.
     pub(crate) fn algorithm(&self) -> Algorithm {
         self.algorithm

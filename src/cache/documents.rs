@@ -6,26 +6,40 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use chrono::TimeDelta;
 use moka::future::Cache as Memory;
-use platform::{Shutdown, client::Client, clock, database::DbError};
+use platform::{
+    Config, Database, Shutdown,
+    client::{self, Client},
+    clock,
+    database::DbError,
+};
+use prometheus::IntGauge;
 use reqwest::{Response, StatusCode, header};
-use tokio::time::timeout;
+use tokio::{sync::OnceCell, time::timeout};
 use url::Url;
 
 use crate::{
     blobs::Blobs,
+    digest::BlobId,
     download::{Auth, DownloadError},
     error::CacheError,
+    fetchers::Clients,
     flights::Flights,
+    hosts::Hosts,
     model::Document,
     names::{NpmName, PypiName, RegistryType},
     npm::Packument,
+    oci::{self, Manifest},
     pypi::{self, Project},
+    realms::Realms,
+    reference::{OciAt, OciReference},
     sources::Sources,
     store,
 };
 
 /// The largest document, in bytes: those of the most popular packages have some ten megabytes.
 const MAX_DOCUMENT: usize = 64 << 20;
+/// The largest manifest; the distribution spec has registries take 4 MiB.
+const MAX_MANIFEST: usize = 8 << 20;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How old an answer may be that did not have what somebody wants.
 const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
@@ -43,33 +57,46 @@ pub(crate) enum Ask {
     Again,
 }
 
-/// A package whose registry is asked what there is of it.
+/// What a registry is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
     Npm(NpmName),
     Pypi(PypiName),
+    /// A manifest.
+    Oci(OciReference),
+    /// The keys that the npm registry at this address signs with.
+    NpmKeys(Url),
 }
 
 impl Name {
     fn registry(&self) -> RegistryType {
         match self {
-            Self::Npm(_) => RegistryType::Npm,
+            Self::Npm(_) | Self::NpmKeys(_) => RegistryType::Npm,
             Self::Pypi(_) => RegistryType::Pypi,
+            Self::Oci(_) => RegistryType::Oci,
         }
     }
 
-    fn as_str(&self) -> &str {
+    /// What the row of it is called; no package can be called like keys are.
+    fn text(&self) -> String {
         match self {
-            Self::Npm(name) => name.as_str(),
-            Self::Pypi(name) => name.as_str(),
+            Self::Npm(name) => name.as_str().to_owned(),
+            Self::Pypi(name) => name.as_str().to_owned(),
+            Self::Oci(reference) => reference.to_string(),
+            Self::NpmKeys(registry) => format!("keys of {registry}"),
         }
+    }
+
+    /// Whether what is known of it can never change.
+    fn is_fixed(&self) -> bool {
+        matches!(self, Self::Oci(reference) if reference.is_fixed())
     }
 }
 
 /// What a registry said.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
-    /// For npm the registry's own text; for PyPI a [`Project`].
+    /// The registry's own text, but for PyPI a [`Project`].
     pub(crate) text: Bytes,
     pub(crate) row: Document,
     /// It is old, and the registry could not be asked.
@@ -86,44 +113,64 @@ impl Said {
 type Outcome = Result<Said, Arc<CacheError>>;
 
 pub(crate) struct Documents {
-    pub(crate) database: platform::Database,
+    pub(crate) database: Database,
     pub(crate) blobs: Blobs,
-    pub(crate) sources: Arc<Sources>,
+    pub(crate) sources: Sources,
+    pub(crate) realms: Realms,
+    pub(crate) hosts: Hosts,
     pub(crate) offline: bool,
+    allowed_hosts: Vec<String>,
+    clients: OnceCell<Clients>,
     ttl: TimeDelta,
     memory: Memory<Name, Said>,
     absent: Memory<Name, ()>,
     flights: Flights<Name, Outcome>,
+    /// How many pulls Docker Hub says are left.
+    pulls_left: IntGauge,
 }
 
 impl Documents {
-    pub(crate) fn new(
-        database: platform::Database,
-        blobs: Blobs,
-        sources: Arc<Sources>,
-        offline: bool,
-        ttl: Duration,
-        memory_bytes: u64,
-        shutdown: Shutdown,
-    ) -> Self {
+    pub(crate) fn new(database: Database, blobs: Blobs, config: &Config, pulls_left: IntGauge, shutdown: Shutdown) -> Self {
         let weigh = |_: &Name, said: &Said| u32::try_from(said.text.len() + 256).unwrap_or(u32::MAX);
         Self {
             database,
             blobs,
-            sources,
-            offline,
-            ttl: TimeDelta::from_std(ttl).unwrap_or(TimeDelta::MAX),
-            memory: Memory::builder().max_capacity(memory_bytes).weigher(weigh).build(),
+            sources: Sources::new(&config.cache, config.npm_registry.clone()),
+            realms: Realms::new(&config.cache, &config.allowed_hosts),
+            hosts: Hosts::new(config.cache.per_host),
+            offline: config.offline,
+            allowed_hosts: config.allowed_hosts.clone(),
+            clients: OnceCell::new(),
+            ttl: TimeDelta::from_std(config.cache.metadata_ttl).unwrap_or(TimeDelta::MAX),
+            memory: Memory::builder().max_capacity(config.cache.memory_bytes / 2).weigher(weigh).build(),
             absent: Memory::builder().max_capacity(10_000).time_to_live(ABSENT_FOR).build(),
             flights: Flights::new(shutdown),
+            pulls_left,
         }
     }
 
+    /// The clients may reach the hosts of the configured registries, whatever their address; which ones
+    /// these are is found out when the first package is asked for.
+    pub(crate) async fn clients(&self) -> Result<&Clients, CacheError> {
+        self.clients
+            .get_or_try_init(|| async {
+                let own = self.sources.urls().await.into_iter().filter_map(|url| client::own_host(&url));
+                let allowed: Vec<String> = self.allowed_hosts.iter().cloned().chain(own).collect();
+                Ok(Clients { documents: Client::new(allowed.clone(), self.offline)?, files: Client::verbatim(allowed, self.offline)? })
+            })
+            .await
+    }
+
+    /// The client for documents.
+    pub(crate) async fn client(&self) -> Result<&Client, CacheError> {
+        Ok(&self.clients().await?.documents)
+    }
+
     /// What the registry says of a package.
-    pub(crate) async fn get(self: &Arc<Self>, name: &Name, client: &Client, ask: Ask) -> Result<Said, CacheError> {
+    pub(crate) async fn get(self: &Arc<Self>, name: &Name, ask: Ask) -> Result<Said, CacheError> {
         let known = self.known(name).await?;
         if let Some(said) = &known
-            && clock::now() - said.row.checked_at < if ask == Ask::Again { JUST_NOW.min(self.ttl) } else { self.ttl }
+            && (name.is_fixed() || self.is_young(said, if ask == Ask::Again { JUST_NOW.min(self.ttl) } else { self.ttl }))
         {
             return Ok(said.clone());
         }
@@ -134,13 +181,13 @@ impl Documents {
         if known.is_none() && self.absent.contains_key(name) {
             return Err(CacheError::NotFound);
         }
-        let (this, wanted, client, before) = (Arc::clone(self), name.clone(), client.clone(), known.clone());
-        let work = || async move { this.fetch(&wanted, &client, before).await.map_err(Arc::new) };
+        let (this, wanted, before) = (Arc::clone(self), name.clone(), known.clone());
+        let work = || async move { this.fetch(&wanted, before).await.map_err(Arc::new) };
         let (outcome, _) = self.flights.join_or_start(name.clone(), work).await;
         match (outcome.map_err(|_| CacheError::Stopping)?, known) {
             (Ok(said), _) => Ok(said),
             (Err(error), Some(said)) if error.is_upstream() => {
-                tracing::warn!(package = name.as_str(), %error, "the registry cannot be asked; what it said before is given");
+                tracing::warn!(package = name.text(), %error, "the registry cannot be asked; what it said before is given");
                 Ok(Said { is_stale: true, ..said })
             }
             (Err(error), _) => {
@@ -152,16 +199,23 @@ impl Documents {
         }
     }
 
+    /// An answer from the future is one from before the clock was set back: nobody knows how old it is.
+    #[expect(clippy::unused_self, reason = "reads as a question to the documents")]
+    fn is_young(&self, said: &Said, than: TimeDelta) -> bool {
+        let age = clock::now() - said.row.checked_at;
+        age < than && age > -JUST_NOW
+    }
+
     /// What is here already.
     async fn known(&self, name: &Name) -> Result<Option<Said>, CacheError> {
         if let Some(said) = self.memory.get(name).await {
             return Ok(Some(said));
         }
-        let Some(row) = store::document(self.database.system(), name.registry(), name.as_str()).await? else { return Ok(None) };
+        let Some(row) = store::document(self.database.system(), name.registry(), &name.text()).await? else { return Ok(None) };
         // A cache folder of another machine, or one that lost files, is filled again.
         let Ok(text) = self.blobs.read(&row.blob).await else { return Ok(None) };
-        if crate::digest::BlobId::of(&text) != row.blob {
-            tracing::error!(package = name.as_str(), blob = row.blob.hex(), "a stored document was changed; it is fetched again");
+        if BlobId::of(&text) != row.blob {
+            tracing::error!(package = name.text(), blob = row.blob.hex(), "a stored document was changed; it is fetched again");
             return Ok(None);
         }
         let said = Said { text: text.into(), row, is_stale: false };
@@ -169,27 +223,12 @@ impl Documents {
         Ok(Some(said))
     }
 
-    async fn fetch(&self, name: &Name, client: &Client, before: Option<Said>) -> Result<Said, CacheError> {
-        let (url, auth, accept) = self.address(name).await?;
-        let source = url.as_str().to_owned();
-        let etag = before.as_ref().filter(|said| said.row.source == source).and_then(|said| said.row.etag.clone());
-        let response = ask(client, url, auth.as_ref(), accept, etag.as_deref()).await?;
-        let checked_at = clock::now();
-        let said = match (response.status(), before) {
-            (StatusCode::NOT_MODIFIED, Some(said)) if etag.is_some() => {
-                Said { row: Document { checked_at, ..said.row }, is_stale: false, ..said }
-            }
-            (StatusCode::OK, _) => {
-                let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-                let text = self.read(name, response).await?;
-                let blob = self.blobs.put(&text).await?;
-                Said { text, row: Document { blob, source, etag, checked_at }, is_stale: false }
-            }
-            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => return Err(CacheError::NotFound),
-            (status, _) => return Err(DownloadError::Status(status).into()),
-        };
+    async fn fetch(&self, name: &Name, before: Option<Said>) -> Result<Said, CacheError> {
+        let request = self.request(name).await?;
+        let visit = self.hosts.enter(&request.url).await?;
+        let said = visit.ended(self.ask(name, &request, before).await)?;
         let mut transaction = self.database.system().begin().await?;
-        let replaced = store::keep_document(&mut transaction, name.registry(), name.as_str(), &said.row).await?;
+        let replaced = store::keep_document(&mut transaction, name.registry(), &name.text(), &said.row).await?;
         transaction.commit().await.map_err(DbError::from)?;
         if let Some(replaced) = replaced {
             self.blobs.remove(&replaced).await?;
@@ -198,14 +237,90 @@ impl Documents {
         Ok(said)
     }
 
-    async fn address(&self, name: &Name) -> Result<(Url, Option<Auth>, &'static str), CacheError> {
+    async fn ask(&self, name: &Name, request: &Request, before: Option<Said>) -> Result<Said, CacheError> {
+        let client = self.client().await?;
+        let source = request.url.as_str().to_owned();
+        if let (Some(said), Name::Oci(reference)) = (&before, name)
+            && self.is_unmoved(client, request, reference, said).await?
+        {
+            return Ok(Said { row: Document { checked_at: clock::now(), ..said.row.clone() }, is_stale: false, ..said.clone() });
+        }
+        let etag = before.as_ref().filter(|said| said.row.source == source).and_then(|said| said.row.etag.clone());
+        let response = self.answer(client.get(request.url.clone())?, name, request, etag.as_deref()).await?;
+        let checked_at = clock::now();
+        match (response.status(), before) {
+            (StatusCode::NOT_MODIFIED, Some(said)) if etag.is_some() => {
+                Ok(Said { row: Document { checked_at, ..said.row }, is_stale: false, ..said })
+            }
+            (StatusCode::OK, _) => {
+                let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                let text = self.read(name, response).await?;
+                let blob = self.blobs.put(&text).await?;
+                Ok(Said { text, row: Document { blob, source, etag, checked_at }, is_stale: false })
+            }
+            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(CacheError::NotFound),
+            (status, _) => Err(DownloadError::Status(status).into()),
+        }
+    }
+
+    /// Whether a tag still stands for what it stood for: asked by HEAD, which Docker Hub does not count.
+    async fn is_unmoved(&self, client: &Client, request: &Request, reference: &OciReference, said: &Said) -> Result<bool, CacheError> {
+        let response = self.answer(client.head(request.url.clone())?, &Name::Oci(reference.clone()), request, None).await?;
+        let stated = response.headers().get("docker-content-digest").and_then(|digest| oci::stated_digest(digest.to_str().ok()?));
+        Ok(response.status() == StatusCode::OK && stated == Some(said.row.blob))
+    }
+
+    async fn answer(
+        &self,
+        mut asking: reqwest::RequestBuilder,
+        name: &Name,
+        request: &Request,
+        etag: Option<&str>,
+    ) -> Result<Response, CacheError> {
+        asking = asking.header(header::ACCEPT, request.accept);
+        if let Some(auth) = &request.auth {
+            asking = auth.on(asking);
+        }
+        if let Some(etag) = etag {
+            asking = asking.header(header::IF_NONE_MATCH, etag);
+        }
+        let response = timeout(ANSWER_LIMIT, asking.send()).await.map_err(|_| DownloadError::TooSlow)?.map_err(DownloadError::from)?;
+        if let Name::Oci(reference) = name {
+            self.note_pulls(reference, &response);
+            if response.status() == StatusCode::UNAUTHORIZED {
+                self.realms.forget(&reference.name);
+            }
+        }
+        Ok(response)
+    }
+
+    /// `ratelimit-remaining: 76;w=21600`
+    fn note_pulls(&self, reference: &OciReference, response: &Response) {
+        let stated = response.headers().get("ratelimit-remaining").and_then(|left| left.to_str().ok());
+        if let Some(left) = stated.and_then(|left| left.split(';').next()?.trim().parse().ok())
+            && reference.name.is_on_hub()
+        {
+            self.pulls_left.set(left);
+        }
+    }
+
+    async fn request(&self, name: &Name) -> Result<Request, CacheError> {
         let (registry, path, accept) = match name {
             // The one slash of a scoped name is part of the name.
-            Name::Npm(name) => (self.sources.npm(name).await?, name.as_str().replace('/', "%2F"), "application/json"),
-            Name::Pypi(name) => (self.sources.pypi().await?, format!("{}/", name.as_str()), pypi::ACCEPT),
+            Name::Npm(name) => (self.sources.npm(name).await?.clone(), name.as_str().replace('/', "%2F"), "application/json"),
+            Name::NpmKeys(registry) => {
+                let url = registry.join("-/npm/v1/keys").map_err(|error| CacheError::Document(error.to_string()))?;
+                return Ok(Request { url, auth: None, accept: "application/json" });
+            }
+            Name::Pypi(name) => (self.sources.pypi().await?.clone(), format!("{}/", name.as_str()), pypi::ACCEPT),
+            Name::Oci(reference) => {
+                let url = self.realms.address(&reference.name, "manifests", &reference.at.to_string())?;
+                let auth = self.realms.auth(self.client().await?, &reference.name).await?;
+                return Ok(Request { url, auth, accept: oci::ACCEPT });
+            }
         };
         let url = registry.url.join(&path).map_err(|error| CacheError::Document(error.to_string()))?;
-        Ok((url, registry.auth.clone(), accept))
+        Ok(Request { url, auth: registry.auth, accept })
     }
 
     /// Takes the document in and looks whether it is one.
@@ -213,38 +328,61 @@ impl Documents {
         let url = response.url().clone();
         let content_type =
             response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        let body = bounded(response).await?;
+        let stated = response.headers().get("docker-content-digest").and_then(|digest| oci::stated_digest(digest.to_str().ok()?));
+        let body = bounded(response, if matches!(name, Name::Oci(_)) { MAX_MANIFEST } else { MAX_DOCUMENT }).await?;
         Ok(match name {
             Name::Npm(name) => {
                 Packument::parse(name, &body)?;
+                body
+            }
+            Name::NpmKeys(_) => {
+                crate::signatures::Keys::parse(&body)?;
                 body
             }
             Name::Pypi(name) => {
                 let project = Project::parse(name, &url, &content_type, &body)?;
                 serde_json::to_vec(&project).map_err(|error| CacheError::Document(error.to_string()))?.into()
             }
+            Name::Oci(reference) => {
+                check_manifest(reference, &content_type, stated, &body)?;
+                body
+            }
         })
     }
 }
 
-async fn ask(client: &Client, url: Url, auth: Option<&Auth>, accept: &str, etag: Option<&str>) -> Result<Response, CacheError> {
-    let mut request = client.get(url)?.header(header::ACCEPT, accept);
-    if let Some(auth) = auth {
-        request = auth.on(request);
-    }
-    if let Some(etag) = etag {
-        request = request.header(header::IF_NONE_MATCH, etag);
-    }
-    let response = timeout(ANSWER_LIMIT, request.send()).await.map_err(|_| DownloadError::TooSlow)?;
-    Ok(response.map_err(DownloadError::from)?)
+struct Request {
+    url: Url,
+    auth: Option<Auth>,
+    accept: &'static str,
 }
 
-async fn bounded(mut response: Response) -> Result<Bytes, CacheError> {
+/// A manifest is known by the digest of its bytes: by the one that was asked for, and by the one that is stated.
+fn check_manifest(reference: &OciReference, content_type: &str, stated: Option<BlobId>, body: &[u8]) -> Result<(), CacheError> {
+    let blob = BlobId::of(body);
+    let wanted = match &reference.at {
+        OciAt::Digest(pinned) => Some(*pinned.blob()),
+        OciAt::Tag(_) => stated,
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != blob) {
+        let named = |blob: &BlobId| format!("sha256:{}", blob.hex());
+        return Err(DownloadError::Mismatch { expected: named(&wanted), got: named(&blob) }.into());
+    }
+    let manifest = Manifest::parse(body)?;
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence != manifest.media_type() {
+        return Err(CacheError::Document(format!("it is called {} inside, and something else outside", manifest.media_type())));
+    }
+    Ok(())
+}
+
+/// Takes in at most `max` bytes.
+pub(crate) async fn bounded(mut response: Response, max: usize) -> Result<Bytes, CacheError> {
     let mut body = Vec::new();
     let whole = async {
         while let Some(chunk) = response.chunk().await.map_err(DownloadError::from)? {
-            if body.len() + chunk.len() > MAX_DOCUMENT {
-                return Err(DownloadError::TooLarge(MAX_DOCUMENT as u64));
+            if body.len() + chunk.len() > max {
+                return Err(DownloadError::TooLarge(max as u64));
             }
             body.extend_from_slice(&chunk);
         }

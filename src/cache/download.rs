@@ -54,6 +54,9 @@ pub enum DownloadError {
     /// It leads from one place to the next.
     #[error("the registry leads from one address to the next without an end")]
     Redirects,
+    /// It failed too often just now.
+    #[error("{0} failed several times in a row and is not asked for half a minute")]
+    Rests(String),
     /// Too little came.
     #[error("the registry sends less than {SLOWEST} bytes a second")]
     TooSlow,
@@ -83,7 +86,13 @@ impl DownloadError {
                 status.is_server_error() || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
             Self::Unreachable(_) => true,
-            Self::Redirects | Self::TooSlow | Self::TooLarge(_) | Self::Mismatch { .. } | Self::Refused(_) | Self::Io(_) => false,
+            Self::Redirects
+            | Self::Rests(_)
+            | Self::TooSlow
+            | Self::TooLarge(_)
+            | Self::Mismatch { .. }
+            | Self::Refused(_)
+            | Self::Io(_) => false,
         }
     }
 }
@@ -111,6 +120,8 @@ impl From<reqwest::Error> for DownloadError {
 pub(crate) struct Order<'a> {
     pub(crate) url: &'a Url,
     pub(crate) auth: Option<&'a Auth>,
+    /// What the request accepts, where that makes a difference.
+    pub(crate) accept: Option<&'static str>,
     pub(crate) digest: &'a Digest,
     pub(crate) size: Option<u64>,
     /// The most that is taken, in bytes.
@@ -203,6 +214,9 @@ impl Transfer {
         let mut request = client.get(order.url.clone())?;
         if let Some(auth) = order.auth {
             request = auth.on(request);
+        }
+        if let Some(accept) = order.accept {
+            request = request.header(header::ACCEPT, accept);
         }
         if self.got > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", self.got));

@@ -8,6 +8,7 @@ use crate::{
     download::DownloadError,
     names::{InvalidName, RegistryType},
     npm::NpmError,
+    oci::OciError,
     pypi::PypiError,
     sources::NoRegistry,
 };
@@ -19,7 +20,7 @@ pub enum CacheError {
     #[error("the package {0}")]
     InvalidName(#[from] InvalidName),
     /// Another kind of registry.
-    #[error("packages of type `{0}` cannot be cached; npm and pypi can")]
+    #[error("packages of type `{0}` cannot be cached; npm, pypi, oci and mcpb can")]
     UnsupportedType(String),
     /// Nothing of the server can be cached.
     #[error("this version of the server has no package; it is reached over the network")]
@@ -66,6 +67,15 @@ pub enum CacheError {
     /// The registry names a place where no file is taken from.
     #[error("the registry says that the file is at another host, {0}, which FABRIC_ALLOWED_HOSTS does not name")]
     ForeignHost(String),
+    /// A registry wants its callers to show themselves elsewhere.
+    #[error("the registry wants credentials to be sent to another host, {0}, which FABRIC_ALLOWED_HOSTS does not name")]
+    ForeignRealm(String),
+    /// Bundles are not taken from everywhere.
+    #[error("bundles are not taken from {0}, which FABRIC_MCPB_HOSTS does not name")]
+    BundleHost(String),
+    /// An image for other platforms.
+    #[error("there is no image for {0}; there are some for {1}")]
+    NoPlatform(String, String),
     /// The bytes were not had, or were not the right ones.
     #[error(transparent)]
     Download(#[from] DownloadError),
@@ -126,6 +136,12 @@ impl From<NpmError> for CacheError {
     }
 }
 
+impl From<OciError> for CacheError {
+    fn from(error: OciError) -> Self {
+        Self::Document(error.to_string())
+    }
+}
+
 impl From<PypiError> for CacheError {
     fn from(error: PypiError) -> Self {
         Self::Document(error.to_string())
@@ -177,10 +193,14 @@ impl Coded for CacheError {
             Self::LockBroken(_) => "lock_mismatch",
             Self::Unverifiable(_) => "digest_missing",
             Self::ForeignHost(_) => "upstream_host_refused",
+            Self::ForeignRealm(_) => "upstream_realm_refused",
+            Self::BundleHost(_) => "bundle_host_refused",
+            Self::NoPlatform(..) => "platform_not_found",
             Self::Download(error) => match error {
                 DownloadError::Status(_) => "upstream_error",
                 DownloadError::Unreachable(_) => "upstream_unreachable",
                 DownloadError::Redirects => "upstream_redirects",
+                DownloadError::Rests(_) => "upstream_resting",
                 DownloadError::TooSlow => "upstream_too_slow",
                 DownloadError::TooLarge(_) => "file_too_large",
                 DownloadError::Mismatch { .. } => "integrity_mismatch",
@@ -209,11 +229,13 @@ impl Coded for CacheError {
             | Self::NoPackages
             | Self::Ambiguous(_)
             | Self::NoRegistry(_)
+            | Self::NoPlatform(..)
+            | Self::BundleHost(_)
             | Self::Unverifiable(_) => Class::Unprocessable,
             Self::NoServerVersion(_) | Self::NoVersion | Self::NotFound | Self::Unnamed | Self::NotCached | Self::Offline => {
                 Class::NotFound
             }
-            Self::Document(_) | Self::ForeignHost(_) => Class::BadGateway,
+            Self::Document(_) | Self::ForeignHost(_) | Self::ForeignRealm(_) => Class::BadGateway,
             Self::Download(error) => match error {
                 DownloadError::TooLarge(_) => Class::Unprocessable,
                 DownloadError::TooSlow => Class::Timeout,
@@ -239,7 +261,20 @@ fn folder_code(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// The type of a package's registry, where its packages can be cached.
+/// Whether a registry is not in order, whoever asks it for whatever.
+pub(crate) fn is_down(error: &CacheError) -> bool {
+    match error {
+        CacheError::Download(DownloadError::Unreachable(_) | DownloadError::TooSlow) => true,
+        CacheError::Download(DownloadError::Status(status)) => status.is_server_error(),
+        CacheError::Shared(error) => is_down(error),
+        _ => false,
+    }
+}
+
+/// The type of a package's registry, where its packages can be cached; `docker` is another word for `oci`.
 pub(crate) fn registry_type(word: &str) -> Result<RegistryType, CacheError> {
+    if word == "docker" {
+        return Ok(RegistryType::Oci);
+    }
     word.parse().map_err(|_| CacheError::UnsupportedType(word.chars().filter(|c| !c.is_control()).take(40).collect()))
 }

@@ -4,7 +4,11 @@
 use crate::{
     names::{FileName, NpmName, NpmVersion, Package, PypiName, PypiVersion, RegistryType, distribution},
     npm::{Asked, Packument},
+    oci::Manifest,
     pypi::{HTML, JSON, Project},
+    realms::Accounts,
+    reference::OciReference,
+    signatures::Keys,
     sources::Npmrc,
 };
 
@@ -50,17 +54,33 @@ pub fn names(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
     let (version, file) = rest.split_once('\n').unwrap_or((rest, ""));
-    for registry in [RegistryType::Npm, RegistryType::Pypi] {
+    for registry in RegistryType::ALL {
         if let Ok(package) = Package::parse(registry, name, version) {
             assert!(package.folder().components().all(|part| matches!(part, std::path::Component::Normal(_))));
             if let Ok(file) = FileName::parse(&package, file) {
-                assert!(!file.as_str().contains('/'));
+                assert!(file.place().components().all(|part| matches!(part, std::path::Component::Normal(_))));
             }
         }
     }
     NpmVersion::parse(&text).ok();
     PypiVersion::parse(&text).ok();
     distribution(&text);
+}
+
+/// Names of images, manifests and what else container registries send.
+///
+/// # Panics
+/// When a promise is not kept.
+pub fn oci(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(reference) = OciReference::parse(&text) {
+        assert_eq!(OciReference::parse(&reference.to_string()), Ok(reference));
+    }
+    if let Ok(Manifest::Image(image)) = Manifest::parse(data) {
+        assert!(image.parts().len() <= image.layers.len() + 1);
+    }
+    Accounts::parse(data);
+    Keys::parse(data).ok();
 }
 
 /// An `.npmrc`.

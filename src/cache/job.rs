@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress};
-use platform::Coded as _;
+use platform::{Coded as _, config::Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{error::CacheError, model::Wanted, service::Cache};
+use crate::{error::CacheError, model::Wanted, names::Package, service::Cache};
 
 /// Brings packages into the cache.
 pub(crate) struct CacheJob {
@@ -20,6 +20,9 @@ pub(crate) struct Payload {
     pub(crate) packages: Vec<Wanted>,
     /// With everything that an install of them needs.
     pub(crate) closure: bool,
+    /// For these platforms.
+    #[serde(default)]
+    pub(crate) targets: Vec<String>,
 }
 
 impl Handler for CacheJob {
@@ -39,8 +42,8 @@ impl Handler for CacheJob {
             let message = format!("{} {}", wanted.registry_type, wanted.identifier);
             let total = u64::try_from(payload.packages.len()).ok();
             context.progress(Progress { done: position as u64, total, unit: "packages".into(), message });
-            match self.bring(wanted, payload.closure, &context).await {
-                Ok(result) => done.push(result),
+            match self.bring(wanted, &payload, &context).await {
+                Ok(results) => done.extend(results),
                 Err(error) => {
                     context.log(LogLevel::Error, format!("{} {}: {error}", wanted.registry_type, wanted.identifier)).await;
                     first_error.get_or_insert(error);
@@ -56,15 +59,26 @@ impl Handler for CacheJob {
 }
 
 impl CacheJob {
-    async fn bring(&self, wanted: &Wanted, closure: bool, context: &Context) -> Result<Value, CacheError> {
-        let package = self.cache.exact(wanted).await?;
-        let own = self.cache.bring(&package).await?;
+    async fn bring(&self, wanted: &Wanted, payload: &Payload, context: &Context) -> Result<Vec<Value>, CacheError> {
+        let mut targets: Vec<Target> = payload.targets.iter().filter_map(|target| Target::parse(target)).collect();
+        if targets.is_empty() {
+            targets.clone_from(&self.cache.config().targets);
+        }
+        let mut results = Vec::new();
+        for package in self.cache.exact(wanted, &targets).await? {
+            results.push(self.bring_package(&package, payload.closure, &targets, context).await?);
+        }
+        Ok(results)
+    }
+
+    async fn bring_package(&self, package: &Package, closure: bool, targets: &[Target], context: &Context) -> Result<Value, CacheError> {
+        let own = self.cache.bring(package, targets).await?;
         context.log(LogLevel::Info, format!("{package} is cached and verified, {} files", own.files.len())).await;
         let mut result = json!({
             "registry_type": package.registry(), "identifier": package.name(), "version": package.version(), "files": own.files,
         });
-        if closure {
-            let lock = self.cache.bring_closure(&package, context).await?;
+        if closure && package.registry().has_closure() {
+            let lock = self.cache.bring_closure(package, targets, context).await?;
             let bytes: u64 = lock.packages.iter().flat_map(|locked| &locked.files).map(|file| file.size).sum();
             let count = lock.packages.len();
             let said = format!("what it needs is cached and verified, too: {count} packages, {bytes} bytes, chosen by {}", lock.resolver);
@@ -81,6 +95,6 @@ fn is_passing(error: &CacheError) -> bool {
         CacheError::Shared(error) => Arc::as_ref(error),
         error => error,
     };
-    matches!(error.code(), "upstream_error" | "upstream_unreachable" | "upstream_too_slow" | "stopping")
+    matches!(error.code(), "upstream_error" | "upstream_unreachable" | "upstream_too_slow" | "upstream_resting" | "stopping")
         || matches!(error, CacheError::Database(_))
 }

@@ -1,7 +1,7 @@
-//! The package cache: packages of npm registries and Python indexes, verified before a byte of them is
-//! given, and the registries that clients install them from.
+//! The package cache: packages of npm registries and Python indexes, container images and bundles, verified
+//! before a byte of them is given, and the registries that clients install them from.
 //!
-//! Owns `mcp_fabric.cache_artifacts`, `cache_documents` and `cache_locks`, and the folder `FABRIC_CACHE_DIR`. Bytes come
+//! Owns `mcp_fabric.cache_artifacts`, `cache_documents`, `cache_locks` and `cache_names`, and the folder `FABRIC_CACHE_DIR`. Bytes come
 //! before rows: a row that says `cached` has its blob, and a blob without a row is only room that is lost.
 //! A file is fetched once for any number of askers ([`flights`]) and replicas (a lease in its row), goes on
 //! when they go away, and is compared with the digest that its registry states ([`download`]) before it is
@@ -15,18 +15,27 @@ mod digest;
 mod documents;
 mod download;
 mod error;
+mod fetchers;
 mod flights;
 pub mod fuzz;
+mod give;
+mod hosts;
 mod job;
+mod layout;
 mod model;
 mod names;
 mod npm;
+mod oci;
 mod pypi;
+mod realms;
+mod reference;
 mod registries;
 mod routes;
 mod service;
+mod signatures;
 mod sources;
 mod store;
+mod v2;
 
 pub use blobs::BlobsError;
 pub use download::DownloadError;

@@ -3,12 +3,15 @@ use serde::{Deserialize, Serialize};
 use servers::ServerPackage;
 use utoipa::ToSchema;
 
-use crate::{digest::BlobId, names::METADATA};
+use crate::{
+    digest::BlobId,
+    names::{METADATA, Package},
+};
 
 platform::words! {
     /// Where a package stands in the cache.
     pub enum Status {
-        /// Nothing of it is here.
+        /// It is not here.
         NotCached = "not_cached",
         /// It is coming in.
         Downloading = "downloading",
@@ -16,6 +19,20 @@ platform::words! {
         Cached = "cached",
         /// It was tried; `error` says why it is not here.
         Failed = "failed",
+    }
+}
+
+platform::words! {
+    /// What a signature or a statement of origin that a file comes with is worth.
+    pub enum Claimed {
+        /// There is none.
+        None = "none",
+        /// There is one that was not checked, or that nobody here can check.
+        Stated = "stated",
+        /// It was checked and is right.
+        Verified = "verified",
+        /// It was checked and is wrong.
+        Invalid = "invalid",
     }
 }
 
@@ -32,6 +49,11 @@ pub(crate) struct Artifact {
     pub(crate) upstream_digest: Option<String>,
     /// The registry's address for it, without a query.
     pub(crate) source: Option<String>,
+    /// It belongs to what its package is to consist of here.
+    pub(crate) is_planned: bool,
+    pub(crate) published_at: Option<DateTime<Utc>>,
+    pub(crate) signature: Claimed,
+    pub(crate) provenance: Claimed,
     pub(crate) attempts: i32,
     pub(crate) error_code: Option<String>,
     pub(crate) error: Option<String>,
@@ -45,7 +67,7 @@ impl Artifact {
     }
 }
 
-/// What the files of a package that are here are together.
+/// What the files of a package are together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whole {
     /// Since when the last of them is here.
@@ -56,16 +78,39 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
-    /// None when no file of it is here.
-    pub(crate) fn of(files: &[Artifact]) -> Option<Self> {
+    /// None unless everything is here that the package is to consist of, where that is known, else any file.
+    pub(crate) fn of(package: &Package, files: &[Artifact]) -> Option<Self> {
+        if standing(files) != Status::Cached {
+            return None;
+        }
         let here = || files.iter().filter(|file| file.status == Status::Cached && file.is_installed());
         let has_ending = |file: &Artifact, ending: &str| file.file_name.ends_with(ending);
-        let main = here().min_by_key(|file| (!has_ending(file, "-none-any.whl"), !has_ending(file, ".whl"), &file.file_name))?;
+        let main_file = package.main_file();
+        let main = here().min_by_key(|file| {
+            let is_main = main_file.as_deref() == Some(&file.file_name);
+            (!is_main, !has_ending(file, "-none-any.whl"), !has_ending(file, ".whl"), &file.file_name)
+        })?;
         Some(Self {
             fetched_at: here().filter_map(|file| file.fetched_at).max()?,
             size_bytes: here().filter_map(|file| file.size_bytes).sum(),
             main: main.blob?,
         })
+    }
+}
+
+/// Where a package stands, by its files. Those that clients took beyond what it is to consist of do not count
+/// against it.
+pub(crate) fn standing(files: &[Artifact]) -> Status {
+    let installed = || files.iter().filter(|file| file.is_installed());
+    let is_planned = installed().any(|file| file.is_planned);
+    let counted = || installed().filter(|file| file.is_planned || !is_planned);
+    let has = |status: Status| counted().any(|file| file.status == status);
+    let is_all_here = counted().all(|file| file.status == Status::Cached);
+    match () {
+        () if has(Status::Downloading) => Status::Downloading,
+        () if has(Status::Cached) && (is_all_here || !is_planned) => Status::Cached,
+        () if has(Status::Failed) => Status::Failed,
+        () => Status::NotCached,
     }
 }
 
@@ -85,11 +130,14 @@ pub(crate) struct Wanted {
     pub(crate) identifier: String,
     /// None: the newest.
     pub(crate) version: Option<String>,
+    /// Of the file of a bundle, hexadecimal.
+    #[serde(default)]
+    pub(crate) sha256: Option<String>,
 }
 
 impl From<ServerPackage> for Wanted {
     fn from(package: ServerPackage) -> Self {
-        Self { registry_type: package.registry_type, identifier: package.identifier, version: package.version }
+        Self { registry_type: package.registry_type, identifier: package.identifier, version: package.version, sha256: package.file_sha256 }
     }
 }
 

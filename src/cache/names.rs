@@ -3,9 +3,11 @@
 //! Nothing is repaired. A name that a registry would take but that could climb out of a folder, look like
 //! an option, or mean a device is refused.
 
-use std::{fmt, path::PathBuf, str::FromStr as _};
+use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr as _};
 
 use pep440_rs::Version as Pep440;
+
+use crate::reference::{BundleName, OciName, Pinned};
 
 platform::words! {
     /// Where a package comes from.
@@ -14,6 +16,20 @@ platform::words! {
         Npm = "npm",
         /// A Python package index.
         Pypi = "pypi",
+        /// A registry of container images.
+        Oci = "oci",
+        /// A file of a release.
+        Mcpb = "mcpb",
+    }
+}
+
+impl RegistryType {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Npm, Self::Pypi, Self::Oci, Self::Mcpb];
+
+    /// Whether its packages need others.
+    pub(crate) fn has_closure(self) -> bool {
+        matches!(self, Self::Npm | Self::Pypi)
     }
 }
 
@@ -35,6 +51,18 @@ pub enum InvalidName {
     /// Not the name of a file of that package.
     #[error("is not the name of a file of this package")]
     FileName,
+    /// Not the name of an image.
+    #[error("is not the name of a container image, such as ghcr.io/owner/image")]
+    OciName,
+    /// Not a tag.
+    #[error("has a tag that no image can have")]
+    OciTag,
+    /// Not a digest that is in use.
+    #[error("has a digest that is not sha256: and 64 lowercase hexadecimal digits")]
+    Digest,
+    /// Not the plain address of a file.
+    #[error("is not the plain address of a bundle, such as https://host/owner/name/releases/download/v1.0.0/name.mcpb")]
+    Bundle,
 }
 
 const MAX_NPM_NAME: usize = 214;
@@ -157,7 +185,7 @@ impl PypiVersion {
     }
 }
 
-fn is_reserved(part: &str) -> bool {
+pub(crate) fn is_reserved(part: &str) -> bool {
     let stem = part.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let is_port = (stem.starts_with("com") || stem.starts_with("lpt")) && stem.len() == 4 && stem.ends_with(|c: char| c.is_ascii_digit());
     is_port || RESERVED.contains(&stem.as_str()) || RESERVED.contains(&part.to_ascii_lowercase().as_str()) || part.ends_with('.')
@@ -170,6 +198,10 @@ pub(crate) enum Package {
     Npm(NpmName, NpmVersion),
     /// Of a Python package index.
     Pypi(PypiName, PypiVersion),
+    /// An image for one platform: the digest of its manifest.
+    Oci(OciName, Pinned),
+    /// A bundle: the digest of its file.
+    Mcpb(BundleName, Pinned),
 }
 
 impl Package {
@@ -178,6 +210,8 @@ impl Package {
         Ok(match registry {
             RegistryType::Npm => Self::Npm(NpmName::parse(name)?, NpmVersion::parse(version)?),
             RegistryType::Pypi => Self::Pypi(PypiName::parse(name)?, PypiVersion::parse(version)?),
+            RegistryType::Oci => Self::Oci(OciName::parse(name)?, Pinned::parse(version)?),
+            RegistryType::Mcpb => Self::Mcpb(BundleName::parse(name)?, Pinned::parse(version)?),
         })
     }
 
@@ -186,6 +220,8 @@ impl Package {
         match self {
             Self::Npm(..) => RegistryType::Npm,
             Self::Pypi(..) => RegistryType::Pypi,
+            Self::Oci(..) => RegistryType::Oci,
+            Self::Mcpb(..) => RegistryType::Mcpb,
         }
     }
 
@@ -194,20 +230,37 @@ impl Package {
         match self {
             Self::Npm(name, _) => name.as_str(),
             Self::Pypi(name, _) => name.as_str(),
+            Self::Oci(name, _) => name.as_str(),
+            Self::Mcpb(name, _) => name.as_str(),
         }
     }
 
-    /// Its version.
+    /// Its version: for images and bundles `sha256:<hex>`.
     pub(crate) fn version(&self) -> &str {
         match self {
             Self::Npm(_, version) => version.as_str(),
             Self::Pypi(_, version) => version.as_str(),
+            Self::Oci(_, pinned) | Self::Mcpb(_, pinned) => pinned.as_str(),
         }
     }
 
-    /// Its folder below the cache root: `npm/@scope/name/1.0.0`.
+    /// Its folder below the cache root: `npm/@scope/name/1.0.0`, `oci/host_5000/name/sha256-<hex>`.
     pub(crate) fn folder(&self) -> PathBuf {
-        [self.registry().as_str(), self.name(), self.version()].iter().collect()
+        let (name, version) = match self {
+            Self::Npm(..) | Self::Pypi(..) => (self.name().to_owned(), self.version().to_owned()),
+            Self::Oci(..) | Self::Mcpb(..) => (self.name().replace(':', "_"), self.version().replace(':', "-")),
+        };
+        [self.registry().as_str(), &name, &version].iter().collect()
+    }
+
+    /// The one file that stands for all of it, where there is such a one.
+    pub(crate) fn main_file(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Npm(name, version) => Some(tarball_name(name, version).into()),
+            Self::Pypi(..) => None,
+            Self::Oci(_, pinned) => Some(pinned.as_str().into()),
+            Self::Mcpb(name, _) => Some(name.file().into()),
+        }
     }
 }
 
@@ -226,14 +279,20 @@ pub(crate) struct FileName(String);
 
 impl FileName {
     /// A file of `package`: the tarball of an npm package; a wheel (PEP 427) or a source distribution
-    /// (PEP 625) of a Python project, whose own name and version have to be the package's.
+    /// (PEP 625) of a Python project, whose own name and version have to be the package's; the digest of a
+    /// part of an image; the file of a bundle.
     pub(crate) fn parse(package: &Package, text: &str) -> Result<Self, InvalidName> {
+        if let Package::Oci(..) = package {
+            return Pinned::parse(text).map(|part| Self::part(&part));
+        }
         let is_plain = text.len() <= MAX_FILE_NAME
             && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '~')
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'!' | b'-' | b'~'));
         let is_its_own = is_plain
             && match package {
                 Package::Npm(name, version) => text == tarball_name(name, version),
+                Package::Oci(..) => false,
+                Package::Mcpb(name, _) => text == name.file(),
                 Package::Pypi(name, version) => {
                     let stem = text.strip_suffix(METADATA).filter(|stem| stem.strip_suffix(".whl").is_some()).unwrap_or(text);
                     distribution(stem).is_some_and(|found| found.name == *name && found.version.compare(version).is_eq())
@@ -257,9 +316,22 @@ impl FileName {
         Self(tarball_name(name, version))
     }
 
+    /// A manifest, configuration or layer of an image.
+    pub(crate) fn part(part: &Pinned) -> Self {
+        Self(part.as_str().to_owned())
+    }
+
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Where it lies in the folder of its package: parts of images as the OCI image layout has them.
+    pub(crate) fn place(&self) -> PathBuf {
+        match self.0.strip_prefix("sha256:") {
+            Some(hex) => ["blobs", "sha256", hex].iter().collect(),
+            None => PathBuf::from(&self.0),
+        }
     }
 }
 

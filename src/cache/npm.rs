@@ -6,13 +6,16 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::Deserialize;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 use crate::{
     digest::{Algorithm, Digest},
+    model::Claimed,
     names::{FileName, NpmName, NpmVersion},
+    signatures::Signature,
 };
 
 /// What `Accept` asks for when the short form is wanted.
@@ -80,6 +83,9 @@ struct Dist {
     tarball: Option<String>,
     integrity: Option<String>,
     shasum: Option<String>,
+    #[serde(default)]
+    signatures: Vec<Signature>,
+    attestations: Option<IgnoredAny>,
 }
 
 /// Where the bytes of a version are, and what they have to be.
@@ -87,6 +93,11 @@ struct Dist {
 pub(crate) struct Tarball {
     pub(crate) url: Url,
     pub(crate) digest: Digest,
+    /// As the registry spells it, which is what it signs.
+    pub(crate) integrity: Option<String>,
+    pub(crate) signatures: Vec<Signature>,
+    pub(crate) provenance: Claimed,
+    pub(crate) published_at: Option<DateTime<Utc>>,
 }
 
 impl<'a> Packument<'a> {
@@ -130,7 +141,19 @@ impl<'a> Packument<'a> {
             return Err(NpmError::WeakDigest);
         }
         let url = dist.tarball.and_then(|url| Url::parse(&url).ok()).filter(|url| matches!(url.scheme(), "http" | "https"));
-        Ok(Tarball { url: url.ok_or(NpmError::NoAddress)?, digest })
+        Ok(Tarball {
+            url: url.ok_or(NpmError::NoAddress)?,
+            digest,
+            integrity: dist.integrity,
+            signatures: dist.signatures,
+            provenance: if dist.attestations.is_some() { Claimed::Stated } else { Claimed::None },
+            published_at: self.published_at(version),
+        })
+    }
+
+    fn published_at(&self, version: &NpmVersion) -> Option<DateTime<Utc>> {
+        let times: Fields<'_> = serde_json::from_str(self.fields.get("time")?.get()).ok()?;
+        serde_json::from_str(times.get(version.as_str())?.get()).ok()
     }
 
     /// One version, with its tarball at `base`.

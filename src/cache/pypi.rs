@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
@@ -54,12 +55,19 @@ pub(crate) struct File {
     pub(crate) upload_time: Option<String>,
     /// The SHA-256 of `<url>.metadata`, where the index has one.
     pub(crate) metadata_sha256: Option<String>,
+    /// Where the index keeps attestations of it (PEP 740).
+    #[serde(default)]
+    pub(crate) provenance: Option<String>,
 }
 
 impl File {
     /// What its bytes have to be.
     pub(crate) fn digest(&self) -> Option<Digest> {
         Digest::from_hex(Algorithm::Sha256, &self.sha256)
+    }
+
+    pub(crate) fn published_at(&self) -> Option<DateTime<Utc>> {
+        self.upload_time.as_ref()?.parse().ok()
     }
 
     /// What its name says.
@@ -204,6 +212,7 @@ struct JsonFile {
     core_metadata: Value,
     #[serde(rename = "dist-info-metadata", default)]
     dist_info_metadata: Value,
+    provenance: Option<String>,
 }
 
 fn from_json(base: &Url, body: &[u8]) -> Result<Vec<File>, PypiError> {
@@ -227,6 +236,7 @@ fn from_json(base: &Url, body: &[u8]) -> Result<Vec<File>, PypiError> {
                 },
                 upload_time: file.upload_time,
                 metadata_sha256: hash(&file.core_metadata).or_else(|| hash(&file.dist_info_metadata)),
+                provenance: file.provenance,
             })
         })
         .collect())
@@ -259,6 +269,7 @@ fn from_html(base: &Url, text: &str) -> Result<Vec<File>, PypiError> {
             yanked: attributes.get("data-yanked").cloned(),
             upload_time: None,
             metadata_sha256: metadata.and_then(|text| text.strip_prefix("sha256=")).map(str::to_ascii_lowercase),
+            provenance: attributes.get("data-provenance").cloned(),
         });
     }
     Ok(files)

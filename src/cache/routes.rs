@@ -7,7 +7,8 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use platform::{
-    Actor, Problem,
+    Actor, Class, Problem,
+    config::Target,
     http::{Json, Path, Query},
 };
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::CacheError,
-    model::{Locked, Status, Total, Whole},
-    service::{Cache, Standing, Stats},
+    model::{Claimed, Locked, Status, Total, Whole},
+    service::{Cache, Fill, Filling, Standing, Stats},
 };
 
 /// What people and programs ask of the cache.
@@ -37,13 +38,16 @@ struct FillIn {
     registry_type: Option<String>,
     /// Also everything that an install of them needs (the default).
     closure: Option<bool>,
+    /// For these platforms (`linux/arm64`) instead of the configured ones.
+    #[serde(default)]
+    targets: Vec<String>,
 }
 
 /// One package, whichever server names it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AddIn {
-    /// `npm` or `pypi`; without it, where servers take a package of that name from.
+    /// `npm`, `pypi`, `oci` or `mcpb`; without it, where servers take a package of that name from.
     #[serde(alias = "registryType")]
     registry_type: Option<String>,
     /// Its name there.
@@ -52,6 +56,12 @@ struct AddIn {
     version: Option<String>,
     /// Also everything that an install of it needs (the default).
     closure: Option<bool>,
+    /// For these platforms (`linux/arm64`) instead of the configured ones.
+    #[serde(default)]
+    targets: Vec<String>,
+    /// What the file of a bundle has to be, hexadecimal; without it, what servers state.
+    #[serde(alias = "fileSha256")]
+    file_sha256: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -66,6 +76,8 @@ struct PackageOut {
     registry_type: String,
     identifier: String,
     version: Option<String>,
+    /// The platform, for an image.
+    target: Option<String>,
     status: Status,
     bytes_done: i64,
     bytes_total: Option<i64>,
@@ -108,12 +120,16 @@ struct FileOut {
     sha256: Option<String>,
     /// What the registry states: `sha512:<hex>`.
     upstream_digest: Option<String>,
+    /// What the registry's signature of it is worth.
+    signature: Claimed,
+    /// The same of a statement of where it was built.
+    provenance: Claimed,
 }
 
 impl From<Standing> for PackageOut {
     fn from(standing: Standing) -> Self {
         let files = &standing.files;
-        let whole = Whole::of(files);
+        let whole = standing.package.as_ref().and_then(|package| Whole::of(package, files));
         let failed = files.iter().find(|file| file.status == Status::Failed).filter(|_| standing.status == Status::Failed);
         let is_cached = standing.status == Status::Cached;
         Self {
@@ -137,6 +153,8 @@ impl From<Standing> for PackageOut {
                     size_bytes: file.size_bytes,
                     sha256: file.blob.map(|blob| blob.hex()),
                     upstream_digest: file.upstream_digest.clone(),
+                    signature: file.signature,
+                    provenance: file.provenance,
                 })
                 .collect(),
             closure: standing.lock.map(|(lock, missing)| ClosureOut {
@@ -146,6 +164,7 @@ impl From<Standing> for PackageOut {
                 packages: lock.packages,
                 missing,
             }),
+            target: standing.target,
             registry_type: standing.wanted.registry_type,
             identifier: standing.wanted.identifier,
             version: standing.wanted.version,
@@ -218,7 +237,15 @@ fn server(id: &str) -> Result<ServerRef, CacheError> {
     Ok(id.parse().map_err(ServersError::from)?)
 }
 
-fn filled((job_id, standings): (Option<jobs::JobId>, Vec<Standing>)) -> Response {
+fn targets(texts: &[String]) -> Result<Vec<Target>, Problem> {
+    let read = |text: &String| {
+        let told = "targets: each is a platform such as linux/arm64";
+        Target::parse(text).ok_or_else(|| Problem::new(Class::BadRequest, "invalid_target", told))
+    };
+    texts.iter().map(read).collect()
+}
+
+fn filled((job_id, standings): Filling) -> Response {
     let (code, status) = if job_id.is_some() { (StatusCode::ACCEPTED, "pending") } else { (StatusCode::OK, "cached") };
     (code, Json(FillOut { job_id, status, packages: standings.into_iter().map(Into::into).collect() })).into_response()
 }
@@ -228,9 +255,9 @@ fn filled((job_id, standings): (Option<jobs::JobId>, Vec<Standing>)) -> Response
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "They are here already", body = FillOut),
         (status = 404, description = "No such server or version"), (status = 422, description = "No package of it can be cached")))]
 async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, Json(asked): Json<FillIn>) -> Result<Response, Problem> {
-    Ok(filled(
-        cache.cache(&actor, &server(&id)?, asked.version.as_deref(), asked.registry_type.as_deref(), asked.closure.unwrap_or(true)).await?,
-    ))
+    let targets = targets(&asked.targets)?;
+    let fill = Fill { version: asked.version, registry_type: asked.registry_type, closure: asked.closure.unwrap_or(true), targets };
+    Ok(filled(cache.cache(&actor, &server(&id)?, &fill).await?))
 }
 
 /// Cache one package, whichever server names it.
@@ -238,8 +265,9 @@ async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, 
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "It is here already", body = FillOut),
         (status = 422, description = "Packages of this type cannot be cached")))]
 async fn add(State(cache): State<Cache>, actor: Actor, Json(asked): Json<AddIn>) -> Result<Response, Problem> {
-    let closure = asked.closure.unwrap_or(true);
-    Ok(filled(cache.cache_package(&actor, asked.registry_type, asked.identifier, asked.version, closure).await?))
+    let targets = targets(&asked.targets)?;
+    let fill = Fill { version: asked.version, registry_type: asked.registry_type, closure: asked.closure.unwrap_or(true), targets };
+    Ok(filled(cache.cache_package(&actor, asked.identifier, asked.file_sha256, &fill).await?))
 }
 
 /// Show what is cached of a server.

@@ -3,25 +3,24 @@ use std::{collections::HashMap, sync::Arc};
 use jobs::{Handlers, JobId, Jobs, NewJob};
 use platform::{
     Actor, Config, Database, Scope, Shutdown,
-    client::{self, Client},
-    config::CacheConfig,
+    config::{CacheConfig, Target},
     telemetry::Metrics,
 };
 use prometheus::IntCounterVec;
 use servers::{ServerRef, Servers};
-use tokio::sync::OnceCell;
 
 use crate::{
-    artifacts::{Artifacts, Clients, Held, Key},
+    artifacts::{Artifacts, Held, Key},
     blobs::Blobs,
     documents::{Ask, Documents, Name, Said},
     error::{CacheError, registry_type},
+    fetchers::Fetchers,
     flights::Flights,
     job::{CacheJob, Payload},
-    model::{Artifact, Lock, Status, Total, Wanted},
+    model::{Artifact, Lock, Status, Total, Wanted, standing},
     names::{NpmName, Package, PypiName, RegistryType},
     pypi::Project,
-    sources::Sources,
+    reference::{BundleName, OciReference},
     store,
 };
 
@@ -37,11 +36,7 @@ struct Inner {
     servers: Servers,
     documents: Arc<Documents>,
     artifacts: Arc<Artifacts>,
-    sources: Arc<Sources>,
-    clients: OnceCell<Clients>,
     config: CacheConfig,
-    allowed_hosts: Vec<String>,
-    offline: bool,
     asked: IntCounterVec,
 }
 
@@ -49,6 +44,8 @@ struct Inner {
 pub(crate) struct Standing {
     pub(crate) wanted: Wanted,
     pub(crate) status: Status,
+    /// The platform, for an image.
+    pub(crate) target: Option<String>,
     /// The exact version, when it is known.
     pub(crate) package: Option<Package>,
     pub(crate) files: Vec<Artifact>,
@@ -58,7 +55,8 @@ pub(crate) struct Standing {
 
 impl Standing {
     fn is_whole(&self, closure: bool) -> bool {
-        self.status == Status::Cached && (!closure || self.lock.as_ref().is_some_and(|(_, missing)| *missing == 0))
+        let needs_closure = closure && self.package.as_ref().is_some_and(|package| package.registry().has_closure());
+        self.status == Status::Cached && (!needs_closure || self.lock.as_ref().is_some_and(|(_, missing)| *missing == 0))
     }
 }
 
@@ -66,6 +64,21 @@ impl Standing {
 pub(crate) struct Stats {
     pub(crate) by_type: Vec<(RegistryType, Total, HashMap<&'static str, u64>)>,
 }
+
+/// What is to be cached of a package or a server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fill {
+    /// Of the server, or of the package.
+    pub(crate) version: Option<String>,
+    pub(crate) registry_type: Option<String>,
+    /// With everything that an install needs.
+    pub(crate) closure: bool,
+    /// For these platforms instead of the configured ones.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// The job that does it, if there is anything to do, and where the packages stand.
+pub(crate) type Filling = (Option<JobId>, Vec<Standing>);
 
 /// What the counter of requests tells apart.
 const OUTCOMES: [&str; 4] = ["hit", "miss", "coalesced", "refused"];
@@ -87,16 +100,8 @@ impl Cache {
         if interrupted > 0 || left > 0 {
             tracing::info!(interrupted, left, "downloads of an earlier process did not end; they start again when they are asked for");
         }
-        let sources = Arc::new(Sources::new(&config.cache, config.npm_registry.clone()));
-        let documents = Arc::new(Documents::new(
-            database.clone(),
-            blobs.clone(),
-            Arc::clone(&sources),
-            config.offline,
-            config.cache.metadata_ttl,
-            config.cache.memory_bytes / 2,
-            shutdown.clone(),
-        ));
+        let pulls_left = metrics.gauge("fabric_docker_hub_pulls_left", "Pulls that Docker Hub says are left to this address");
+        let documents = Arc::new(Documents::new(database.clone(), blobs.clone(), config, pulls_left, shutdown.clone()));
         let asked = metrics.counters(
             "fabric_cache_requests_total",
             "Files asked of the package cache, by type and outcome",
@@ -107,12 +112,12 @@ impl Cache {
             database: database.clone(),
             blobs,
             documents: Arc::clone(&documents),
+            fetchers: Fetchers::new(&documents, &config.cache, &config.allowed_hosts),
             servers: servers.clone(),
             node,
-            allow_sha1: config.cache.allow_sha1,
+            target: config.cache.targets.first().cloned().unwrap_or_else(Target::here),
             max_file: config.cache.max_file_bytes,
             patience: config.cache.patience,
-            allowed_hosts: config.allowed_hosts.clone(),
             memory: Artifacts::memory(config.cache.memory_bytes / 2),
             flights: Flights::new(shutdown.clone()),
             used: std::sync::Mutex::default(),
@@ -120,19 +125,7 @@ impl Cache {
             mismatches: metrics.counters("fabric_cache_integrity_failures_total", mismatches, &["registry_type"]),
         });
         shutdown.spawn(Arc::clone(&artifacts).note_uses(shutdown.clone()));
-        let inner = Inner {
-            database,
-            jobs,
-            servers,
-            documents,
-            artifacts,
-            sources,
-            clients: OnceCell::new(),
-            config: config.cache.clone(),
-            allowed_hosts: config.allowed_hosts.clone(),
-            offline: config.offline,
-            asked,
-        };
+        let inner = Inner { database, jobs, servers, documents, artifacts, config: config.cache.clone(), asked };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -141,41 +134,30 @@ impl Cache {
         handlers.with(CacheJob { cache: self.clone() })
     }
 
-    /// The clients may reach the hosts of the configured registries, whatever their address; which ones
-    /// these are is found out when the first package is asked for.
-    pub(crate) async fn clients(&self) -> Result<&Clients, CacheError> {
-        let inner = &self.inner;
-        inner
-            .clients
-            .get_or_try_init(|| async {
-                let own = inner.sources.urls().await.into_iter().filter_map(|url| client::own_host(&url));
-                let allowed: Vec<String> = inner.allowed_hosts.iter().cloned().chain(own).collect();
-                Ok(Clients { documents: Client::new(allowed.clone(), inner.offline)?, files: Client::verbatim(allowed, inner.offline)? })
-            })
-            .await
-    }
-
     /// Asks that packages of a server are cached: a job, or nothing when they are here already.
-    pub(crate) async fn cache(
-        &self,
-        actor: &Actor,
-        server: &ServerRef,
-        version: Option<&str>,
-        only: Option<&str>,
-        closure: bool,
-    ) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
+    pub(crate) async fn cache(&self, actor: &Actor, server: &ServerRef, order: &Fill) -> Result<Filling, CacheError> {
         actor.require(Scope::CacheManage)?;
-        let wanted = self.wanted(server, version, only).await?;
-        self.begin(actor, wanted, closure).await
+        let wanted = self.wanted(server, order.version.as_deref(), order.registry_type.as_deref()).await?;
+        self.begin(actor, wanted, order).await
     }
 
-    async fn begin(&self, actor: &Actor, wanted: Vec<Wanted>, closure: bool) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
-        let standings = self.standings(wanted).await?;
-        if standings.iter().all(|standing| standing.is_whole(closure)) {
+    async fn begin(&self, actor: &Actor, wanted: Vec<Wanted>, order: &Fill) -> Result<Filling, CacheError> {
+        let standings = self.standings(wanted.clone()).await?;
+        let is_here = |target: &Target| {
+            let of_target = |standing: &&Standing| standing.target.as_ref().is_none_or(|own| *own == target.to_string());
+            wanted.iter().all(|wanted| {
+                let mut those = standings.iter().filter(|standing| standing.wanted == *wanted).filter(of_target).peekable();
+                those.peek().is_some() && those.all(|standing| standing.is_whole(order.closure))
+            })
+        };
+        let targets = if order.targets.is_empty() { self.inner.config.targets.clone() } else { order.targets.clone() };
+        // Which files of a package are for which of several platforms, only the job finds out.
+        if order.targets.is_empty() && targets.iter().all(is_here) {
             return Ok((None, standings));
         }
-        let packages = standings.iter().map(|standing| standing.wanted.clone()).collect();
-        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&Payload { packages, closure })).await?;
+        let targets = targets.iter().map(ToString::to_string).collect();
+        let payload = Payload { packages: wanted, closure: order.closure, targets };
+        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&payload)).await?;
         Ok((Some(job), standings))
     }
 
@@ -184,23 +166,27 @@ impl Cache {
     pub(crate) async fn cache_package(
         &self,
         actor: &Actor,
-        registry_type: Option<String>,
         identifier: String,
-        version: Option<String>,
-        closure: bool,
-    ) -> Result<(Option<JobId>, Vec<Standing>), CacheError> {
+        sha256: Option<String>,
+        order: &Fill,
+    ) -> Result<Filling, CacheError> {
         actor.require(Scope::CacheManage)?;
-        let registry_type = match registry_type {
-            Some(registry_type) => registry_type,
-            None => match &self.inner.servers.registry_types_of(&identifier).await?[..] {
+        let servers = &self.inner.servers;
+        let registry_type = match &order.registry_type {
+            Some(registry_type) => registry_type.clone(),
+            None => match &servers.registry_types_of(&identifier).await?[..] {
                 [only] => only.clone(),
                 [] => return Err(CacheError::Unnamed),
                 several => return Err(CacheError::Ambiguous(several.join(", "))),
             },
         };
-        let wanted = Wanted { registry_type, identifier, version };
+        let sha256 = match sha256 {
+            None if registry_type == RegistryType::Mcpb.as_str() => servers.file_sha256_of(&identifier).await?,
+            stated => stated,
+        };
+        let wanted = Wanted { registry_type, identifier, version: order.version.clone(), sha256 };
         check(&wanted)?;
-        self.begin(actor, vec![wanted], closure).await
+        self.begin(actor, vec![wanted], order).await
     }
 
     /// What is cached of a server's packages.
@@ -221,7 +207,7 @@ impl Cache {
         let (_, packages) = self.packages(server, version).await?;
         let (mut files, mut bytes) = (0, 0);
         for wanted in packages {
-            if let Some(package) = exactly(&wanted) {
+            for (_, package) in self.meant(&wanted).await? {
                 let (more_files, more_bytes) = self.inner.artifacts.remove(&package).await?;
                 (files, bytes) = (files + more_files, bytes + more_bytes);
             }
@@ -232,7 +218,7 @@ impl Cache {
     pub(crate) async fn stats(&self, actor: &Actor) -> Result<Stats, CacheError> {
         actor.require(Scope::CacheRead)?;
         let totals: HashMap<String, Total> = store::totals(self.inner.database.system()).await?.into_iter().collect();
-        let by_type = [RegistryType::Npm, RegistryType::Pypi].map(|registry| {
+        let by_type = RegistryType::ALL.map(|registry| {
             let total = totals.get(registry.as_str()).copied().unwrap_or_default();
             let asked = |outcome: &'static str| (outcome, self.inner.asked.with_label_values(&[registry.as_str(), outcome]).get());
             (registry, total, OUTCOMES.map(asked).into_iter().collect())
@@ -268,35 +254,42 @@ impl Cache {
     async fn standings(&self, wanted: Vec<Wanted>) -> Result<Vec<Standing>, CacheError> {
         let mut standings = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            standings.push(self.standing(wanted).await?);
+            let meant = self.meant(&wanted).await?;
+            if meant.is_empty() {
+                let (status, files) = (Status::NotCached, Vec::new());
+                standings.push(Standing { wanted, status, target: None, package: None, files, lock: None });
+                continue;
+            }
+            for (target, package) in meant {
+                standings.push(self.standing(wanted.clone(), target, package).await?);
+            }
         }
         Ok(standings)
     }
 
-    async fn standing(&self, wanted: Wanted) -> Result<Standing, CacheError> {
+    /// The exact packages that are meant, as far as it is known without asking, with their targets.
+    async fn meant(&self, wanted: &Wanted) -> Result<Vec<(String, Package)>, CacheError> {
+        let named = store::named(self.inner.database.system(), wanted).await?;
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        Ok(exactly(wanted).map(|package| (String::new(), package)).into_iter().collect())
+    }
+
+    async fn standing(&self, wanted: Wanted, target: String, package: Package) -> Result<Standing, CacheError> {
         let pool = self.inner.database.system();
-        let package = exactly(&wanted);
-        let (files, lock) = match &package {
-            Some(package) => (store::files(pool, package).await?, store::lock(pool, package).await?),
-            None => (Vec::new(), None),
+        let files = store::files(pool, &package).await?;
+        let lock = match store::lock(pool, &package).await? {
+            Some(lock) => Some((lock, store::missing_of_lock(pool, &package).await?)),
+            None => None,
         };
-        let has = |status: Status| files.iter().any(|file| file.status == status && file.is_installed());
-        let status = match () {
-            () if has(Status::Downloading) => Status::Downloading,
-            () if has(Status::Cached) => Status::Cached,
-            () if has(Status::Failed) => Status::Failed,
-            () => Status::NotCached,
-        };
-        let lock = match (lock, &package) {
-            (Some(lock), Some(package)) => Some((lock, store::missing_of_lock(pool, package).await?)),
-            _ => None,
-        };
-        Ok(Standing { wanted, status, package, files, lock })
+        let target = Some(target).filter(|target| !target.is_empty());
+        Ok(Standing { wanted, status: standing(&files), target, package: Some(package), files, lock })
     }
 
     /// A file, fetched and verified where it is not here.
     pub(crate) async fn file(&self, key: &Key, may_fetch: bool) -> Result<Held, CacheError> {
-        self.inner.artifacts.get(key, self.clients().await?, may_fetch).await
+        self.inner.artifacts.get(key, may_fetch).await
     }
 
     pub(crate) fn path(&self, held: &Held) -> std::path::PathBuf {
@@ -304,13 +297,25 @@ impl Cache {
     }
 
     pub(crate) async fn packument(&self, name: &NpmName, ask: Ask) -> Result<Said, CacheError> {
-        self.inner.documents.get(&Name::Npm(name.clone()), &self.clients().await?.documents, ask).await
+        self.inner.documents.get(&Name::Npm(name.clone()), ask).await
     }
 
     pub(crate) async fn project(&self, name: &PypiName, ask: Ask) -> Result<(Said, Project), CacheError> {
-        let said = self.inner.documents.get(&Name::Pypi(name.clone()), &self.clients().await?.documents, ask).await?;
+        let said = self.inner.documents.get(&Name::Pypi(name.clone()), ask).await?;
         let project = said.project()?;
         Ok((said, project))
+    }
+
+    pub(crate) async fn manifest(&self, reference: &OciReference, ask: Ask) -> Result<Said, CacheError> {
+        self.inner.documents.get(&Name::Oci(reference.clone()), ask).await
+    }
+
+    pub(crate) fn fetchers(&self) -> &Fetchers {
+        &self.inner.artifacts.fetchers
+    }
+
+    pub(crate) fn artifacts(&self) -> &Artifacts {
+        &self.inner.artifacts
     }
 
     /// The Python projects of which something is known here.
@@ -333,6 +338,9 @@ impl Cache {
 
 /// The package that is meant, where its version is an exact one.
 fn exactly(wanted: &Wanted) -> Option<Package> {
+    if let (Ok(RegistryType::Mcpb), Some(sha256)) = (registry_type(&wanted.registry_type), &wanted.sha256) {
+        return Package::parse(RegistryType::Mcpb, &wanted.identifier, &format!("sha256:{}", sha256.to_ascii_lowercase())).ok();
+    }
     Package::parse(registry_type(&wanted.registry_type).ok()?, &wanted.identifier, wanted.version.as_deref()?).ok()
 }
 
@@ -341,6 +349,8 @@ fn check(wanted: &Wanted) -> Result<(), CacheError> {
     match registry_type(&wanted.registry_type)? {
         RegistryType::Npm => NpmName::parse(&wanted.identifier).map(drop)?,
         RegistryType::Pypi => PypiName::parse(&wanted.identifier).map(drop)?,
+        RegistryType::Oci => OciReference::parse(&wanted.identifier).map(drop)?,
+        RegistryType::Mcpb => BundleName::parse(&wanted.identifier).map(drop)?,
     }
     Ok(())
 }

@@ -47,6 +47,8 @@ struct Found {
 #[error("no {0} registry is known: set {setting}, or install and configure its client", setting = match .0 {
     RegistryType::Npm => "FABRIC_NPM_REGISTRY",
     RegistryType::Pypi => "FABRIC_PYPI_INDEX",
+    RegistryType::Oci => "FABRIC_DOCKER_HUB",
+    RegistryType::Mcpb => "FABRIC_MCPB_HOSTS",
 })]
 pub struct NoRegistry(pub RegistryType);
 

@@ -188,7 +188,9 @@ pub(crate) struct Lease {
     pub(crate) lasts: Duration,
 }
 
-/// Takes the next job, if there is one. Claims of all replicas take turns, so that limits are exact.
+/// Takes the next job, if there is one. Claims of all replicas take turns, so that limits are exact. A job
+/// that nobody put off is due whatever the clock says: it may have been put in while this claim waited for
+/// its turn, or before a clock was set back.
 pub(crate) async fn claim(
     pool: &PgPool,
     takes: &Takes,
@@ -207,7 +209,7 @@ pub(crate) async fn claim(
          WHERE id = (
             SELECT job.id FROM mcp_fabric.jobs job
             JOIN unnest($1::text[], $2::int[]) AS takes(kind, max_running) ON takes.kind = job.kind
-            WHERE job.status = 'pending' AND job.run_at <= $5
+            WHERE job.status = 'pending' AND job.run_at <= greatest($5, job.created_at)
               AND (SELECT count(*) FROM mcp_fabric.jobs running WHERE running.status = 'processing' AND running.kind = job.kind) < takes.max_running
             ORDER BY job.priority DESC, job.run_at, job.id
             LIMIT 1

@@ -9,6 +9,7 @@ use std::{
 };
 
 use reqwest::{
+    Method,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
@@ -110,12 +111,21 @@ impl Client {
 
     /// A GET request to `url`, ready to be given headers and a time limit.
     pub fn get(&self, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
+        self.request(Method::GET, url)
+    }
+
+    /// A HEAD request in the same way.
+    pub fn head(&self, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
+        self.request(Method::HEAD, url)
+    }
+
+    fn request(&self, method: Method, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
         if self.offline {
             return Err(ClientError::Offline);
         }
         match self.allowed.refuses(&url) {
             Some(host) => Err(ClientError::Private(host)),
-            None => Ok(self.inner.get(url)),
+            None => Ok(self.inner.request(method, url)),
         }
     }
 }

@@ -162,6 +162,7 @@ pub(crate) struct PackageRow {
     pub(crate) identifier: String,
     pub(crate) package_version: Option<String>,
     pub(crate) transport: Option<String>,
+    pub(crate) file_sha256: Option<String>,
     pub(crate) cached_at: Option<DateTime<Utc>>,
     pub(crate) cache_path: Option<String>,
     pub(crate) cache_size_bytes: Option<i64>,
@@ -177,6 +178,8 @@ pub struct ServerPackage {
     pub identifier: String,
     /// Its version there, as the document has it.
     pub version: Option<String>,
+    /// What the file has to be, for a bundle.
+    pub file_sha256: Option<String>,
 }
 
 /// What the cache has of a package.

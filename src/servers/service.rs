@@ -177,9 +177,19 @@ impl Servers {
         let rows = read::packages(pool, &summary.id, &version).await?;
         let packages = rows
             .into_iter()
-            .map(|row| ServerPackage { registry_type: row.registry_type, identifier: row.identifier, version: row.package_version })
+            .map(|row| ServerPackage {
+                registry_type: row.registry_type,
+                identifier: row.identifier,
+                version: row.package_version,
+                file_sha256: row.file_sha256,
+            })
             .collect();
         Ok(Some((summary.id, packages)))
+    }
+
+    /// The SHA-256 that servers state for a bundle; nothing when none or several do.
+    pub async fn file_sha256_of(&self, identifier: &str) -> Result<Option<String>, ServersError> {
+        Ok(read::file_sha256_of(self.inner.database.public(), identifier).await?)
     }
 
     /// The types of registries from which servers take a package of this name.
@@ -187,16 +197,16 @@ impl Servers {
         Ok(read::registry_types_of(self.inner.database.public(), identifier).await?)
     }
 
-    /// Says of a package, wherever it is named, what the cache has of it.
+    /// Says of a package (registry type, name, version), wherever it is named so or by one of `names`, what the
+    /// cache has of it.
     pub async fn mark_cached_in(
         &self,
         transaction: &mut PgConnection,
-        registry_type: &str,
-        name: &str,
-        version: &str,
+        package: [&str; 3],
+        names: &[[String; 3]],
         cached: Option<&CachedPackage>,
     ) -> Result<(), ServersError> {
-        Ok(upkeep::mark_cached(transaction, registry_type, name, version, cached).await?)
+        Ok(upkeep::mark_cached(transaction, package, names, cached).await?)
     }
 
     /// How many mirrored servers come up to `id` by name, and how many there are.

@@ -306,6 +306,26 @@ async fn higher_priorities_go_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_holds_up_no_job() {
+    let database = cluster::database().await;
+    let node = Node::start(&database, "one", 1, "30").await;
+    let blocker = node.ask(Script::Wait).await;
+    node.until(blocker, JobStatus::Processing).await;
+    let id = node.ask(Script::Succeed).await;
+    // As if it had been put in an hour from now, before the clock was set back.
+    sqlx::query(
+        "UPDATE mcp_fabric.jobs SET created_at = created_at + interval '1 hour', run_at = run_at + interval '1 hour' WHERE id = $1",
+    )
+    .bind(id.0)
+    .execute(&mut database.connect().await)
+    .await
+    .unwrap();
+    node.jobs.cancel(&Actor::Operator, blocker).await.unwrap();
+    node.until(id, JobStatus::Complete).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_workers_job_goes_to_another_and_the_lost_one_writes_nothing_more() {
     let database = cluster::database().await;
     let lost = Node::start(&database, "lost", 8, "1").await;

@@ -3,6 +3,7 @@
 //! Order: command-line flag, environment, `.env`, `config/local.toml`, `config/default.toml`
 //! (built into the program). [`sources`] finds the text of each setting, this module gives it a type.
 
+mod cache;
 mod parse;
 pub mod sources;
 
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
+pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
 
 /// A setting that cannot be used, with the place it came from.
@@ -148,44 +150,6 @@ pub struct HttpConfig {
     pub write_timeout: Duration,
 }
 
-/// The package cache.
-#[derive(Clone, Debug)]
-pub struct CacheConfig {
-    /// Its folder. Absolute.
-    pub dir: PathBuf,
-    /// The fabric's own setting of the Python package index (the base of its Simple API), if any.
-    pub pypi_index: Option<Url>,
-    /// Wheels are cached for these versions of `CPython` 3: the second number of each.
-    pub python_minors: Vec<u32>,
-    /// Take packages for which a registry states only a SHA-1.
-    pub allow_sha1: bool,
-    /// The most that one file may measure.
-    pub max_file_bytes: u64,
-    /// How long a registry may send nothing, or next to nothing.
-    pub patience: Duration,
-    /// Memory for small files and documents.
-    pub memory_bytes: u64,
-    /// How long what a registry said is not asked again.
-    pub metadata_ttl: Duration,
-    /// Who may have a miss fetched without a token.
-    pub anonymous_fill: AnonymousFill,
-    /// How clients reach us, when it is not by the name that they use.
-    pub public_url: Option<Url>,
-    /// Whether we serve HTTPS.
-    pub is_tls: bool,
-}
-
-/// Who may have a miss of the package cache fetched without a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnonymousFill {
-    /// Programs on this machine.
-    Loopback,
-    /// Everybody.
-    Always,
-    /// Nobody.
-    Never,
-}
-
 /// Workers and retention.
 #[derive(Clone, Debug)]
 pub struct JobsConfig {
@@ -256,7 +220,7 @@ impl Config {
             offline: layers.get("FABRIC_OFFLINE")?,
             allowed_hosts: layers.list("FABRIC_ALLOWED_HOSTS")?,
             npm_registry: layers.optional("FABRIC_NPM_REGISTRY")?,
-            cache: Self::cache(layers)?,
+            cache: CacheConfig::from_layers(layers)?,
             log: LogConfig { filter: layers.get::<parse::LogFilter>("FABRIC_LOG")?.0, format: layers.get("FABRIC_LOG_FORMAT")? },
         })
     }
@@ -268,23 +232,6 @@ impl Config {
             return Ok(folder);
         }
         Err(layers.invalid("FABRIC_CONFIG_DIR", "is not a folder"))
-    }
-
-    fn cache(layers: &Layers) -> Result<CacheConfig, ConfigError> {
-        let megabytes = |key| Ok::<u64, ConfigError>(u64::from(layers.get::<parse::Bounded>(key)?.0) << 20);
-        Ok(CacheConfig {
-            dir: absolute(&layers.get::<PathBuf>("FABRIC_CACHE_DIR")?),
-            pypi_index: layers.optional("FABRIC_PYPI_INDEX")?,
-            python_minors: layers.list::<parse::PythonVersion>("FABRIC_CACHE_PYTHON")?.into_iter().map(|version| version.0).collect(),
-            allow_sha1: layers.get("FABRIC_CACHE_ALLOW_SHA1")?,
-            max_file_bytes: megabytes("FABRIC_CACHE_MAX_FILE_MB")?,
-            patience: layers.get::<parse::Seconds>("FABRIC_CACHE_PATIENCE_SECONDS")?.0,
-            memory_bytes: megabytes("FABRIC_CACHE_MEMORY_MB")?,
-            metadata_ttl: layers.get::<parse::Seconds>("FABRIC_CACHE_METADATA_SECONDS")?.0,
-            anonymous_fill: layers.get("FABRIC_ANONYMOUS_FILL")?,
-            public_url: layers.optional("FABRIC_PUBLIC_URL")?,
-            is_tls: layers.optional::<PathBuf>("FABRIC_TLS_CERT")?.is_some(),
-        })
     }
 
     fn http(layers: &Layers) -> Result<HttpConfig, ConfigError> {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{AnonymousFill, LogFormat};
+use super::LogFormat;
 
 /// A type that a setting can have; the error never quotes the value.
 pub(super) trait FromSetting: Sized {
@@ -74,27 +74,6 @@ impl FromSetting for LogFormat {
             "json" => Ok(Self::Json),
             _ => Err("is none of auto, pretty, json".into()),
         }
-    }
-}
-
-impl FromSetting for AnonymousFill {
-    fn from_setting(text: &str) -> Result<Self, String> {
-        match text {
-            "loopback" => Ok(Self::Loopback),
-            "always" => Ok(Self::Always),
-            "never" => Ok(Self::Never),
-            _ => Err("is none of loopback, always, never".into()),
-        }
-    }
-}
-
-/// `3.x`; keeps the `x`.
-pub(super) struct PythonVersion(pub(super) u32);
-
-impl FromSetting for PythonVersion {
-    fn from_setting(text: &str) -> Result<Self, String> {
-        let minor = text.strip_prefix("3.").and_then(|minor| minor.parse().ok());
-        minor.map(Self).ok_or_else(|| "is not a list of versions such as 3.11,3.12".into())
     }
 }
 

@@ -228,7 +228,8 @@ pub(crate) async fn write_packages(connection: &mut PgConnection, entries: &[&En
          SET cached_at = known.cached_at, cache_path = known.cache_path, cache_size_bytes = known.cache_size_bytes, cache_checksum = known.cache_checksum
          FROM unnest($1::text[], $2::text[]) AS new(server_id, version), mcp_fabric.server_packages known
          WHERE p.server_id = new.server_id AND p.version = new.version AND p.cached_at IS NULL AND known.cached_at IS NOT NULL
-           AND known.registry_type = p.registry_type AND known.identifier = p.identifier AND known.package_version = p.package_version
+           AND known.registry_type = p.registry_type AND known.identifier = p.identifier AND known.package_version IS NOT DISTINCT FROM p.package_version
+           AND known.file_sha256 IS NOT DISTINCT FROM p.file_sha256
            AND lower(regexp_replace(known.identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace(p.identifier, '[-_.]+', '-', 'g'))",
         &servers,
         &versions,

@@ -46,7 +46,7 @@ pub(crate) async fn id_of(pool: &PgPool, uuid: Uuid) -> Result<Option<ServerId>,
 pub(crate) async fn packages(pool: &PgPool, server: &str, version: &str) -> Result<Vec<PackageRow>, DbError> {
     let rows = sqlx::query_as!(
         PackageRow,
-        "SELECT registry_type, identifier, package_version, transport, cached_at, cache_path, cache_size_bytes, cache_checksum
+        "SELECT registry_type, identifier, package_version, transport, file_sha256, cached_at, cache_path, cache_size_bytes, cache_checksum
          FROM mcp_fabric.server_packages WHERE server_id = $1 AND version = $2 ORDER BY position",
         server,
         version,
@@ -59,10 +59,21 @@ pub(crate) async fn registry_types_of(pool: &PgPool, identifier: &str) -> Result
     let types = sqlx::query_scalar!(
         "SELECT DISTINCT registry_type FROM mcp_fabric.server_packages
          WHERE lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($1, '[-_.]+', '-', 'g'))
-           AND registry_type = ANY(ARRAY['npm', 'pypi', 'oci', 'mcpb']) ORDER BY 1",
+           AND registry_type = ANY(ARRAY['npm', 'pypi', 'oci', 'docker', 'mcpb']) ORDER BY 1",
         identifier,
     );
     Ok(types.fetch_all(pool).await?)
+}
+
+pub(crate) async fn file_sha256_of(pool: &PgPool, identifier: &str) -> Result<Option<String>, DbError> {
+    let stated = sqlx::query_scalar!(
+        r#"SELECT DISTINCT lower(file_sha256) AS "sha256!" FROM mcp_fabric.server_packages
+           WHERE registry_type = 'mcpb' AND identifier = $1 AND file_sha256 IS NOT NULL
+             AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($1, '[-_.]+', '-', 'g')) LIMIT 2"#,
+        identifier,
+    );
+    let mut stated = stated.fetch_all(pool).await?;
+    Ok(stated.pop().filter(|_| stated.is_empty()))
 }
 
 pub(crate) async fn has_version(pool: &PgPool, server: &str, version: &str) -> Result<bool, DbError> {

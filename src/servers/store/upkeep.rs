@@ -134,22 +134,39 @@ pub(crate) async fn place_of(pool: &PgPool, id: &ServerId) -> Result<(i64, i64),
     Ok((row.before, row.all))
 }
 
-/// Writes what the cache has of a package to every row that names it; Python names count as one in any spelling.
+/// Writes what the cache has of a package to every row that names it, by the package's own name (Python names
+/// count as one in any spelling, bundles are told apart by what their file has to be) or by one of the `names` that it is known by: registry type, identifier, and
+/// version, which is empty where none is named.
 pub(crate) async fn mark_cached(
     connection: &mut PgConnection,
-    registry_type: &str,
-    name: &str,
-    version: &str,
+    [registry_type, name, version]: [&str; 3],
+    names: &[[String; 3]],
     cached: Option<&CachedPackage>,
 ) -> Result<(), sqlx::Error> {
+    let column = |at: usize| names.iter().map(|name| name[at].clone()).collect::<Vec<String>>();
     sqlx::query!(
-        "UPDATE mcp_fabric.server_packages SET cached_at = $4, cache_path = $5, cache_size_bytes = $6, cache_checksum = $7
-         WHERE registry_type = $1 AND package_version = $3
-           AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($2, '[-_.]+', '-', 'g'))
-           AND (registry_type = 'pypi' OR identifier = $2)",
+        "UPDATE mcp_fabric.server_packages p SET cached_at = $7, cache_path = $8, cache_size_bytes = $9, cache_checksum = $10
+         FROM (SELECT server_id, version, position FROM mcp_fabric.server_packages
+               WHERE registry_type = $1 AND package_version = $3
+                 AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($2, '[-_.]+', '-', 'g'))
+                 AND (registry_type = 'pypi' OR identifier = $2)
+               UNION
+               SELECT server_id, version, position FROM mcp_fabric.server_packages
+               WHERE registry_type = $1 AND $1 = 'mcpb' AND 'sha256:' || lower(file_sha256) = $3
+                 AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g'))
+                     IN (lower(regexp_replace('https://' || $2, '[-_.]+', '-', 'g')), lower(regexp_replace('http://' || $2, '[-_.]+', '-', 'g')))
+               UNION
+               SELECT server_id, version, position FROM unnest($4::text[], $5::text[], $6::text[]) AS named(registry_type, identifier, wanted)
+               JOIN mcp_fabric.server_packages other ON other.registry_type = named.registry_type
+                 AND lower(regexp_replace(other.identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace(named.identifier, '[-_.]+', '-', 'g'))
+                 AND other.identifier = named.identifier AND coalesce(other.package_version, '') = named.wanted) AS meant
+         WHERE (p.server_id, p.version, p.position) = (meant.server_id, meant.version, meant.position)",
         registry_type,
         name,
         version,
+        &column(0),
+        &column(1),
+        &column(2),
         cached.map(|cached| cached.at),
         cached.map(|cached| cached.path.as_str()),
         cached.map(|cached| cached.size_bytes),

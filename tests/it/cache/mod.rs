@@ -1,7 +1,9 @@
 //! The package cache: over the API, and through the registries that it serves.
 
+mod bundles;
 mod clients;
 mod faults;
+mod images;
 
 use std::time::Duration;
 

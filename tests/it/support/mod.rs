@@ -10,7 +10,7 @@ pub(crate) mod upstream;
 
 pub(crate) use app::TestApp;
 pub(crate) use binary::{Binary, command as binary_command};
-pub(crate) use packages::{Packages, Trouble};
+pub(crate) use packages::{Packages, Trouble, digest};
 pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};

@@ -35,6 +35,8 @@ pub(crate) enum Trouble {
     Drip,
     Redirect(String),
     Wait(Duration),
+    /// 401, with this challenge.
+    Challenge(String),
 }
 
 #[derive(Default)]
@@ -127,6 +129,48 @@ impl Packages {
     }
 }
 
+/// The name that bytes have in a registry of images.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", platform::random::hex(&Sha256::digest(bytes)))
+}
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+impl Packages {
+    /// `host:port`.
+    pub(crate) fn host(&self) -> String {
+        self.url.strip_prefix("http://").unwrap().to_owned()
+    }
+
+    /// An image for one platform; gives its manifest's digest.
+    pub(crate) fn image(&self, repository: &str, layers: &[&[u8]], change: impl FnOnce(&mut Value)) -> String {
+        self.put("/v2/", "application/json", "{}");
+        let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } }).to_string();
+        let part = |bytes: &[u8]| {
+            self.put(&format!("/v2/{repository}/blobs/{}", digest(bytes)), "application/octet-stream", bytes.to_vec());
+            json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(bytes), "size": bytes.len() })
+        };
+        let layers: Vec<Value> = layers.iter().map(|layer| part(layer)).collect();
+        let mut manifest = json!({ "schemaVersion": 2, "mediaType": IMAGE, "config": part(config.as_bytes()), "layers": layers });
+        change(&mut manifest);
+        let text = manifest.to_string();
+        let name = digest(text.as_bytes());
+        self.put(&format!("/v2/{repository}/manifests/{name}"), IMAGE, text);
+        name
+    }
+
+    /// A tag for images by platform (`linux/amd64`).
+    pub(crate) fn index(&self, repository: &str, tag: &str, images: &[(&str, &str)]) -> String {
+        let entry = |(platform, name): &(&str, &str)| {
+            let (os, architecture) = platform.split_once('/').unwrap();
+            json!({ "mediaType": IMAGE, "digest": name, "size": 1, "platform": { "os": os, "architecture": architecture } })
+        };
+        let text = json!({ "schemaVersion": 2, "manifests": images.iter().map(entry).collect::<Vec<_>>() }).to_string();
+        self.put(&format!("/v2/{repository}/manifests/{tag}"), "application/vnd.oci.image.index.v1+json", text.clone());
+        digest(text.as_bytes())
+    }
+}
+
 async fn serve(State(packages): State<Packages>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let (found, trouble) = {
@@ -147,6 +191,7 @@ async fn serve(State(packages): State<Packages>, request: Request) -> Response {
         Some(Trouble::Tampered) => plain(bytes.iter().map(|byte| byte ^ 1).collect()),
         Some(Trouble::Short) => plain(bytes.slice(..bytes.len() / 2)),
         Some(Trouble::Redirect(to)) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+        Some(Trouble::Challenge(text)) => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, text)]).into_response(),
         Some(Trouble::Wait(time)) => {
             tokio::time::sleep(time).await;
             plain(bytes)
