@@ -8,6 +8,7 @@ ALTER TABLE mcp_fabric.cache_artifacts
     ADD CONSTRAINT cache_artifacts_status CHECK (status IN ('downloading', 'cached', 'failed')),
     DROP COLUMN provenance,
     DROP COLUMN signature,
+    DROP COLUMN seen_at,
     DROP COLUMN published_at,
     DROP COLUMN is_pinned,
     DROP COLUMN is_planned;

@@ -3,6 +3,8 @@ ALTER TABLE mcp_fabric.cache_artifacts
     ADD COLUMN is_planned   boolean NOT NULL DEFAULT false,
     ADD COLUMN is_pinned    boolean NOT NULL DEFAULT false,
     ADD COLUMN published_at timestamptz,
+    -- When it was first heard of.
+    ADD COLUMN seen_at      timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN signature    text NOT NULL DEFAULT 'none',
     ADD COLUMN provenance   text NOT NULL DEFAULT 'none',
     DROP CONSTRAINT cache_artifacts_status,

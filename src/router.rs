@@ -51,7 +51,11 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
             routes.method_not_allowed_fallback(front::method_not_allowed).layer(cors::for_api(&config.http.cors_origins))
         }))
         .merge(around(registry, |routes| {
-            routes.method_not_allowed_fallback(servers::other_method).layer(MapResponseLayer::new(servers::open_to_all))
+            let address = config.cache.address.clone();
+            routes
+                .method_not_allowed_fallback(servers::other_method)
+                .layer(middleware::from_fn_with_state(address, servers::rewritten))
+                .layer(MapResponseLayer::new(servers::open_to_all))
         }))
         .merge(services.health.router());
     let (routes, mut document) = documented.split_for_parts();

@@ -27,7 +27,10 @@ use crate::{
     flights::Flights,
     model::{Artifact, Status, Whole},
     names::{FileName, Package},
+    policy::Rules,
+    room::Room,
     store::{self, Cached},
+    upkeep::ORPHAN_AGE,
 };
 
 /// A file of up to this size is given from memory.
@@ -65,6 +68,8 @@ pub(crate) struct Artifacts {
     pub(crate) blobs: Blobs,
     pub(crate) documents: Arc<Documents>,
     pub(crate) fetchers: Fetchers,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) room: Room,
     pub(crate) servers: Servers,
     pub(crate) node: String,
     /// The platform whose image a name stands for.
@@ -77,6 +82,8 @@ pub(crate) struct Artifacts {
     pub(crate) used: Mutex<HashSet<[String; 4]>>,
     /// By registry type and outcome: `hit`, `miss`, `coalesced`, `refused`.
     pub(crate) asked: IntCounterVec,
+    /// By registry type: files that were removed to make room.
+    pub(crate) evictions: IntCounterVec,
     /// By registry type: bytes that were not what was stated, or not any more.
     pub(crate) mismatches: IntCounterVec,
 }
@@ -89,6 +96,7 @@ impl Artifacts {
 
     /// A file, fetched if it is not here and `may_fetch`.
     pub(crate) async fn get(self: &Arc<Self>, key: &Key, may_fetch: bool) -> Result<Held, CacheError> {
+        self.rules.check_name(key.0.registry(), key.0.name())?;
         let registry = key.0.registry().as_str();
         let count = |outcome: &str| self.asked.with_label_values(&[registry, outcome]).inc();
         if let Some(held) = self.memory.get(key).await {
@@ -126,8 +134,8 @@ impl Artifacts {
         };
         if found != blob {
             self.mismatches.with_label_values(&[package.registry().as_str()]).inc();
-            tracing::error!(%package, file = file.as_str(), blob = blob.hex(), "a stored file was changed; it is removed and fetched again");
-            self.blobs.remove(&blob).await?;
+            tracing::error!(%package, file = file.as_str(), blob = blob.hex(), "a stored file was changed; it is set aside and fetched again");
+            self.blobs.quarantine(&blob).await?;
             lost("its bytes were changed").await?;
             return Ok(None);
         }
@@ -171,6 +179,11 @@ impl Artifacts {
         let pool = self.database.system();
         // What no registry has leaves no row.
         let offer = self.offer(key).await?;
+        let seen_at = store::seen_at(pool, package, file.as_str()).await?.unwrap_or_else(clock::now);
+        if let Err(refusal) = self.rules.check(package, &offer, seen_at) {
+            store::note_refused(pool, package, file.as_str(), &refusal.to_string()).await?;
+            return Err(refusal.into());
+        }
         while !store::claim(pool, package, file.as_str(), &self.node, LEASE_SECONDS).await? {
             if let Some(held) = self.kept(key).await? {
                 return Ok(held);
@@ -198,6 +211,7 @@ impl Artifacts {
             self.memory.insert(key.clone(), held.clone()).await;
             return Ok(held);
         }
+        self.make_room(offer.size.unwrap_or(0)).await?;
         let (told, telling) = watch::channel((0, None));
         let order = Order {
             url: &offer.url,
@@ -285,6 +299,7 @@ impl Artifacts {
         store::finish(&mut transaction, package, file.as_str(), &cached, clock::now()).await?;
         self.mark_in(&mut transaction, package).await?;
         transaction.commit().await.map_err(DbError::from)?;
+        self.room.grew(arrived.size);
         self.write_manifest(package).await
     }
 
@@ -326,6 +341,17 @@ impl Artifacts {
         if Whole::of(package, &files).is_some() { self.write_layout(package).await } else { Ok(()) }
     }
 
+    /// Puts the links of a package and what lies beside them where people look for them.
+    pub(crate) async fn lay_out(&self, package: &Package) -> Result<(), CacheError> {
+        for file in store::files(self.database.system(), package).await? {
+            if let (Status::Cached, Some(blob)) = (file.status, file.blob) {
+                let name = FileName::parse(package, &file.file_name)?;
+                self.blobs.link(&blob, &package.folder().join(name.place())).await?;
+            }
+        }
+        self.write_manifest(package).await
+    }
+
     pub(crate) async fn write_json(&self, place: &Path, value: &serde_json::Value) -> Result<(), CacheError> {
         let text = serde_json::to_vec_pretty(value).unwrap_or_default();
         Ok(self.blobs.write_beside(place, &text).await?)
@@ -350,6 +376,40 @@ impl Artifacts {
             if let Err(error) = store::used(self.database.system(), &keys, clock::now()).await {
                 tracing::warn!(%error, "could not write which files of the cache were used");
             }
+        }
+    }
+
+    /// Whether a blob is still what it is called.
+    pub(crate) async fn is_intact(&self, blob: &BlobId) -> Result<bool, CacheError> {
+        Ok(self.load(blob).await?.is_some_and(|(found, _)| found == *blob))
+    }
+
+    /// The next asker looks at the file itself.
+    pub(crate) async fn forget(&self, key: &Key) {
+        self.memory.invalidate(key).await;
+    }
+
+    /// Removes bytes that no row knows: a process ended between them and their row.
+    pub(crate) async fn sweep_orphans(&self) -> Result<u64, CacheError> {
+        let mut swept = 0;
+        for blob in self.blobs.settled(ORPHAN_AGE).await? {
+            let mut transaction = self.database.system().begin().await?;
+            store::take_turns(&mut transaction).await?;
+            if !store::is_known(&mut transaction, &blob).await? {
+                self.blobs.remove(&blob).await?;
+                swept += 1;
+            }
+            transaction.commit().await.map_err(DbError::from)?;
+        }
+        Ok(swept)
+    }
+
+    /// What a process that ended badly may have left.
+    pub(crate) async fn repair(self: Arc<Self>) {
+        match self.sweep_orphans().await {
+            Ok(0) => {}
+            Ok(swept) => tracing::info!(swept, "removed bytes from the cache that no package has"),
+            Err(error) => tracing::warn!(%error, "could not look for bytes that no package has"),
         }
     }
 

@@ -4,6 +4,7 @@
 //!     <root>/layout                  the version of this layout
 //!     <root>/.blobs/sha256/ab/<hex>  what was verified; never changed
 //!     <root>/.drafts/<id>            what is coming in
+//!     <root>/.quarantine             what was found changed
 //!     <root>/<type>/<name>/<version> hard links to blobs, for people
 //!
 //! A blob appears in one step (rename on one file system, after `fsync`), so that a crash leaves a whole
@@ -25,7 +26,7 @@ use tokio::{
     io::{AsyncSeekExt as _, AsyncWriteExt as _},
 };
 
-use crate::digest::BlobId;
+use crate::{digest::BlobId, reference::Pinned};
 
 /// What `layout` says; another number is of another version of the program.
 const LAYOUT: &str = "1";
@@ -185,6 +186,39 @@ impl Blobs {
         Ok(())
     }
 
+    /// What is free on the disk for programs without privileges.
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.root)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Sets bytes aside that are not what their name says, for somebody to look at.
+    pub(crate) async fn quarantine(&self, id: &BlobId) -> io::Result<()> {
+        let folder = self.root.join(".quarantine");
+        fs::create_dir_all(&folder).await?;
+        match fs::rename(self.path(id), folder.join(format!("{}.{}", id.hex(), ids::fresh()))).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Blobs that nobody has touched for a while.
+    pub(crate) async fn settled(&self, age: Duration) -> io::Result<Vec<BlobId>> {
+        let (mut found, mut folders) = (Vec::new(), fs::read_dir(self.root.join(".blobs/sha256")).await?);
+        while let Some(folder) = folders.next_entry().await? {
+            let mut entries = fs::read_dir(folder.path()).await?;
+            while let Some(entry) = entries.next_entry().await? {
+                let id =
+                    entry.file_name().to_str().and_then(|hex| Pinned::parse(&format!("sha256:{hex}")).ok()).map(|pinned| *pinned.blob());
+                // It may be removed while this looks.
+                let modified = entry.metadata().await.and_then(|found| found.modified());
+                let is_settled = modified.is_ok_and(|modified| modified.elapsed().unwrap_or_default() >= age);
+                found.extend(id.filter(|_| is_settled));
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether a blob is there.
     pub(crate) async fn has(&self, id: &BlobId) -> bool {
         fs::try_exists(self.path(id)).await.unwrap_or(false)
@@ -201,6 +235,11 @@ impl Blobs {
     /// A blob's bytes.
     pub(crate) async fn read(&self, id: &BlobId) -> io::Result<Vec<u8>> {
         fs::read(self.path(id)).await
+    }
+
+    /// How much a blob measures.
+    pub(crate) fn size(&self, id: &BlobId) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path(id))?.len())
     }
 
     /// A blob to be read bit by bit.

@@ -55,12 +55,13 @@ impl Cache {
         Ok(())
     }
 
-    /// The files that a package is to consist of here; noted before the first of them comes in.
+    /// The files that a package is to consist of here; noted before the first of them comes in. What was asked
+    /// for on purpose makes room for nothing else.
     async fn plan(&self, package: &Package, targets: &[Target]) -> Result<Vec<FileName>, CacheError> {
         let files = self.fetchers().of(package.registry()).files(package, targets).await?;
         let rows: Vec<(String, Option<i64>)> =
             files.iter().map(|(file, size)| (file.as_str().to_owned(), size.and_then(|size| i64::try_from(size).ok()))).collect();
-        store::plan(self.database().system(), package, &rows).await?;
+        store::plan(self.database().system(), package, &rows, true).await?;
         Ok(files.into_iter().map(|(file, _)| file).collect())
     }
 
@@ -72,7 +73,7 @@ impl Cache {
         let parts = image.parts().into_iter().map(|part| (part.digest.as_str().to_owned(), size(part.size)));
         let rows: Vec<(String, Option<i64>)> = std::iter::once(own).chain(parts).collect();
         if store::files(self.database().system(), &package).await?.len() < rows.len() {
-            store::plan(self.database().system(), &package, &rows).await?;
+            store::plan(self.database().system(), &package, &rows, false).await?;
         }
         Ok(())
     }
@@ -137,11 +138,13 @@ impl Cache {
         targets: &[Target],
         tell: &(dyn Fn(usize, usize) + Send + Sync),
     ) -> Result<Vec<Locked>, CacheError> {
-        let total = members.len();
+        let (total, mut bytes) = (members.len(), 0);
         let one = |(name, version): (String, String)| async move { self.bring(&Package::parse(registry, &name, &version)?, targets).await };
         let mut coming = stream::iter(members.into_iter().map(one)).buffered(AT_ONCE);
         let mut packages = Vec::with_capacity(total);
         while let Some(locked) = coming.try_next().await? {
+            bytes += locked.files.iter().map(|file| file.size).sum::<u64>();
+            self.rules().check_size(bytes)?;
             packages.push(locked);
             tell(packages.len(), total);
         }

@@ -4,11 +4,13 @@ use platform::{Class, Coded, actor::Forbidden, client::ClientError, database::Db
 use servers::ServersError;
 
 use crate::{
+    archive::ArchiveError,
     blobs::BlobsError,
     download::DownloadError,
     names::{InvalidName, RegistryType},
     npm::NpmError,
     oci::OciError,
+    policy::Refusal,
     pypi::PypiError,
     sources::NoRegistry,
 };
@@ -46,6 +48,9 @@ pub enum CacheError {
     /// It is not here, and this caller may not have it fetched.
     #[error("this is not cached, and only callers with a token may have it fetched (FABRIC_ANONYMOUS_FILL)")]
     NotCached,
+    /// There is nothing to remove.
+    #[error("nothing of this package is cached")]
+    NotHere,
     /// It is not here, and nothing may be fetched.
     #[error("this is not cached, and FABRIC_OFFLINE is set")]
     Offline,
@@ -70,6 +75,12 @@ pub enum CacheError {
     /// A registry wants its callers to show themselves elsewhere.
     #[error("the registry wants credentials to be sent to another host, {0}, which FABRIC_ALLOWED_HOSTS does not name")]
     ForeignRealm(String),
+    /// An archive cannot be made, or taken in.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A rule does not let it in.
+    #[error("this package may not be cached: {0}")]
+    Refused(#[from] Refusal),
     /// Bundles are not taken from everywhere.
     #[error("bundles are not taken from {0}, which FABRIC_MCPB_HOSTS does not name")]
     BundleHost(String),
@@ -184,7 +195,7 @@ impl Coded for CacheError {
             Self::Ambiguous(_) => "registry_type_ambiguous",
             Self::NoRegistry(_) => "registry_not_configured",
             Self::NotFound => "package_not_found",
-            Self::NotCached => "not_cached",
+            Self::NotCached | Self::NotHere => "not_cached",
             Self::Offline => "offline",
             Self::Document(_) => "upstream_document_invalid",
             Self::NoResolver(_) => "resolver_missing",
@@ -195,6 +206,21 @@ impl Coded for CacheError {
             Self::ForeignHost(_) => "upstream_host_refused",
             Self::ForeignRealm(_) => "upstream_realm_refused",
             Self::BundleHost(_) => "bundle_host_refused",
+            Self::Archive(error) => match error {
+                ArchiveError::Malformed(_) | ArchiveError::OtherFormat(_) => "archive_invalid",
+                ArchiveError::Untrusted(_) => "archive_untrusted",
+                ArchiveError::Forged | ArchiveError::Mismatch(_) | ArchiveError::Incomplete(_) => "archive_mismatch",
+                ArchiveError::NotCached(_) => "not_cached",
+            },
+            Self::Refused(refusal) => match refusal {
+                Refusal::Denied | Refusal::NotAllowed => "policy_name",
+                Refusal::TooYoung(..) | Refusal::AgeUnknown(_) => "policy_age",
+                Refusal::Unproved(_) => "policy_proof",
+                Refusal::Forged => "signature_invalid",
+                Refusal::TooLarge(_) => "policy_size",
+                Refusal::Quota => "cache_quota",
+                Refusal::Reserve => "cache_full",
+            },
             Self::NoPlatform(..) => "platform_not_found",
             Self::Download(error) => match error {
                 DownloadError::Status(_) => "upstream_error",
@@ -231,10 +257,20 @@ impl Coded for CacheError {
             | Self::NoRegistry(_)
             | Self::NoPlatform(..)
             | Self::BundleHost(_)
+            | Self::Archive(_)
             | Self::Unverifiable(_) => Class::Unprocessable,
-            Self::NoServerVersion(_) | Self::NoVersion | Self::NotFound | Self::Unnamed | Self::NotCached | Self::Offline => {
-                Class::NotFound
-            }
+            Self::NoServerVersion(_)
+            | Self::NoVersion
+            | Self::NotFound
+            | Self::Unnamed
+            | Self::NotCached
+            | Self::NotHere
+            | Self::Offline => Class::NotFound,
+            Self::Refused(refusal) => match refusal {
+                Refusal::Quota | Refusal::Reserve => Class::Unavailable,
+                Refusal::Forged => Class::BadGateway,
+                _ => Class::Forbidden,
+            },
             Self::Document(_) | Self::ForeignHost(_) | Self::ForeignRealm(_) => Class::BadGateway,
             Self::Download(error) => match error {
                 DownloadError::TooLarge(_) => Class::Unprocessable,

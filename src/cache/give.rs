@@ -61,12 +61,8 @@ impl Caller {
                 AnonymousFill::Loopback => is_local,
                 AnonymousFill::Never => false,
             };
-        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
-        let base = match (&config.public_url, host) {
-            (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
-            (None, Some(host)) => format!("{}://{host}", if config.is_tls { "https" } else { "http" }),
-            (None, None) => return Err(Problem::new(Class::BadRequest, "host_missing", "the request has no usable Host header")),
-        };
+        let missing = || Problem::new(Class::BadRequest, "host_missing", "the request has no usable Host header");
+        let base = config.address.of(&parts.headers).ok_or_else(missing)?;
         Ok(Caller { may_fetch, is_resolver: false, base, is_head: parts.method == Method::HEAD, headers: parts.headers })
     }
 }
@@ -78,13 +74,6 @@ fn accept_basic(headers: &mut HeaderMap) {
     if let Some(token) = token.and_then(|token| HeaderValue::from_str(&token).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }
-}
-
-/// A name or address with a port: what stands in addresses that we hand out.
-fn is_host(text: &str) -> bool {
-    text.len() <= 255
-        && !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
 }
 
 /// A path below a prefix, decoded once, and only where that gives text.

@@ -7,6 +7,7 @@
 //! when they go away, and is compared with the digest that its registry states ([`download`]) before it is
 //! stored ([`blobs`]). Reading it for the first time in a process compares it again.
 
+mod archive;
 mod artifacts;
 mod blobs;
 mod bring;
@@ -26,21 +27,26 @@ mod model;
 mod names;
 mod npm;
 mod oci;
+mod policy;
 mod pypi;
 mod realms;
 mod reference;
 mod registries;
+mod room;
 mod routes;
 mod service;
 mod signatures;
 mod sources;
 mod store;
+mod upkeep;
 mod v2;
 
+pub use archive::ArchiveError;
 pub use blobs::BlobsError;
 pub use download::DownloadError;
 pub use error::CacheError;
 pub use names::{InvalidName, RegistryType};
+pub use policy::Refusal;
 pub use registries::registries;
 pub use routes::router;
 pub use service::Cache;

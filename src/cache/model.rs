@@ -114,6 +114,37 @@ pub(crate) fn standing(files: &[Artifact]) -> Status {
     }
 }
 
+/// A package of the cache, for lists.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) registry_type: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// That are here.
+    pub(crate) files: i64,
+    pub(crate) size_bytes: i64,
+    /// Somebody asked for it on purpose.
+    pub(crate) is_pinned: bool,
+    pub(crate) fetched_at: Option<DateTime<Utc>>,
+    pub(crate) last_used_at: Option<DateTime<Utc>>,
+    /// A server, or somebody, names it.
+    pub(crate) is_named: bool,
+    /// Another package needs it.
+    pub(crate) is_needed: bool,
+}
+
+impl Listed {
+    pub(crate) fn package(&self) -> Option<Package> {
+        Package::parse(self.registry_type.parse().ok()?, &self.name, &self.version).ok()
+    }
+}
+
+impl std::fmt::Display for Listed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.registry_type, self.name, self.version)
+    }
+}
+
 /// What a registry said of a package, and when it was last asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {

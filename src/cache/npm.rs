@@ -8,7 +8,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use url::Url;
 
 use crate::{
@@ -76,6 +79,8 @@ pub(crate) struct Packument<'a> {
     name: NpmName,
     fields: Fields<'a>,
     versions: Fields<'a>,
+    /// Other ones than the document's.
+    tags: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +117,47 @@ impl<'a> Packument<'a> {
             Some(raw) => serde_json::from_str(raw.get())?,
             None => Fields::new(),
         };
-        Ok(Self { name: name.clone(), fields, versions })
+        Ok(Self { name: name.clone(), fields, versions, tags: None })
+    }
+
+    /// Leaves out versions that were published after a moment, or of which nobody says when. A tag of such a
+    /// version goes; `latest` becomes the newest stable version that is left.
+    pub(crate) fn published_before(mut self, moment: Option<DateTime<Utc>>) -> Result<Self, NpmError> {
+        let Some(moment) = moment else { return Ok(self) };
+        let times: BTreeMap<Cow<'_, str>, Value> = match self.fields.get("time") {
+            Some(raw) => serde_json::from_str(raw.get())?,
+            None => BTreeMap::new(),
+        };
+        let is_old = |version: &str| {
+            let time = times.get(version).and_then(Value::as_str).and_then(|time| time.parse::<DateTime<Utc>>().ok());
+            time.is_some_and(|time| time <= moment)
+        };
+        let before = self.versions.len();
+        self.versions.retain(|version, _| is_old(version));
+        if self.versions.len() < before {
+            let kept = self.tags()?.into_iter().filter(|(_, version)| self.versions.contains_key(version.as_str()));
+            let mut tags: BTreeMap<String, String> = kept.collect();
+            if !tags.contains_key("latest")
+                && let Some(newest) = self.newest_stable()
+            {
+                tags.insert("latest".into(), newest);
+            }
+            self.tags = Some(tags);
+        }
+        Ok(self)
+    }
+
+    fn newest_stable(&self) -> Option<String> {
+        let versions = self.versions.keys().filter_map(|text| semver::Version::parse(text).ok());
+        versions.max_by_key(|version| (version.pre.is_empty(), version.clone())).map(|version| version.to_string())
+    }
+
+    fn tags(&self) -> Result<BTreeMap<String, String>, NpmError> {
+        match (&self.tags, self.fields.get("dist-tags")) {
+            (Some(tags), _) => Ok(tags.clone()),
+            (None, Some(raw)) => Ok(serde_json::from_str(raw.get())?),
+            (None, None) => Ok(BTreeMap::new()),
+        }
     }
 
     /// The version that a tag (`latest`) stands for, or the exact version itself.
@@ -121,10 +166,7 @@ impl<'a> Packument<'a> {
         let version = if let Ok(version) = NpmVersion::parse(wanted) {
             version
         } else {
-            let tags: BTreeMap<Cow<'_, str>, Cow<'_, str>> = match self.fields.get("dist-tags") {
-                Some(raw) => serde_json::from_str(raw.get())?,
-                None => BTreeMap::new(),
-            };
+            let tags = self.tags()?;
             tags.get(wanted).and_then(|version| NpmVersion::parse(version).ok()).ok_or_else(missing)?
         };
         if self.versions.contains_key(version.as_str()) { Ok(version) } else { Err(missing()) }
@@ -187,12 +229,14 @@ impl<'a> Packument<'a> {
             let times: Fields<'_> = serde_json::from_str(raw.get()).ok()?;
             times.get("modified").copied()
         });
+        let tags = self.tags.as_ref().map(to_raw_value).transpose()?;
         if is_abbreviated {
             whole.extend(["name", "dist-tags"].iter().filter_map(|field| Some((*field, *self.fields.get(*field)?))));
             whole.extend(modified.map(|modified| ("modified", modified)));
         } else {
             whole.extend(self.fields.iter().filter(|(field, _)| *field != "versions").map(|(field, raw)| (&**field, *raw)));
         }
+        whole.extend(tags.as_deref().map(|tags| ("dist-tags", tags)));
         Ok(serde_json::to_string(&whole)?)
     }
 

@@ -95,6 +95,14 @@ impl Project {
         Ok(Self { files: files.into_iter().filter(is_ours).map(with_usable_metadata).collect() })
     }
 
+    /// Leaves out files that were published after a moment, or of which nobody says when.
+    pub(crate) fn published_before(mut self, moment: Option<DateTime<Utc>>) -> Self {
+        if let Some(moment) = moment {
+            self.files.retain(|file| file.published_at().is_some_and(|published_at| published_at <= moment));
+        }
+        self
+    }
+
     /// The files of one version.
     pub(crate) fn of_version(&self, version: &PypiVersion) -> impl Iterator<Item = &File> {
         self.files.iter().filter(|file| file.distribution().is_some_and(|found| found.version.compare(version).is_eq()))

@@ -17,7 +17,7 @@ use crate::{
     documents::Said,
     error::CacheError,
     give::{Caller, decoded, give},
-    names::{FileName, NpmName, Package, PypiName, RegistryType},
+    names::{FileName, Package, PypiName, RegistryType},
     npm::{ABBREVIATED, Asked, Packument},
     pypi,
     service::Cache,
@@ -97,25 +97,25 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
             let accept = caller.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let is_abbreviated = accept.contains(ABBREVIATED);
             let content_type = if is_abbreviated { ABBREVIATED } else { "application/json" };
-            let key = format!("npm\n{}\n{is_abbreviated}\n{}\n{base}", said.row.blob.hex(), caller.is_resolver);
+            let cutoff = registries.cache.rules().cutoff(RegistryType::Npm, name.as_str());
+            let key = format!("npm\n{}\n{is_abbreviated}\n{}\n{cutoff:?}\n{base}", said.row.blob.hex(), caller.is_resolver);
             registries
                 .answer(&caller, key, &said, content_type, || {
-                    Ok(Packument::parse(&name, &said.text)?.render(&base, is_abbreviated, caller.is_resolver)?)
+                    Ok(Packument::parse(&name, &said.text)?.published_before(cutoff)?.render(&base, is_abbreviated, caller.is_resolver)?)
                 })
                 .await
         }
         Asked::Version(name, wanted) => {
             let said = registries.cache.packument(&name, caller.ask()).await?;
-            let key = format!("npm version\n{}\n{wanted}\n{base}", said.row.blob.hex());
-            let render = || render_version(&name, &wanted, &said, &base);
+            let cutoff = registries.cache.rules().cutoff(RegistryType::Npm, name.as_str());
+            let key = format!("npm version\n{}\n{wanted}\n{cutoff:?}\n{base}", said.row.blob.hex());
+            let render = || {
+                let packument = Packument::parse(&name, &said.text)?.published_before(cutoff)?;
+                Ok(packument.render_version(&packument.resolve(&wanted)?, &base)?)
+            };
             registries.answer(&caller, key, &said, "application/json", render).await
         }
     }
-}
-
-fn render_version(name: &NpmName, wanted: &str, said: &Said, base: &str) -> Result<String, CacheError> {
-    let packument = Packument::parse(name, &said.text)?;
-    Ok(packument.render_version(&packument.resolve(wanted)?, base)?)
 }
 
 /// Whether HTML or JSON is wanted: what is named first counts, weights do not (PEP 691 clients name JSON first).
@@ -153,7 +153,9 @@ async fn pypi_project(State(registries): State<Registries>, request: Request) ->
     let caller = Caller::of(&registries.cache, parts).await?;
     let (said, project) = registries.cache.project(&name, caller.ask()).await?;
     let is_html = wants_html(&caller.headers);
-    let key = format!("pypi\n{}\n{is_html}", said.row.blob.hex());
+    let cutoff = registries.cache.rules().cutoff(RegistryType::Pypi, name.as_str());
+    let project = project.published_before(cutoff);
+    let key = format!("pypi\n{}\n{is_html}\n{cutoff:?}", said.row.blob.hex());
     let (content_type, page): (_, fn(&pypi::Project, &PypiName) -> String) =
         if is_html { ("text/html; charset=utf-8", pypi::Project::render_html) } else { (pypi::JSON, pypi::Project::render_json) };
     registries.answer(&caller, key, &said, content_type, || Ok(page(&project, &name))).await

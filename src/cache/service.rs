@@ -17,11 +17,14 @@ use crate::{
     fetchers::Fetchers,
     flights::Flights,
     job::{CacheJob, Payload},
-    model::{Artifact, Lock, Status, Total, Wanted, standing},
+    model::{Artifact, Listed, Lock, Status, Total, Wanted, standing},
     names::{NpmName, Package, PypiName, RegistryType},
+    policy::Rules,
     pypi::Project,
     reference::{BundleName, OciReference},
+    room::Room,
     store,
+    upkeep::{PruneJob, PruneOrder, VerifyJob, VerifyOrder},
 };
 
 /// The package cache.
@@ -37,6 +40,7 @@ struct Inner {
     documents: Arc<Documents>,
     artifacts: Arc<Artifacts>,
     config: CacheConfig,
+    data_dir: std::path::PathBuf,
     asked: IntCounterVec,
 }
 
@@ -62,7 +66,16 @@ impl Standing {
 
 /// Everything that is in the cache, and what was asked of it since this process started.
 pub(crate) struct Stats {
-    pub(crate) by_type: Vec<(RegistryType, Total, HashMap<&'static str, u64>)>,
+    pub(crate) by_type: Vec<OfType>,
+}
+
+/// The same of one type.
+pub(crate) struct OfType {
+    pub(crate) registry: RegistryType,
+    pub(crate) sums: Total,
+    pub(crate) asked: HashMap<&'static str, u64>,
+    pub(crate) verify_failures: u64,
+    pub(crate) evictions: u64,
 }
 
 /// What is to be cached of a package or a server.
@@ -76,6 +89,9 @@ pub(crate) struct Fill {
     /// For these platforms instead of the configured ones.
     pub(crate) targets: Vec<Target>,
 }
+
+/// A package as somebody names it: type, name, version, and what its file has to be.
+pub(crate) type Named = (Option<String>, String, Option<String>, Option<String>);
 
 /// The job that does it, if there is anything to do, and where the packages stand.
 pub(crate) type Filling = (Option<JobId>, Vec<Standing>);
@@ -102,6 +118,7 @@ impl Cache {
         }
         let pulls_left = metrics.gauge("fabric_docker_hub_pulls_left", "Pulls that Docker Hub says are left to this address");
         let documents = Arc::new(Documents::new(database.clone(), blobs.clone(), config, pulls_left, shutdown.clone()));
+        let rules = Arc::new(Rules::new(config.cache.policy.clone()));
         let asked = metrics.counters(
             "fabric_cache_requests_total",
             "Files asked of the package cache, by type and outcome",
@@ -112,7 +129,9 @@ impl Cache {
             database: database.clone(),
             blobs,
             documents: Arc::clone(&documents),
-            fetchers: Fetchers::new(&documents, &config.cache, &config.allowed_hosts),
+            room: Room::new(&config.cache),
+            rules: Arc::clone(&rules),
+            fetchers: Fetchers::new(&documents, &rules, &config.cache, &config.allowed_hosts),
             servers: servers.clone(),
             node,
             target: config.cache.targets.first().cloned().unwrap_or_else(Target::here),
@@ -122,16 +141,25 @@ impl Cache {
             flights: Flights::new(shutdown.clone()),
             used: std::sync::Mutex::default(),
             asked: asked.clone(),
+            evictions: metrics.counters(
+                "fabric_cache_evictions_total",
+                "Files that were removed to make room, by type",
+                &["registry_type"],
+            ),
             mismatches: metrics.counters("fabric_cache_integrity_failures_total", mismatches, &["registry_type"]),
         });
         shutdown.spawn(Arc::clone(&artifacts).note_uses(shutdown.clone()));
-        let inner = Inner { database, jobs, servers, documents, artifacts, config: config.cache.clone(), asked };
+        shutdown.spawn(Arc::clone(&artifacts).watch_room(shutdown.clone()));
+        shutdown.spawn(Arc::clone(&artifacts).repair());
+        let inner =
+            Inner { database, jobs, servers, documents, artifacts, config: config.cache.clone(), data_dir: config.data_dir.clone(), asked };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What does the jobs.
     pub fn handlers(&self, handlers: Handlers) -> Handlers {
-        handlers.with(CacheJob { cache: self.clone() })
+        let cache = || self.clone();
+        handlers.with(CacheJob { cache: cache() }).with(VerifyJob { cache: cache() }).with(PruneJob { cache: cache() })
     }
 
     /// Asks that packages of a server are cached: a job, or nothing when they are here already.
@@ -142,6 +170,10 @@ impl Cache {
     }
 
     async fn begin(&self, actor: &Actor, wanted: Vec<Wanted>, order: &Fill) -> Result<Filling, CacheError> {
+        for wanted in &wanted {
+            let (registry, name) = check(wanted)?;
+            self.rules().check_name(registry, &name)?;
+        }
         let standings = self.standings(wanted.clone()).await?;
         let is_here = |target: &Target| {
             let of_target = |standing: &&Standing| standing.target.as_ref().is_none_or(|own| *own == target.to_string());
@@ -161,32 +193,28 @@ impl Cache {
         Ok((Some(job), standings))
     }
 
-    /// Asks that one package is cached, whichever server names it. Without a type, it is the one from which
-    /// servers take a package of that name.
-    pub(crate) async fn cache_package(
-        &self,
-        actor: &Actor,
-        identifier: String,
-        sha256: Option<String>,
-        order: &Fill,
-    ) -> Result<Filling, CacheError> {
+    /// Asks that packages are cached, whichever servers name them: type, name, version and SHA-256 of each.
+    /// Without a type, it is the one from which servers take a package of that name.
+    pub(crate) async fn cache_packages(&self, actor: &Actor, packages: Vec<Named>, order: &Fill) -> Result<Filling, CacheError> {
         actor.require(Scope::CacheManage)?;
         let servers = &self.inner.servers;
-        let registry_type = match &order.registry_type {
-            Some(registry_type) => registry_type.clone(),
-            None => match &servers.registry_types_of(&identifier).await?[..] {
-                [only] => only.clone(),
-                [] => return Err(CacheError::Unnamed),
-                several => return Err(CacheError::Ambiguous(several.join(", "))),
-            },
-        };
-        let sha256 = match sha256 {
-            None if registry_type == RegistryType::Mcpb.as_str() => servers.file_sha256_of(&identifier).await?,
-            stated => stated,
-        };
-        let wanted = Wanted { registry_type, identifier, version: order.version.clone(), sha256 };
-        check(&wanted)?;
-        self.begin(actor, vec![wanted], order).await
+        let mut all = Vec::with_capacity(packages.len());
+        for (registry_type, identifier, version, sha256) in packages {
+            let registry_type = match registry_type {
+                Some(registry_type) => registry_type,
+                None => match &servers.registry_types_of(&identifier).await?[..] {
+                    [only] => only.clone(),
+                    [] => return Err(CacheError::Unnamed),
+                    several => return Err(CacheError::Ambiguous(several.join(", "))),
+                },
+            };
+            let sha256 = match sha256 {
+                None if registry_type == RegistryType::Mcpb.as_str() => servers.file_sha256_of(&identifier).await?,
+                stated => stated,
+            };
+            all.push(Wanted { registry_type, identifier, version, sha256 });
+        }
+        self.begin(actor, all, order).await
     }
 
     /// What is cached of a server's packages.
@@ -215,13 +243,57 @@ impl Cache {
         Ok((files, bytes))
     }
 
+    /// Removes one package, whichever server names it.
+    pub(crate) async fn remove_package(&self, actor: &Actor, wanted: &Wanted) -> Result<(u64, i64), CacheError> {
+        actor.require(Scope::CacheManage)?;
+        check(wanted)?;
+        let (mut files, mut bytes) = (0, 0);
+        for (_, package) in self.meant(wanted).await? {
+            let (more_files, more_bytes) = self.inner.artifacts.remove(&package).await?;
+            (files, bytes) = (files + more_files, bytes + more_bytes);
+        }
+        if files == 0 { Err(CacheError::NotHere) } else { Ok((files, bytes)) }
+    }
+
+    /// What is in the cache, a page at a time.
+    pub(crate) async fn list(
+        &self,
+        actor: &Actor,
+        registry: Option<RegistryType>,
+        name: Option<&str>,
+        after: Option<&[String; 3]>,
+        limit: i64,
+    ) -> Result<Vec<Listed>, CacheError> {
+        actor.require(Scope::CacheRead)?;
+        Ok(store::list(self.inner.database.system(), registry, name, after, limit).await?)
+    }
+
+    /// Asks that everything is read again.
+    pub(crate) async fn verify(&self, actor: &Actor) -> Result<JobId, CacheError> {
+        actor.require(Scope::CacheManage)?;
+        Ok(self.inner.jobs.enqueue(actor, NewJob::of::<VerifyJob>(&VerifyOrder {})).await?)
+    }
+
+    /// Asks that what nobody needs is removed.
+    pub(crate) async fn prune(&self, actor: &Actor, order: &PruneOrder) -> Result<JobId, CacheError> {
+        actor.require(Scope::CacheManage)?;
+        Ok(self.inner.jobs.enqueue(actor, NewJob::of::<PruneJob>(order)).await?)
+    }
+
     pub(crate) async fn stats(&self, actor: &Actor) -> Result<Stats, CacheError> {
         actor.require(Scope::CacheRead)?;
         let totals: HashMap<String, Total> = store::totals(self.inner.database.system()).await?.into_iter().collect();
         let by_type = RegistryType::ALL.map(|registry| {
             let total = totals.get(registry.as_str()).copied().unwrap_or_default();
             let asked = |outcome: &'static str| (outcome, self.inner.asked.with_label_values(&[registry.as_str(), outcome]).get());
-            (registry, total, OUTCOMES.map(asked).into_iter().collect())
+            let artifacts = &self.inner.artifacts;
+            OfType {
+                registry,
+                sums: total,
+                asked: OUTCOMES.map(asked).into_iter().collect(),
+                verify_failures: artifacts.mismatches.with_label_values(&[registry.as_str()]).get(),
+                evictions: artifacts.evictions.with_label_values(&[registry.as_str()]).get(),
+            }
         });
         Ok(Stats { by_type: by_type.into() })
     }
@@ -247,7 +319,7 @@ impl Cache {
         if all.is_empty() {
             return Err(CacheError::NoPackages);
         }
-        all.iter().try_for_each(check)?;
+        all.iter().try_for_each(|wanted| check(wanted).map(drop))?;
         Ok(all)
     }
 
@@ -314,7 +386,11 @@ impl Cache {
         &self.inner.artifacts.fetchers
     }
 
-    pub(crate) fn artifacts(&self) -> &Artifacts {
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.inner.artifacts.rules
+    }
+
+    pub(crate) fn artifacts(&self) -> &Arc<Artifacts> {
         &self.inner.artifacts
     }
 
@@ -331,6 +407,10 @@ impl Cache {
         &self.inner.database
     }
 
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        &self.inner.data_dir
+    }
+
     pub(crate) fn config(&self) -> &CacheConfig {
         &self.inner.config
     }
@@ -344,13 +424,14 @@ fn exactly(wanted: &Wanted) -> Option<Package> {
     Package::parse(registry_type(&wanted.registry_type).ok()?, &wanted.identifier, wanted.version.as_deref()?).ok()
 }
 
-/// What cannot be cached is told at once, not by a job.
-fn check(wanted: &Wanted) -> Result<(), CacheError> {
-    match registry_type(&wanted.registry_type)? {
-        RegistryType::Npm => NpmName::parse(&wanted.identifier).map(drop)?,
-        RegistryType::Pypi => PypiName::parse(&wanted.identifier).map(drop)?,
-        RegistryType::Oci => OciReference::parse(&wanted.identifier).map(drop)?,
-        RegistryType::Mcpb => BundleName::parse(&wanted.identifier).map(drop)?,
-    }
-    Ok(())
+/// What cannot be cached is told at once, not by a job; gives the type and the name as rules know it.
+fn check(wanted: &Wanted) -> Result<(RegistryType, String), CacheError> {
+    let registry = registry_type(&wanted.registry_type)?;
+    let name = match registry {
+        RegistryType::Npm => NpmName::parse(&wanted.identifier)?.as_str().to_owned(),
+        RegistryType::Pypi => PypiName::parse(&wanted.identifier)?.as_str().to_owned(),
+        RegistryType::Oci => OciReference::parse(&wanted.identifier)?.name.as_str().to_owned(),
+        RegistryType::Mcpb => BundleName::parse(&wanted.identifier)?.as_str().to_owned(),
+    };
+    Ok((registry, name))
 }

@@ -1,13 +1,19 @@
 //! The way to a fabric: the one that is named, the one of the data folder, or one for this command alone.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
-use platform::{Config, client, config::ConfigError, files};
+use platform::{
+    Config, client,
+    config::ConfigError,
+    files::{self, IoContext as _},
+};
 use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::io::ReaderStream;
 
-use super::{Context, private_layers};
+use super::{CliError, Context, private_layers};
 use crate::app::{self, App, StartError};
 
 const REQUEST_LIMIT: Duration = Duration::from_mins(2);
@@ -99,8 +105,50 @@ impl Fabric {
         self.send(self.request(Method::DELETE, path)).await
     }
 
+    /// Posts an order and writes what comes into a new file; gives how many bytes that were.
+    pub(super) async fn download(&self, path: &str, order: Vec<u8>, file: &Path) -> Result<u64, CliError> {
+        let request = self.plain(Method::POST, path).header("content-type", "application/json").body(order);
+        let unreachable = |error: reqwest::Error| ClientError::Unreachable(self.url.clone(), reason(&error));
+        let mut response = request.send().await.map_err(unreachable)?;
+        if !response.status().is_success() {
+            self.read(response).await?;
+            return Ok(0);
+        }
+        let mut out = tokio::fs::File::create_new(file).await.about("create", file)?;
+        let mut written = 0;
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    out.write_all(&chunk).await.about("write", file)?;
+                    written += chunk.len() as u64;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    // Half an archive is none.
+                    tokio::fs::remove_file(file).await.about("remove", file)?;
+                    return Err(unreachable(error).into());
+                }
+            }
+        }
+        out.sync_all().await.about("write", file)?;
+        Ok(written)
+    }
+
+    /// Posts a file.
+    pub(super) async fn upload(&self, path: &str, file: &Path) -> Result<Value, CliError> {
+        let body = tokio::fs::File::open(file).await.about("read", file)?;
+        let size = body.metadata().await.about("read", file)?.len();
+        let request = self.plain(Method::POST, path).header("content-type", "application/x-tar").header("content-length", size);
+        Ok(self.send(request.body(reqwest::Body::wrap_stream(ReaderStream::new(body)))).await?)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.url)).timeout(REQUEST_LIMIT);
+        self.plain(method, path).timeout(REQUEST_LIMIT)
+    }
+
+    /// For what takes as long as it takes.
+    fn plain(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.token {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
@@ -108,7 +156,10 @@ impl Fabric {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value, ClientError> {
-        let response = request.send().await.map_err(|error| ClientError::Unreachable(self.url.clone(), reason(&error)))?;
+        self.read(request.send().await.map_err(|error| ClientError::Unreachable(self.url.clone(), reason(&error)))?).await
+    }
+
+    async fn read(&self, response: reqwest::Response) -> Result<Value, ClientError> {
         let status = response.status();
         let body: Value = response.json().await.map_err(|_| ClientError::NotAFabric(self.url.clone()))?;
         if status.is_success() {

@@ -109,6 +109,15 @@ pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Va
     }
 }
 
+/// Waits for a job that has to end well.
+pub(super) async fn wait_for(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Value, CliError> {
+    let job = wait(fabric, id, is_quiet).await?;
+    if job["status"] == "complete" {
+        return Ok(job);
+    }
+    Err(CliError::Found(format!("it is {}: {}", output::text(&job, "status"), output::text(&job["error"], "message"))))
+}
+
 /// A bar on a terminal, nothing elsewhere.
 pub(super) fn bar(is_quiet: bool) -> ProgressBar {
     if is_quiet || !std::io::stderr().is_terminal() {

@@ -22,6 +22,13 @@ pub(super) fn json(value: &Value) {
     say(serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
+/// Tells people on standard error what goes on.
+pub(super) fn note(as_json: bool, sentence: impl Display) {
+    if !as_json {
+        writeln!(io::stderr(), "{sentence}").ok();
+    }
+}
+
 /// Prints what was done: a sentence for people, members for programs.
 pub(super) fn done(as_json: bool, sentence: impl Display, members: &Value) {
     if as_json {

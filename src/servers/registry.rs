@@ -117,6 +117,9 @@ struct ListQuery {
     /// Also versions that were taken down.
     #[param(value_type = Option<bool>)]
     include_deleted: Option<String>,
+    /// `local`: with this fabric's own registries as `registryBaseUrl`.
+    #[expect(dead_code, reason = "documents what is done around these routes")]
+    rewrite: Option<String>,
 }
 
 impl ListQuery {
@@ -194,6 +197,9 @@ struct DeletedQuery {
     /// Also versions that were taken down.
     #[param(value_type = Option<bool>)]
     include_deleted: Option<String>,
+    /// `local`: with this fabric's own registries as `registryBaseUrl`.
+    #[expect(dead_code, reason = "documents what is done around these routes")]
+    rewrite: Option<String>,
 }
 
 /// List every version of one server, newest first.

@@ -30,6 +30,33 @@ async fn documents_come_back_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn documents_name_our_own_registries_where_that_is_asked_for() {
+    let app = TestApp::start().await;
+    let packages = json!([
+        { "registryType": "npm", "identifier": "a", "version": "1.0.0", "registryBaseUrl": "https://elsewhere.example" },
+        { "registryType": "pypi", "identifier": "b", "version": "1.0.0" },
+        { "registryType": "oci", "identifier": "ghcr.io/a/b:1" },
+    ]);
+    app.import(&[data::entry_with("a.x/one", "1.0.0", json!({ "packages": packages }), json!({}))]).await;
+    for path in ["/v0.1/servers?search=a.x/one&rewrite=local", "/v0/servers/a.x%2Fone/versions?rewrite=local"] {
+        let page = app.get(path).await;
+        let package = |at: usize| page.json()["servers"][0]["server"]["packages"][at]["registryBaseUrl"].clone();
+        assert_eq!(
+            [package(0), package(1), package(2)],
+            [json!(format!("{}/npm", app.url)), json!(format!("{}/pypi", app.url)), Value::Null]
+        );
+    }
+    let path = "/v0.1/servers/a.x%2Fone/versions/latest?rewrite=local";
+    let one = app.get(path).await;
+    assert_eq!(one.expect(200)["server"]["packages"][0]["registryBaseUrl"], format!("{}/npm", app.url));
+    let again = app.request(Method::GET, path).header("if-none-match", one.header("etag").unwrap());
+    assert_eq!(app.send(again).await.status, 304);
+    let plain = app.get("/v0.1/servers/a.x%2Fone/versions/latest").await;
+    assert_eq!(plain.json()["server"]["packages"][0]["registryBaseUrl"], "https://elsewhere.example");
+    app.get("/v0.1/servers?rewrite=remote").await.expect_problem(400, "invalid_rewrite");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn real_entries_are_served_as_they_came() {
     let app = TestApp::start().await;
     let mut sent = data::real_entries();

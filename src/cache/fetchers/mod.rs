@@ -23,6 +23,7 @@ use crate::{
     error::CacheError,
     model::{Claimed, Wanted},
     names::{FileName, Package, RegistryType},
+    policy::Rules,
 };
 
 /// The clients that fetch: documents are decompressed on the way, files stay what they are.
@@ -70,11 +71,11 @@ pub(crate) struct Fetchers {
 }
 
 impl Fetchers {
-    pub(crate) fn new(documents: &Arc<Documents>, config: &CacheConfig, allowed_hosts: &[String]) -> Self {
-        let documents = || Arc::clone(documents);
+    pub(crate) fn new(documents: &Arc<Documents>, rules: &Arc<Rules>, config: &CacheConfig, allowed_hosts: &[String]) -> Self {
+        let (documents, rules) = (|| Arc::clone(documents), || Arc::clone(rules));
         Self {
-            npm: npm::Npm { documents: documents(), allow_sha1: config.allow_sha1, allowed_hosts: allowed_hosts.to_vec() },
-            pypi: pypi::Pypi { documents: documents(), python_minors: config.python_minors.clone() },
+            npm: npm::Npm { documents: documents(), rules: rules(), allow_sha1: config.allow_sha1, allowed_hosts: allowed_hosts.to_vec() },
+            pypi: pypi::Pypi { documents: documents(), rules: rules(), python_minors: config.python_minors.clone() },
             oci: oci::Oci { documents: documents() },
             mcpb: mcpb::Mcpb {
                 documents: documents(),

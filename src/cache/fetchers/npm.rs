@@ -9,14 +9,16 @@ use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
     model::{Claimed, Wanted},
-    names::{FileName, NpmName, NpmVersion, Package},
+    names::{FileName, NpmName, NpmVersion, Package, RegistryType},
     npm::{Packument, Tarball},
+    policy::Rules,
     signatures::Keys,
 };
 
 /// Tarballs of npm registries.
 pub(super) struct Npm {
     pub(super) documents: Arc<Documents>,
+    pub(super) rules: Arc<Rules>,
     pub(super) allow_sha1: bool,
     pub(super) allowed_hosts: Vec<String>,
 }
@@ -25,7 +27,11 @@ impl Npm {
     async fn packages(&self, wanted: &Wanted, ask: Ask) -> Result<Vec<Package>, CacheError> {
         let name = NpmName::parse(&wanted.identifier)?;
         let said = self.documents.get(&Name::Npm(name.clone()), ask).await?;
-        let version = Packument::parse(&name, &said.text)?.resolve(wanted.version.as_deref().unwrap_or("latest"))?;
+        // An exact version is refused by name later, with the rule; a tag stands for a version that may come in.
+        let is_exact = wanted.version.as_deref().is_some_and(|version| NpmVersion::parse(version).is_ok());
+        let cutoff = self.rules.cutoff(RegistryType::Npm, name.as_str()).filter(|_| !is_exact);
+        let packument = Packument::parse(&name, &said.text)?.published_before(cutoff)?;
+        let version = packument.resolve(wanted.version.as_deref().unwrap_or("latest"))?;
         Ok(vec![Package::Npm(name, version)])
     }
 

@@ -9,20 +9,23 @@ use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
     model::{Claimed, Wanted},
-    names::{FileName, METADATA, Package, PypiName, PypiVersion},
+    names::{FileName, METADATA, Package, PypiName, PypiVersion, RegistryType},
+    policy::Rules,
     pypi::File,
 };
 
 /// Wheels and source distributions of Python package indexes.
 pub(super) struct Pypi {
     pub(super) documents: Arc<Documents>,
+    pub(super) rules: Arc<Rules>,
     pub(super) python_minors: Vec<u32>,
 }
 
 impl Pypi {
     async fn packages(&self, wanted: &Wanted, ask: Ask) -> Result<Vec<Package>, CacheError> {
         let name = PypiName::parse(&wanted.identifier)?;
-        let project = self.documents.get(&Name::Pypi(name.clone()), ask).await?.project()?;
+        let cutoff = self.rules.cutoff(RegistryType::Pypi, name.as_str()).filter(|_| wanted.version.is_none());
+        let project = self.documents.get(&Name::Pypi(name.clone()), ask).await?.project()?.published_before(cutoff);
         let version = project.resolve(wanted.version.as_deref()).ok_or(CacheError::NoVersion)?;
         Ok(vec![Package::Pypi(name, version)])
     }

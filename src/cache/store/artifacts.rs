@@ -87,16 +87,62 @@ pub(crate) async fn file(pool: &PgPool, package: &Package, file: &str) -> Result
 }
 
 /// Notes what a package is to consist of; files that are known already stay what they are.
-pub(crate) async fn plan(pool: &PgPool, package: &Package, files: &[(String, Option<i64>)]) -> Result<(), sqlx::Error> {
+pub(crate) async fn plan(pool: &PgPool, package: &Package, files: &[(String, Option<i64>)], is_pinned: bool) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO mcp_fabric.cache_artifacts (registry_type, name, version, file_name, status, bytes_total, is_planned)
-         SELECT $1, $2, $3, file_name, 'not_cached', size, true FROM unnest($4::text[], $5::bigint[]) AS planned(file_name, size)
-         ON CONFLICT (registry_type, name, version, file_name) DO UPDATE SET is_planned = true",
+        "INSERT INTO mcp_fabric.cache_artifacts AS a (registry_type, name, version, file_name, status, bytes_total, is_planned, is_pinned)
+         SELECT $1, $2, $3, file_name, 'not_cached', size, true, $6 FROM unnest($4::text[], $5::bigint[]) AS planned(file_name, size)
+         ON CONFLICT (registry_type, name, version, file_name) DO UPDATE SET is_planned = true, is_pinned = a.is_pinned OR excluded.is_pinned",
         package.registry().as_str(),
         package.name(),
         package.version(),
         &files.iter().map(|(name, _)| name.clone()).collect::<Vec<String>>(),
         &files.iter().map(|(_, size)| *size).collect::<Vec<Option<i64>>>() as &[Option<i64>],
+        is_pinned,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Keeps a package from being removed to make room, and notes what it consists of.
+pub(crate) async fn pin(connection: &mut PgConnection, package: &Package, planned: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE mcp_fabric.cache_artifacts SET is_pinned = true, is_planned = is_planned OR file_name = ANY($4)
+         WHERE registry_type = $1 AND name = $2 AND version = $3",
+        package.registry().as_str(),
+        package.name(),
+        package.version(),
+        planned,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// When a file was first heard of.
+pub(crate) async fn seen_at(pool: &PgPool, package: &Package, file: &str) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let seen = sqlx::query_scalar!(
+        "SELECT seen_at FROM mcp_fabric.cache_artifacts WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4",
+        package.registry().as_str(),
+        package.name(),
+        package.version(),
+        file,
+    );
+    seen.fetch_optional(pool).await
+}
+
+/// Notes that a rule did not let a file in.
+pub(crate) async fn note_refused(pool: &PgPool, package: &Package, file: &str, message: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO mcp_fabric.cache_artifacts AS a (registry_type, name, version, file_name, status, error_code, error)
+         VALUES ($1, $2, $3, $4, 'failed', 'policy', $5)
+         ON CONFLICT (registry_type, name, version, file_name) DO UPDATE SET status = 'failed', error_code = 'policy', error = excluded.error
+         WHERE a.status IN ('not_cached', 'failed')",
+        package.registry().as_str(),
+        package.name(),
+        package.version(),
+        file,
+        message,
     )
     .execute(pool)
     .await?;

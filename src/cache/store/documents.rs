@@ -1,7 +1,7 @@
 use platform::database::DbError;
 use sqlx::{PgConnection, PgPool};
 
-use crate::{digest::BlobId, model::Document, names::RegistryType, reference::OciName};
+use crate::{archive::CarriedDocument, digest::BlobId, model::Document, names::RegistryType, reference::OciName};
 
 pub(crate) async fn document(pool: &PgPool, registry: RegistryType, name: &str) -> Result<Option<Document>, DbError> {
     let row = sqlx::query!(
@@ -77,5 +77,47 @@ pub(crate) async fn forget_documents(connection: &mut PgConnection, blob: &BlobI
     sqlx::query!("DELETE FROM mcp_fabric.cache_documents WHERE registry_type = 'oci' AND blob = $1", blob.as_bytes())
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// What registries said of a package, for an archive: all tags and manifests of a repository of images.
+pub(crate) async fn documents_of(pool: &PgPool, registry: RegistryType, name: &str) -> Result<Vec<CarriedDocument>, DbError> {
+    let rows = sqlx::query!(
+        r#"SELECT registry_type, name, encode(blob, 'hex') AS "sha256!", source, etag, checked_at
+           FROM mcp_fabric.cache_documents
+           WHERE registry_type = $1 AND (name = $2 OR $1 = 'oci' AND (starts_with(name, $2 || ':') OR starts_with(name, $2 || '@')))
+           ORDER BY name"#,
+        registry.as_str(),
+        name,
+    );
+    let rows = rows.fetch_all(pool).await?.into_iter();
+    let carried = rows.map(|row| CarriedDocument {
+        registry_type: row.registry_type,
+        name: row.name,
+        sha256: row.sha256,
+        size: 0,
+        source: row.source,
+        etag: row.etag,
+        checked_at: row.checked_at,
+    });
+    Ok(carried.collect())
+}
+
+/// Takes what a registry said from an archive, unless something newer is here.
+pub(crate) async fn take_document(connection: &mut PgConnection, document: &CarriedDocument, blob: &BlobId) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO mcp_fabric.cache_documents AS d (registry_type, name, blob, source, etag, checked_at) VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (registry_type, name) DO UPDATE SET
+            blob = excluded.blob, source = excluded.source, etag = excluded.etag, checked_at = excluded.checked_at
+         WHERE d.checked_at < excluded.checked_at",
+        document.registry_type,
+        document.name,
+        blob.as_bytes(),
+        document.source,
+        document.etag,
+        document.checked_at,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 use platform::database::DbError;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::{model::Lock, names::Package};
 
@@ -17,7 +17,7 @@ pub(crate) async fn lock(pool: &PgPool, package: &Package) -> Result<Option<Lock
 }
 
 /// Keeps a lock; the first one stays.
-pub(crate) async fn keep_lock(pool: &PgPool, package: &Package, lock: &Lock) -> Result<(), sqlx::Error> {
+pub(crate) async fn keep_lock(executor: impl PgExecutor<'_>, package: &Package, lock: &Lock) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO mcp_fabric.cache_locks (registry_type, name, version, packages, resolver, created_at) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT DO NOTHING",
@@ -28,7 +28,7 @@ pub(crate) async fn keep_lock(pool: &PgPool, package: &Package, lock: &Lock) -> 
         lock.resolver,
         lock.created_at,
     )
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(())
 }

@@ -6,8 +6,10 @@ mod locks;
 mod names;
 mod upkeep;
 
-pub(crate) use artifacts::{Cached, claim, fail, file, files, finish, image_of, lose, plan, release, remove, take_turns, tell};
-pub(crate) use documents::{document, document_names, forget_documents, keep_document, tags};
+pub(crate) use artifacts::{
+    Cached, claim, fail, file, files, finish, image_of, lose, note_refused, pin, plan, release, remove, seen_at, take_turns, tell,
+};
+pub(crate) use documents::{document, document_names, documents_of, forget_documents, keep_document, tags, take_document};
 pub(crate) use locks::{keep_lock, lock, missing_of_lock};
-pub(crate) use names::{keep_name, named, names_of};
-pub(crate) use upkeep::{totals, used};
+pub(crate) use names::{keep_name, named, names_of, names_of_all, take_names};
+pub(crate) use upkeep::{Stored, by_use, bytes_stored, coldest, files_of_blob, forget_failed, is_known, list, stored, totals, used};

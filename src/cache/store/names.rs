@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
+    archive::CarriedName,
     model::Wanted,
     names::{Package, RegistryType},
 };
@@ -64,4 +67,41 @@ pub(crate) async fn names_of(connection: &mut PgConnection, package: &Package, t
         target,
     );
     Ok(rows.fetch_all(connection).await?.into_iter().map(|row| [row.registry_type, row.identifier, row.wanted]).collect())
+}
+
+/// What the packages of an archive are called.
+pub(crate) async fn names_of_all(pool: &PgPool, packages: &BTreeSet<[String; 3]>) -> Result<Vec<CarriedName>, DbError> {
+    let column = |at: usize| packages.iter().map(|package| package[at].clone()).collect::<Vec<String>>();
+    let names = sqlx::query_as!(
+        CarriedName,
+        "SELECT n.registry_type, identifier, wanted, target, package_type, n.name, n.version FROM mcp_fabric.cache_names n
+         JOIN unnest($1::text[], $2::text[], $3::text[]) AS p(registry_type, name, version)
+           ON (n.package_type, n.name, n.version) = (p.registry_type, p.name, p.version)
+         ORDER BY 1, 2, 3, 4",
+        &column(0),
+        &column(1),
+        &column(2),
+    );
+    Ok(names.fetch_all(pool).await?)
+}
+
+/// Takes names from an archive; those that are known here stay.
+pub(crate) async fn take_names(connection: &mut PgConnection, names: &[CarriedName], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let column = |text: fn(&CarriedName) -> &String| names.iter().map(|name| text(name).clone()).collect::<Vec<String>>();
+    sqlx::query!(
+        "INSERT INTO mcp_fabric.cache_names (registry_type, identifier, wanted, target, package_type, name, version, resolved_at)
+         SELECT *, $8::timestamptz FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+         ON CONFLICT DO NOTHING",
+        &column(|name| &name.registry_type),
+        &column(|name| &name.identifier),
+        &column(|name| &name.wanted),
+        &column(|name| &name.target),
+        &column(|name| &name.package_type),
+        &column(|name| &name.name),
+        &column(|name| &name.version),
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

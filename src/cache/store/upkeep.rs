@@ -2,7 +2,11 @@ use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::PgPool;
 
-use crate::model::Total;
+use crate::{
+    digest::BlobId,
+    model::{Listed, Total},
+    names::{Package, RegistryType},
+};
 
 /// When these files were last used.
 pub(crate) async fn used(pool: &PgPool, keys: &[[String; 4]], now: DateTime<Utc>) -> Result<(), sqlx::Error> {
@@ -37,4 +41,131 @@ pub(crate) async fn totals(pool: &PgPool) -> Result<Vec<(String, Total)>, DbErro
     let rows = rows.fetch_all(pool).await?;
     let total = |files: i64, packages, versions, bytes, bytes_shared| Total { packages, versions, files, bytes, bytes_shared };
     Ok(rows.into_iter().map(|row| (row.registry_type, total(row.files, row.packages, row.versions, row.bytes, row.shared))).collect())
+}
+
+/// Bytes of all files and documents, each blob once.
+pub(crate) async fn bytes_stored(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT coalesce(sum(size_bytes), 0)::bigint AS "bytes!"
+           FROM (SELECT DISTINCT ON (blob) size_bytes FROM mcp_fabric.cache_artifacts WHERE status = 'cached') AS blobs"#
+    )
+    .fetch_one(pool)
+    .await
+}
+
+fn package(registry: &str, name: &str, version: &str) -> Result<Package, DbError> {
+    let inconsistent = || DbError::Inconsistent { table: "cache_artifacts", column: "name", row: format!("{registry} {name} {version}") };
+    let registry: RegistryType = registry.parse().map_err(|_| inconsistent())?;
+    Package::parse(registry, name, version).map_err(|_| inconsistent())
+}
+
+/// Packages that nobody asked for on purpose, the least recently used first.
+pub(crate) async fn coldest(pool: &PgPool, limit: i64) -> Result<Vec<Package>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT registry_type, name, version FROM mcp_fabric.cache_artifacts
+         GROUP BY registry_type, name, version
+         HAVING NOT bool_or(is_pinned) AND NOT bool_or(status = 'downloading') AND bool_or(status = 'cached')
+         ORDER BY max(last_used_at) NULLS FIRST, registry_type, name, version LIMIT $1",
+        limit
+    );
+    rows.fetch_all(pool).await?.iter().map(|row| package(&row.registry_type, &row.name, &row.version)).collect()
+}
+
+/// A blob that a row knows.
+pub(crate) struct Stored {
+    pub(crate) blob: BlobId,
+    pub(crate) size: u64,
+}
+
+/// Every blob of a file that is here.
+pub(crate) async fn stored(pool: &PgPool) -> Result<Vec<Stored>, DbError> {
+    let rows = sqlx::query!(
+        r#"SELECT DISTINCT ON (blob) blob AS "blob!", size_bytes AS "size!" FROM mcp_fabric.cache_artifacts WHERE status = 'cached' ORDER BY blob"#
+    );
+    let read = |blob: &[u8], size: i64| Some(Stored { blob: BlobId::from_bytes(blob)?, size: size.try_into().ok()? });
+    Ok(rows.fetch_all(pool).await?.iter().filter_map(|row| read(&row.blob, row.size)).collect())
+}
+
+/// The files that are these bytes.
+pub(crate) async fn files_of_blob(pool: &PgPool, blob: &BlobId) -> Result<Vec<(Package, String)>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT registry_type, name, version, file_name FROM mcp_fabric.cache_artifacts WHERE blob = $1 AND status = 'cached' ORDER BY 1, 2, 3, 4",
+        blob.as_bytes()
+    );
+    let rows = rows.fetch_all(pool).await?.into_iter();
+    rows.map(|row| Ok((package(&row.registry_type, &row.name, &row.version)?, row.file_name))).collect()
+}
+
+/// Whether a row knows a blob.
+pub(crate) async fn is_known(connection: &mut sqlx::PgConnection, blob: &BlobId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM mcp_fabric.cache_artifacts WHERE blob = $1) OR EXISTS (SELECT FROM mcp_fabric.cache_documents WHERE blob = $1) AS "known!""#,
+        blob.as_bytes()
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Forgets files that could not be had; gives how many there were.
+pub(crate) async fn forget_failed(pool: &PgPool, dry_run: bool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"WITH gone AS (DELETE FROM mcp_fabric.cache_artifacts WHERE status = 'failed' AND NOT $1 RETURNING 1)
+           SELECT CASE WHEN $1 THEN (SELECT count(*) FROM mcp_fabric.cache_artifacts WHERE status = 'failed') ELSE (SELECT count(*) FROM gone) END AS "count!""#,
+        dry_run
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Packages with what is known of their use, the least recently used first; with those that somebody asked for
+/// on purpose, if `pinned`.
+pub(crate) async fn by_use(pool: &PgPool, pinned: bool) -> Result<Vec<Listed>, DbError> {
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"WITH needed AS (
+               SELECT DISTINCT l.registry_type, p ->> 'name' AS name, p ->> 'version' AS version
+               FROM mcp_fabric.cache_locks l, jsonb_array_elements(l.packages) AS p
+               WHERE (p ->> 'name', p ->> 'version') IS DISTINCT FROM (l.name, l.version)
+           )
+           SELECT registry_type AS "registry_type!", name AS "name!", version AS "version!", count(*) FILTER (WHERE status = 'cached') AS "files!",
+                  coalesce(sum(size_bytes) FILTER (WHERE status = 'cached'), 0)::bigint AS "size_bytes!", bool_or(is_pinned) AS "is_pinned!",
+                  max(fetched_at) AS fetched_at, max(last_used_at) AS last_used_at,
+                  EXISTS (SELECT FROM mcp_fabric.cache_names n
+                          WHERE n.package_type = a.registry_type AND n.name = a.name AND n.version = a.version) AS "is_named!",
+                  EXISTS (SELECT FROM needed n WHERE n.registry_type = a.registry_type AND n.name = a.name AND n.version = a.version) AS "is_needed!"
+           FROM mcp_fabric.cache_artifacts a
+           GROUP BY registry_type, name, version
+           HAVING ($1 OR NOT bool_or(is_pinned)) AND NOT bool_or(status = 'downloading')
+           ORDER BY max(last_used_at) NULLS FIRST, 1, 2, 3"#,
+        pinned
+    );
+    Ok(rows.fetch_all(pool).await?)
+}
+
+/// A page of packages by type, name and version.
+pub(crate) async fn list(
+    pool: &PgPool,
+    registry: Option<RegistryType>,
+    name: Option<&str>,
+    after: Option<&[String; 3]>,
+    limit: i64,
+) -> Result<Vec<Listed>, DbError> {
+    let after = after.map(|[registry, name, version]| (registry.as_str(), name.as_str(), version.as_str()));
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"SELECT registry_type AS "registry_type!", name AS "name!", version AS "version!", count(*) FILTER (WHERE status = 'cached') AS "files!",
+                  coalesce(sum(size_bytes) FILTER (WHERE status = 'cached'), 0)::bigint AS "size_bytes!", bool_or(is_pinned) AS "is_pinned!",
+                  max(fetched_at) AS fetched_at, max(last_used_at) AS last_used_at, false AS "is_named!", false AS "is_needed!"
+           FROM mcp_fabric.cache_artifacts
+           WHERE ($1::text IS NULL OR registry_type = $1) AND ($2::text IS NULL OR strpos(name, $2) > 0)
+             AND ($3::text IS NULL OR (registry_type, name, version) > ($3, $4::text, $5::text))
+           GROUP BY registry_type, name, version ORDER BY 1, 2, 3 LIMIT $6"#,
+        registry.map(RegistryType::as_str),
+        name,
+        after.map(|after| after.0),
+        after.map(|after| after.1),
+        after.map(|after| after.2),
+        limit,
+    );
+    Ok(rows.fetch_all(pool).await?)
 }

@@ -9,6 +9,7 @@ use super::{
     ConfigError, Layers, absolute,
     parse::{Bounded, Count, FromSetting, Seconds},
 };
+use crate::http::Address;
 
 /// The package cache.
 #[derive(Clone, Debug)]
@@ -41,10 +42,8 @@ pub struct CacheConfig {
     pub metadata_ttl: Duration,
     /// Who may have a miss fetched without a token.
     pub anonymous_fill: AnonymousFill,
-    /// How clients reach us, when it is not by the name that they use.
-    pub public_url: Option<Url>,
-    /// Whether we serve HTTPS.
-    pub is_tls: bool,
+    /// How clients reach us.
+    pub address: Address,
     /// What may come in at all.
     pub policy: CachePolicy,
     /// The most that all of it may measure.
@@ -53,6 +52,8 @@ pub struct CacheConfig {
     pub low_water_percent: u32,
     /// What has to stay free on the disk.
     pub reserve_bytes: u64,
+    /// Whose archives are taken in: base64 of Ed25519 keys.
+    pub trusted_keys: Vec<String>,
 }
 
 /// What may come into the cache.
@@ -145,8 +146,7 @@ impl CacheConfig {
             memory_bytes: megabytes("FABRIC_CACHE_MEMORY_MB")?,
             metadata_ttl: layers.get::<Seconds>("FABRIC_CACHE_METADATA_SECONDS")?.0,
             anonymous_fill: layers.get("FABRIC_ANONYMOUS_FILL")?,
-            public_url: layers.optional("FABRIC_PUBLIC_URL")?,
-            is_tls: layers.optional::<PathBuf>("FABRIC_TLS_CERT")?.is_some(),
+            address: Address::new(layers.optional("FABRIC_PUBLIC_URL")?, layers.optional::<PathBuf>("FABRIC_TLS_CERT")?.is_some()),
             policy: CachePolicy {
                 allow: layers.list("FABRIC_CACHE_ALLOW")?,
                 deny: layers.list("FABRIC_CACHE_DENY")?,
@@ -158,6 +158,7 @@ impl CacheConfig {
             quota_bytes: Some(megabytes("FABRIC_CACHE_QUOTA_MB")?).filter(|quota| *quota > 0),
             low_water_percent: layers.get::<Percent>("FABRIC_CACHE_LOW_WATER_PERCENT")?.0,
             reserve_bytes: megabytes("FABRIC_CACHE_RESERVE_MB")?,
+            trusted_keys: layers.list("FABRIC_CACHE_TRUSTED_KEYS")?,
         })
     }
 }

@@ -69,6 +69,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_CACHE_LOW_WATER_PERCENT"),
     plain("FABRIC_CACHE_RESERVE_MB"),
     plain("FABRIC_CACHE_PER_HOST"),
+    plain("FABRIC_CACHE_TRUSTED_KEYS"),
     plain("FABRIC_ANONYMOUS_FILL"),
     plain("FABRIC_CORS_ORIGINS"),
     plain("FABRIC_TRUST_LOOPBACK"),

@@ -38,6 +38,10 @@ use crate::{
 const MAX_BODY: usize = 1 << 20;
 /// How long a handler may take until its answer begins.
 const HANDLER_LIMIT: Duration = Duration::from_mins(1);
+/// The same where a large body comes in, which the client's own pace decides.
+const UPLOAD_LIMIT: Duration = Duration::from_hours(6);
+/// The routes that take one.
+const UPLOADS: &[&str] = &["/api/mcp/cache/import"];
 /// How much of a path the access log shows, in characters.
 const LOGGED_PATH: usize = 512;
 const REQUEST_ID: &str = "x-request-id";
@@ -122,7 +126,11 @@ pub async fn front(State(front): State<Front>, mut request: Request, next: Next)
     request.extensions_mut().insert(front.clone());
     DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
     let mut response = match allowed {
-        Ok(()) => named(guarded(next.run(request)), &request_id).await,
+        Ok(()) => {
+            let is_upload = route.as_ref().is_some_and(|route| UPLOADS.contains(&route.as_str()));
+            let limit = if is_upload { UPLOAD_LIMIT } else { HANDLER_LIMIT };
+            named(guarded(next.run(request), limit), &request_id).await
+        }
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -183,8 +191,8 @@ async fn named(handler: impl Future<Output = Response>, request_id: &HeaderValue
 }
 
 /// Runs the handler within its time; a panic becomes a 500.
-async fn guarded(handler: impl Future<Output = Response>) -> Response {
-    match tokio::time::timeout(HANDLER_LIMIT, AssertUnwindSafe(handler).catch_unwind()).await {
+async fn guarded(handler: impl Future<Output = Response>, limit: Duration) -> Response {
+    match tokio::time::timeout(limit, AssertUnwindSafe(handler).catch_unwind()).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
             let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());

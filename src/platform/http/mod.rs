@@ -1,6 +1,7 @@
 //! The HTTP pieces that every feature's routes share.
 
 pub mod access;
+mod address;
 pub mod answer;
 pub mod cors;
 pub mod extract;
@@ -8,6 +9,7 @@ pub mod front;
 mod peer;
 mod rate;
 
+pub use address::Address;
 pub use answer::Answer;
 pub use extract::{Json, Path, Query};
 pub use front::Front;

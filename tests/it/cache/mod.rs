@@ -1,9 +1,11 @@
 //! The package cache: over the API, and through the registries that it serves.
 
+mod archive;
 mod bundles;
 mod clients;
 mod faults;
 mod images;
+mod policy;
 
 use std::time::Duration;
 

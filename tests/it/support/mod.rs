@@ -8,7 +8,7 @@ pub(crate) mod data;
 pub(crate) mod packages;
 pub(crate) mod upstream;
 
-pub(crate) use app::TestApp;
+pub(crate) use app::{Answer, TestApp};
 pub(crate) use binary::{Binary, command as binary_command};
 pub(crate) use packages::{Packages, Trouble, digest};
 pub(crate) use upstream::{Fault, Upstream};

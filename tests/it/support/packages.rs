@@ -73,6 +73,11 @@ impl Packages {
         self.inner.lock().unwrap().files.insert(path.to_owned(), (content_type.to_owned(), bytes.into()));
     }
 
+    /// What was put at a path.
+    pub(crate) fn document(&self, path: &str) -> Value {
+        serde_json::from_slice(&self.inner.lock().unwrap().files[path].1).unwrap()
+    }
+
     /// Goes wrong at the next request for this path.
     pub(crate) fn trouble(&self, path: &str, trouble: Trouble) {
         self.inner.lock().unwrap().troubles.entry(path.to_owned()).or_default().push_back(trouble);

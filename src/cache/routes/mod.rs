@@ -1,5 +1,8 @@
 //! `/api/mcp/servers/{id}/cache` and `/api/mcp/cache`.
 
+mod archive;
+mod upkeep;
+
 use axum::{
     extract::State,
     http::StatusCode,
@@ -19,12 +22,22 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     error::CacheError,
     model::{Claimed, Locked, Status, Total, Whole},
-    service::{Cache, Fill, Filling, Standing, Stats},
+    service::{Cache, Fill, Filling, OfType, Standing, Stats},
 };
 
 /// What people and programs ask of the cache.
 pub fn router(cache: Cache) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(fill, clear)).routes(routes!(status)).routes(routes!(add)).routes(routes!(stats)).with_state(cache)
+    OpenApiRouter::new()
+        .routes(routes!(fill, clear))
+        .routes(routes!(status))
+        .routes(routes!(upkeep::list, add, upkeep::remove))
+        .routes(routes!(stats))
+        .routes(routes!(upkeep::verify))
+        .routes(routes!(upkeep::prune))
+        .routes(routes!(archive::key))
+        .routes(routes!(archive::export))
+        .routes(routes!(archive::import))
+        .with_state(cache)
 }
 
 /// What is to be cached of a server.
@@ -43,15 +56,18 @@ struct FillIn {
     targets: Vec<String>,
 }
 
-/// One package, whichever server names it.
+/// One package, or several, whichever servers name them.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AddIn {
+    /// Several at once, instead of one.
+    #[serde(default)]
+    packages: Vec<PackageIn>,
     /// `npm`, `pypi`, `oci` or `mcpb`; without it, where servers take a package of that name from.
     #[serde(alias = "registryType")]
     registry_type: Option<String>,
     /// Its name there.
-    identifier: String,
+    identifier: Option<String>,
     /// An exact version, or a tag; without it, the newest.
     version: Option<String>,
     /// Also everything that an install of it needs (the default).
@@ -63,6 +79,21 @@ struct AddIn {
     #[serde(alias = "fileSha256")]
     file_sha256: Option<String>,
 }
+
+/// One of several packages.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PackageIn {
+    #[serde(alias = "registryType")]
+    registry_type: Option<String>,
+    identifier: String,
+    version: Option<String>,
+    #[serde(alias = "fileSha256")]
+    file_sha256: Option<String>,
+}
+
+/// How many packages one request may name.
+const MAX_PACKAGES: usize = 5000;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -213,19 +244,26 @@ struct TypeOut {
     misses: u64,
     /// Requests that waited for the fetch of another.
     coalesced: u64,
+    /// Files that came, or were found, to be other bytes than were stated.
+    verify_failures: u64,
+    /// Files that were removed to make room.
+    evictions: u64,
 }
 
 impl From<Stats> for StatsOut {
     fn from(stats: Stats) -> Self {
         let (mut total, mut by_type) = (TypeOut::default(), std::collections::BTreeMap::new());
-        for (registry, sums, asked) in stats.by_type {
+        for OfType { registry, sums, asked, verify_failures, evictions } in stats.by_type {
             let count = |outcome| asked.get(outcome).copied().unwrap_or(0);
-            let out = TypeOut { total: sums, hits: count("hit"), misses: count("miss"), coalesced: count("coalesced") };
+            let [hits, misses, coalesced] = ["hit", "miss", "coalesced"].map(count);
+            let out = TypeOut { total: sums, hits, misses, coalesced, verify_failures, evictions };
             total = TypeOut {
                 total: total.total + out.total,
-                hits: total.hits + out.hits,
-                misses: total.misses + out.misses,
-                coalesced: total.coalesced + out.coalesced,
+                hits: total.hits + hits,
+                misses: total.misses + misses,
+                coalesced: total.coalesced + coalesced,
+                verify_failures: total.verify_failures + verify_failures,
+                evictions: total.evictions + evictions,
             };
             by_type.insert(registry.as_str(), out);
         }
@@ -260,14 +298,23 @@ async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, 
     Ok(filled(cache.cache(&actor, &server(&id)?, &fill).await?))
 }
 
-/// Cache one package, whichever server names it.
+/// Cache packages, whichever servers name them.
 #[utoipa::path(post, path = "/api/mcp/cache", tag = "cache", request_body = AddIn,
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "It is here already", body = FillOut),
         (status = 422, description = "Packages of this type cannot be cached")))]
 async fn add(State(cache): State<Cache>, actor: Actor, Json(asked): Json<AddIn>) -> Result<Response, Problem> {
-    let targets = targets(&asked.targets)?;
-    let fill = Fill { version: asked.version, registry_type: asked.registry_type, closure: asked.closure.unwrap_or(true), targets };
-    Ok(filled(cache.cache_package(&actor, asked.identifier, asked.file_sha256, &fill).await?))
+    let mut packages = asked.packages;
+    if packages.is_empty() {
+        let missing = || Problem::field("invalid_body", "body.identifier", "is missing; so are packages");
+        let AddIn { registry_type, version, file_sha256, .. } = asked;
+        packages = vec![PackageIn { registry_type, identifier: asked.identifier.ok_or_else(missing)?, version, file_sha256 }];
+    }
+    if packages.len() > MAX_PACKAGES {
+        return Err(Problem::field("invalid_body", "body.packages", format!("may be {MAX_PACKAGES} at most")));
+    }
+    let fill = Fill { closure: asked.closure.unwrap_or(true), targets: targets(&asked.targets)?, ..Fill::default() };
+    let wanted = |package: PackageIn| (package.registry_type, package.identifier, package.version, package.file_sha256);
+    Ok(filled(cache.cache_packages(&actor, packages.into_iter().map(wanted).collect(), &fill).await?))
 }
 
 /// Show what is cached of a server.

@@ -1,0 +1,104 @@
+//! How much the cache may measure: what was not used for longest goes when it is full, and nothing comes in
+//! that would fill the disk.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use platform::{Shutdown, config::CacheConfig};
+
+use crate::{artifacts::Artifacts, error::CacheError, policy::Refusal, store};
+
+/// How often the sum is taken anew: other replicas add to it, too.
+const COUNT_EVERY: Duration = Duration::from_mins(1);
+/// How many packages go at once.
+const BATCH: i64 = 50;
+
+/// The limits, and what is known of how far they are reached.
+#[derive(Debug)]
+pub(crate) struct Room {
+    quota: Option<u64>,
+    low_water: u64,
+    reserve: u64,
+    /// Bytes in the store, as last counted and added to.
+    used: AtomicU64,
+}
+
+impl Room {
+    pub(crate) fn new(config: &CacheConfig) -> Self {
+        let quota = config.quota_bytes;
+        let low_water = quota.unwrap_or(u64::MAX) / 100 * u64::from(config.low_water_percent);
+        Self { quota, low_water, reserve: config.reserve_bytes, used: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn grew(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Artifacts {
+    /// Sees to it that so many bytes may come in.
+    pub(crate) async fn make_room(&self, bytes: u64) -> Result<(), CacheError> {
+        if self.blobs.free_bytes()? < bytes.saturating_add(self.room.reserve) {
+            return Err(Refusal::Reserve.into());
+        }
+        let Some(quota) = self.room.quota else { return Ok(()) };
+        if self.room.used.load(Ordering::Relaxed).saturating_add(bytes) <= quota {
+            return Ok(());
+        }
+        let used = self.evict(self.room.low_water.min(quota.saturating_sub(bytes))).await?;
+        if used.saturating_add(bytes) > quota { Err(Refusal::Quota.into()) } else { Ok(()) }
+    }
+
+    /// Removes packages that nobody asked for on purpose, the least recently used first, until the store measures
+    /// so many bytes; gives how many it measures then.
+    async fn evict(&self, target: u64) -> Result<u64, CacheError> {
+        let pool = self.database.system();
+        let count = async || Ok::<_, CacheError>(store::bytes_stored(pool).await?.try_into().unwrap_or(0));
+        let mut used: u64 = count().await?;
+        while used > target {
+            let coldest = store::coldest(pool, BATCH).await?;
+            if coldest.is_empty() {
+                break;
+            }
+            for package in &coldest {
+                if used <= target {
+                    break;
+                }
+                let (files, freed) = self.remove(package).await?;
+                used = used.saturating_sub(freed.try_into().unwrap_or(0));
+                self.evictions.with_label_values(&[package.registry().as_str()]).inc_by(files);
+                tracing::info!(%package, freed, "removed from the cache to make room");
+            }
+        }
+        used = count().await?;
+        self.room.used.store(used, Ordering::Relaxed);
+        Ok(used)
+    }
+
+    /// Takes the sum now and then, and keeps to the limit also when nothing comes in.
+    pub(crate) async fn watch_room(self: Arc<Self>, shutdown: Shutdown) {
+        loop {
+            if let Err(error) = self.keep_to_quota().await {
+                tracing::warn!(%error, "could not keep the cache to its limit");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(COUNT_EVERY) => {}
+                () = shutdown.begun() => return,
+            }
+        }
+    }
+
+    async fn keep_to_quota(&self) -> Result<(), CacheError> {
+        let used = u64::try_from(store::bytes_stored(self.database.system()).await?).unwrap_or(0);
+        self.room.used.store(used, Ordering::Relaxed);
+        if self.room.quota.is_some_and(|quota| used > quota) {
+            self.evict(self.room.low_water).await?;
+        }
+        Ok(())
+    }
+}
