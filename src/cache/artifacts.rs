@@ -2,17 +2,19 @@
 //! kept, and verified again when they are read for the first time.
 
 use std::{
-    collections::HashSet,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use moka::future::Cache as Memory;
 use platform::{Coded as _, Database, Shutdown, clock, config::Target, database::DbError};
-use prometheus::IntCounterVec;
+use prometheus::{IntCounter, IntCounterVec};
 use serde_json::json;
 use servers::Servers;
 use tokio::{io::AsyncReadExt as _, sync::watch};
@@ -26,7 +28,7 @@ use crate::{
     fetchers::{Fetchers, Offer},
     flights::Flights,
     model::{Artifact, Status, Whole},
-    names::{FileName, Package},
+    names::{FileName, Package, RegistryType},
     policy::Rules,
     room::Room,
     store::{self, Cached},
@@ -56,12 +58,14 @@ pub(crate) struct Held {
     pub(crate) bytes: Option<Bytes>,
     /// How the file looked when it was verified, when it is not small.
     stamp: Option<Stamp>,
+    /// Whether its use is noted already, and not written yet.
+    is_noted: Arc<AtomicBool>,
 }
 
 /// What changes with a file: its inode, and when it was last modified.
 type Stamp = (u64, std::time::SystemTime);
 
-type Outcome = Result<Held, Arc<CacheError>>;
+type Brought = Result<Held, Arc<CacheError>>;
 
 pub(crate) struct Artifacts {
     pub(crate) database: Database,
@@ -78,14 +82,46 @@ pub(crate) struct Artifacts {
     pub(crate) max_file: u64,
     pub(crate) patience: Duration,
     pub(crate) memory: Memory<Key, Held>,
-    pub(crate) flights: Flights<Key, Outcome>,
-    pub(crate) used: Mutex<HashSet<[String; 4]>>,
-    /// By registry type and outcome: `hit`, `miss`, `coalesced`, `refused`.
-    pub(crate) asked: IntCounterVec,
+    pub(crate) flights: Flights<Key, Brought>,
+    /// Work of the first asker after a start: reading a file again.
+    pub(crate) checks: Flights<Key, Result<Option<Held>, Arc<CacheError>>>,
+    pub(crate) used: Mutex<Vec<(Key, Arc<AtomicBool>)>>,
+    pub(crate) asked: Asked,
     /// By registry type: files that were removed to make room.
     pub(crate) evictions: IntCounterVec,
     /// By registry type: bytes that were not what was stated, or not any more.
     pub(crate) mismatches: IntCounterVec,
+}
+
+/// How requests for files were answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    Hit,
+    Miss,
+    Coalesced,
+    Refused,
+}
+
+/// Counts of requests, by registry type and outcome; looked up once.
+pub(crate) struct Asked {
+    counters: [[IntCounter; 4]; 4],
+}
+
+impl Asked {
+    pub(crate) fn new(counters: &IntCounterVec) -> Self {
+        let of = |registry: RegistryType| {
+            ["hit", "miss", "coalesced", "refused"].map(|outcome| counters.with_label_values(&[registry.as_str(), outcome]))
+        };
+        Self { counters: RegistryType::ALL.map(of) }
+    }
+
+    fn count(&self, registry: RegistryType, outcome: Outcome) {
+        self.counters[registry as usize][outcome as usize].inc();
+    }
+
+    pub(crate) fn so_far(&self, registry: RegistryType, outcome: Outcome) -> u64 {
+        self.counters[registry as usize][outcome as usize].get()
+    }
 }
 
 impl Artifacts {
@@ -97,29 +133,31 @@ impl Artifacts {
     /// A file, fetched if it is not here and `may_fetch`.
     pub(crate) async fn get(self: &Arc<Self>, key: &Key, may_fetch: bool) -> Result<Held, CacheError> {
         self.rules.check_name(key.0.registry(), key.0.name())?;
-        let registry = key.0.registry().as_str();
-        let count = |outcome: &str| self.asked.with_label_values(&[registry, outcome]).inc();
+        let count = |outcome| self.asked.count(key.0.registry(), outcome);
         if let Some(held) = self.memory.get(key).await {
             if held.stamp.is_none() || self.stamp(&held.blob).await == held.stamp {
-                count("hit");
-                self.note_use(key);
+                count(Outcome::Hit);
+                self.note_use(key, &held);
                 return Ok(held);
             }
             self.memory.invalidate(key).await;
         }
-        if let Some(held) = self.kept(key).await? {
-            count("hit");
-            self.note_use(key);
+        let (this, wanted) = (Arc::clone(self), key.clone());
+        let check = || async move { this.kept(&wanted).await.map_err(Arc::new) };
+        let (checked, _) = self.checks.join_or_start(key.clone(), check).await;
+        if let Some(held) = checked.map_err(|_| CacheError::Stopping)?.map_err(CacheError::Shared)? {
+            count(Outcome::Hit);
+            self.note_use(key, &held);
             return Ok(held);
         }
         if self.documents.offline || !may_fetch {
-            count("refused");
+            count(Outcome::Refused);
             return Err(if self.documents.offline { CacheError::Offline } else { CacheError::NotCached });
         }
         let (this, wanted) = (Arc::clone(self), key.clone());
         let work = || async move { this.bring(&wanted).await.map_err(Arc::new) };
         let (outcome, joined) = self.flights.join_or_start(key.clone(), work).await;
-        count(if joined { "coalesced" } else { "miss" });
+        count(if joined { Outcome::Coalesced } else { Outcome::Miss });
         outcome.map_err(|_| CacheError::Stopping)?.map_err(CacheError::Shared)
     }
 
@@ -165,7 +203,7 @@ impl Artifacts {
         }
         let bytes = (size <= SMALL).then(|| Bytes::from(small));
         let stamp = if bytes.is_none() { Some((found.ino(), found.modified()?)) } else { None };
-        Ok(Some((hasher.finish().0, Held { blob: *blob, size, bytes, stamp })))
+        Ok(Some((hasher.finish().0, Held { blob: *blob, size, bytes, stamp, is_noted: Arc::default() })))
     }
 
     async fn stamp(&self, blob: &BlobId) -> Option<Stamp> {
@@ -235,11 +273,19 @@ impl Artifacts {
             never = self.keep_lease(key, telling) => match never {},
         };
         self.keep(package, file, offer, &arrived).await?;
-        let Some((_, held)) = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob) else {
-            return Err(CacheError::Folder(std::io::Error::other("what was written cannot be read again")));
-        };
+        let held = self.held(&arrived).await?;
         self.memory.insert(key.clone(), held.clone()).await;
         Ok(held)
+    }
+
+    /// What was verified a moment ago; a small file is read again, and compared again with it.
+    async fn held(&self, arrived: &Arrived) -> Result<Held, CacheError> {
+        if arrived.size > SMALL {
+            let stamp = self.stamp(&arrived.blob).await;
+            return Ok(Held { blob: arrived.blob, size: arrived.size, bytes: None, stamp, is_noted: Arc::default() });
+        }
+        let read = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob);
+        read.map(|(_, held)| held).ok_or_else(|| CacheError::Folder(std::io::Error::other("what was written cannot be read again")))
     }
 
     /// The same bytes as part of another package: layers of images are.
@@ -357,9 +403,10 @@ impl Artifacts {
         Ok(self.blobs.write_beside(place, &text).await?)
     }
 
-    fn note_use(&self, (package, file): &Key) {
-        let key = [package.registry().as_str(), package.name(), package.version(), file.as_str()].map(str::to_owned);
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    fn note_use(&self, key: &Key, held: &Held) {
+        if !held.is_noted.swap(true, Ordering::Relaxed) {
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).push((key.clone(), Arc::clone(&held.is_noted)));
+        }
     }
 
     /// Writes now and then which files were used.
@@ -369,9 +416,14 @@ impl Artifacts {
                 () = tokio::time::sleep(NOTE_USE_EVERY) => {}
                 () = shutdown.begun() => return,
             }
-            let keys: Vec<_> = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();
-            if keys.is_empty() {
+            let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+            if used.is_empty() {
                 continue;
+            }
+            let mut keys = Vec::with_capacity(used.len());
+            for ((package, file), is_noted) in &used {
+                is_noted.store(false, Ordering::Relaxed);
+                keys.push([package.registry().as_str(), package.name(), package.version(), file.as_str()].map(str::to_owned));
             }
             if let Err(error) = store::used(self.database.system(), &keys, clock::now()).await {
                 tracing::warn!(%error, "could not write which files of the cache were used");

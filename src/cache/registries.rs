@@ -11,6 +11,7 @@ use axum::{
 };
 use moka::future::Cache as Memory;
 use platform::{Class, Problem, http::Answer};
+use tokio::sync::Semaphore;
 
 use crate::{
     artifacts::{Held, Key},
@@ -34,6 +35,7 @@ type Rendered = Memory<String, Arc<Answer>>;
 pub(crate) struct Registries {
     pub(crate) cache: Cache,
     rendered: Rendered,
+    turn: Arc<Semaphore>,
 }
 
 /// `/npm`, `/pypi` and `/v2`.
@@ -47,7 +49,7 @@ pub fn registries(cache: Cache) -> Router {
         .route("/pypi/simple/{name}", get(pypi_without_slash))
         .route("/pypi/files/{name}/{version}/{file}", get(pypi_file))
         .merge(v2::router())
-        .with_state(Registries { cache, rendered })
+        .with_state(Registries { cache, rendered, turn: Arc::new(Semaphore::new(1)) })
 }
 
 impl Registries {
@@ -61,12 +63,23 @@ impl Registries {
         Ok(held?)
     }
 
+    /// What was rendered of a document, or is now: beside the threads that serve, and one at a time, because
+    /// large documents take a while and each name by which we are reached takes its own.
     async fn answer<F>(&self, caller: &Caller, key: String, said: &Said, content_type: &'static str, render: F) -> Result<Response, Problem>
     where
-        F: FnOnce() -> Result<String, CacheError> + Send,
+        F: FnOnce(&Said) -> Result<String, CacheError> + Send + 'static,
     {
-        let rendered = self.rendered.try_get_with(key, async { Ok::<_, CacheError>(Arc::new(Answer::new(content_type, render()?))) });
-        let answer = rendered.await.map_err(|error| Problem::of(&*error))?;
+        let document = said.clone();
+        let rendered = self.rendered.try_get_with(key, async {
+            // Nobody closes it.
+            let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| CacheError::Stopping)?;
+            let rendering = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                Ok::<_, CacheError>(Arc::new(Answer::new(content_type, render(&document)?)))
+            });
+            rendering.await.map_err(|_| CacheError::Stopping).flatten()
+        });
+        let answer = rendered.await.map_err(|error: Arc<CacheError>| Problem::of(&*error))?;
         let mut response = answer.respond(&caller.headers);
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding, host"));
         if said.is_stale {
@@ -99,17 +112,17 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
             let content_type = if is_abbreviated { ABBREVIATED } else { "application/json" };
             let cutoff = registries.cache.rules().cutoff(RegistryType::Npm, name.as_str());
             let key = format!("npm\n{}\n{is_abbreviated}\n{}\n{cutoff:?}\n{base}", said.row.blob.hex(), caller.is_resolver);
-            registries
-                .answer(&caller, key, &said, content_type, || {
-                    Ok(Packument::parse(&name, &said.text)?.published_before(cutoff)?.render(&base, is_abbreviated, caller.is_resolver)?)
-                })
-                .await
+            let is_resolver = caller.is_resolver;
+            let render = move |said: &Said| {
+                Ok(Packument::parse(&name, &said.text)?.published_before(cutoff)?.render(&base, is_abbreviated, is_resolver)?)
+            };
+            registries.answer(&caller, key, &said, content_type, render).await
         }
         Asked::Version(name, wanted) => {
             let said = registries.cache.packument(&name, caller.ask()).await?;
             let cutoff = registries.cache.rules().cutoff(RegistryType::Npm, name.as_str());
             let key = format!("npm version\n{}\n{wanted}\n{cutoff:?}\n{base}", said.row.blob.hex());
-            let render = || {
+            let render = move |said: &Said| {
                 let packument = Packument::parse(&name, &said.text)?.published_before(cutoff)?;
                 Ok(packument.render_version(&packument.resolve(&wanted)?, &base)?)
             };
@@ -151,14 +164,13 @@ async fn pypi_project(State(registries): State<Registries>, request: Request) ->
         return Ok(Redirect::permanent(&format!("/pypi/simple/{}/", name.as_str())).into_response());
     }
     let caller = Caller::of(&registries.cache, parts).await?;
-    let (said, project) = registries.cache.project(&name, caller.ask()).await?;
+    let said = registries.cache.project(&name, caller.ask()).await?;
     let is_html = wants_html(&caller.headers);
     let cutoff = registries.cache.rules().cutoff(RegistryType::Pypi, name.as_str());
-    let project = project.published_before(cutoff);
     let key = format!("pypi\n{}\n{is_html}\n{cutoff:?}", said.row.blob.hex());
     let (content_type, page): (_, fn(&pypi::Project, &PypiName) -> String) =
         if is_html { ("text/html; charset=utf-8", pypi::Project::render_html) } else { (pypi::JSON, pypi::Project::render_json) };
-    registries.answer(&caller, key, &said, content_type, || Ok(page(&project, &name))).await
+    registries.answer(&caller, key, &said, content_type, move |said| Ok(page(&said.project()?.published_before(cutoff), &name))).await
 }
 
 async fn pypi_file(State(registries): State<Registries>, request: Request) -> Result<Response, Problem> {
@@ -172,7 +184,11 @@ async fn pypi_file(State(registries): State<Registries>, request: Request) -> Re
         return Err(not_found(RegistryType::Pypi));
     }
     let caller = Caller::of(&registries.cache, parts).await?;
-    let held = registries.file((package, file.clone()), &caller).await?;
+    let held = registries.file((package.clone(), file.clone()), &caller).await?;
+    if let (true, Some(wheel)) = (caller.is_resolver, file.wheel()) {
+        // What a resolver reads the metadata of it usually chooses: the wheel comes in meanwhile.
+        registries.cache.expect((package.clone(), FileName::parse(&package, wheel).map_err(|_| not_found(RegistryType::Pypi))?));
+    }
     // A resolver would fetch by itself what a project wants from elsewhere.
     if caller.is_resolver && file.wheel().is_some() && held.bytes.as_ref().is_some_and(|bytes| needs_elsewhere(bytes)) {
         return Err(Problem::new(Class::Forbidden, "exotic_dependency", "this version needs something that does not come from a registry"));

@@ -1,16 +1,16 @@
 use std::{collections::HashMap, sync::Arc};
 
+use chrono::TimeDelta;
 use jobs::{Handlers, JobId, Jobs, NewJob};
 use platform::{
-    Actor, Config, Database, Scope, Shutdown,
+    Actor, Config, Database, Scope, Shutdown, clock,
     config::{CacheConfig, Target},
     telemetry::Metrics,
 };
-use prometheus::IntCounterVec;
 use servers::{ServerRef, Servers};
 
 use crate::{
-    artifacts::{Artifacts, Held, Key},
+    artifacts::{Artifacts, Asked, Held, Key, Outcome},
     blobs::Blobs,
     documents::{Ask, Documents, Name, Said},
     error::{CacheError, registry_type},
@@ -20,7 +20,6 @@ use crate::{
     model::{Artifact, Listed, Lock, Status, Total, Wanted, standing},
     names::{NpmName, Package, PypiName, RegistryType},
     policy::Rules,
-    pypi::Project,
     reference::{BundleName, OciReference},
     room::Room,
     store,
@@ -41,7 +40,7 @@ struct Inner {
     artifacts: Arc<Artifacts>,
     config: CacheConfig,
     data_dir: std::path::PathBuf,
-    asked: IntCounterVec,
+    shutdown: Shutdown,
 }
 
 /// What is known of one package of a server.
@@ -73,7 +72,9 @@ pub(crate) struct Stats {
 pub(crate) struct OfType {
     pub(crate) registry: RegistryType,
     pub(crate) sums: Total,
-    pub(crate) asked: HashMap<&'static str, u64>,
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) coalesced: u64,
     pub(crate) verify_failures: u64,
     pub(crate) evictions: u64,
 }
@@ -95,9 +96,6 @@ pub(crate) type Named = (Option<String>, String, Option<String>, Option<String>)
 
 /// The job that does it, if there is anything to do, and where the packages stand.
 pub(crate) type Filling = (Option<JobId>, Vec<Standing>);
-
-/// What the counter of requests tells apart.
-const OUTCOMES: [&str; 4] = ["hit", "miss", "coalesced", "refused"];
 
 impl Cache {
     /// Opens the cache folder. `node` is this data folder's name among replicas.
@@ -139,8 +137,9 @@ impl Cache {
             patience: config.cache.patience,
             memory: Artifacts::memory(config.cache.memory_bytes / 2),
             flights: Flights::new(shutdown.clone()),
+            checks: Flights::new(shutdown.clone()),
             used: std::sync::Mutex::default(),
-            asked: asked.clone(),
+            asked: Asked::new(&asked),
             evictions: metrics.counters(
                 "fabric_cache_evictions_total",
                 "Files that were removed to make room, by type",
@@ -151,8 +150,16 @@ impl Cache {
         shutdown.spawn(Arc::clone(&artifacts).note_uses(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).watch_room(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).repair());
-        let inner =
-            Inner { database, jobs, servers, documents, artifacts, config: config.cache.clone(), data_dir: config.data_dir.clone(), asked };
+        let inner = Inner {
+            database,
+            jobs,
+            servers,
+            documents,
+            artifacts,
+            config: config.cache.clone(),
+            data_dir: config.data_dir.clone(),
+            shutdown: shutdown.clone(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -175,6 +182,11 @@ impl Cache {
             self.rules().check_name(registry, &name)?;
         }
         let standings = self.standings(wanted.clone()).await?;
+        // What a tag, or no version at all, stands for may have changed since somebody looked.
+        let mut is_known = true;
+        for wanted in &wanted {
+            is_known &= self.is_settled(wanted).await?;
+        }
         let is_here = |target: &Target| {
             let of_target = |standing: &&Standing| standing.target.as_ref().is_none_or(|own| *own == target.to_string());
             wanted.iter().all(|wanted| {
@@ -184,7 +196,7 @@ impl Cache {
         };
         let targets = if order.targets.is_empty() { self.inner.config.targets.clone() } else { order.targets.clone() };
         // Which files of a package are for which of several platforms, only the job finds out.
-        if order.targets.is_empty() && targets.iter().all(is_here) {
+        if is_known && order.targets.is_empty() && targets.iter().all(is_here) {
             return Ok((None, standings));
         }
         let targets = targets.iter().map(ToString::to_string).collect();
@@ -285,12 +297,13 @@ impl Cache {
         let totals: HashMap<String, Total> = store::totals(self.inner.database.system()).await?.into_iter().collect();
         let by_type = RegistryType::ALL.map(|registry| {
             let total = totals.get(registry.as_str()).copied().unwrap_or_default();
-            let asked = |outcome: &'static str| (outcome, self.inner.asked.with_label_values(&[registry.as_str(), outcome]).get());
             let artifacts = &self.inner.artifacts;
             OfType {
                 registry,
                 sums: total,
-                asked: OUTCOMES.map(asked).into_iter().collect(),
+                hits: artifacts.asked.so_far(registry, Outcome::Hit),
+                misses: artifacts.asked.so_far(registry, Outcome::Miss),
+                coalesced: artifacts.asked.so_far(registry, Outcome::Coalesced),
                 verify_failures: artifacts.mismatches.with_label_values(&[registry.as_str()]).get(),
                 evictions: artifacts.evictions.with_label_values(&[registry.as_str()]).get(),
             }
@@ -339,6 +352,17 @@ impl Cache {
         Ok(standings)
     }
 
+    /// Whether it is known which package is meant: by an exact version, or because a registry was asked lately,
+    /// or cannot be.
+    async fn is_settled(&self, wanted: &Wanted) -> Result<bool, CacheError> {
+        let is_fixed = registry_type(&wanted.registry_type)? == RegistryType::Oci && OciReference::parse(&wanted.identifier)?.is_fixed();
+        if is_fixed || exactly(wanted).is_some() || self.inner.documents.offline {
+            return Ok(true);
+        }
+        let since = clock::now() - TimeDelta::from_std(self.inner.config.metadata_ttl).unwrap_or(TimeDelta::MAX);
+        Ok(store::named_at(self.inner.database.system(), wanted).await?.is_some_and(|at| at >= since))
+    }
+
     /// The exact packages that are meant, as far as it is known without asking, with their targets.
     async fn meant(&self, wanted: &Wanted) -> Result<Vec<(String, Package)>, CacheError> {
         let named = store::named(self.inner.database.system(), wanted).await?;
@@ -364,6 +388,15 @@ impl Cache {
         self.inner.artifacts.get(key, may_fetch).await
     }
 
+    /// Brings a file in that will be asked for soon; whoever asks then joins.
+    pub(crate) fn expect(&self, key: Key) {
+        let cache = self.clone();
+        self.inner.shutdown.spawn(async move {
+            // Whoever asks for it is told what is wrong with it.
+            cache.file(&key, true).await.ok();
+        });
+    }
+
     pub(crate) fn path(&self, held: &Held) -> std::path::PathBuf {
         self.inner.artifacts.path(held)
     }
@@ -372,10 +405,8 @@ impl Cache {
         self.inner.documents.get(&Name::Npm(name.clone()), ask).await
     }
 
-    pub(crate) async fn project(&self, name: &PypiName, ask: Ask) -> Result<(Said, Project), CacheError> {
-        let said = self.inner.documents.get(&Name::Pypi(name.clone()), ask).await?;
-        let project = said.project()?;
-        Ok((said, project))
+    pub(crate) async fn project(&self, name: &PypiName, ask: Ask) -> Result<Said, CacheError> {
+        self.inner.documents.get(&Name::Pypi(name.clone()), ask).await
     }
 
     pub(crate) async fn manifest(&self, reference: &OciReference, ask: Ask) -> Result<Said, CacheError> {

@@ -10,7 +10,9 @@ use super::{
     output,
 };
 
-const POLL: Duration = Duration::from_millis(300);
+/// How often a job is looked at: at first often, since much is done in a moment.
+const FIRST_POLL: Duration = Duration::from_millis(15);
+const LAST_POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
@@ -92,7 +94,7 @@ fn one(job: Result<Value, super::client::ClientError>, context: &Context) -> Res
 /// Waits for the end of a job, with a bar on a terminal; tells what holds it up.
 pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Value, CliError> {
     let bar = bar(is_quiet);
-    let mut told = String::new();
+    let (mut told, mut pause) = (String::new(), FIRST_POLL);
     loop {
         let job = fabric.get(&format!("/api/mcp/jobs/{}", encoded(id))).await?;
         show_progress(&bar, &job["progress"]);
@@ -105,7 +107,8 @@ pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Va
             bar.finish_and_clear();
             return Ok(job);
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = LAST_POLL.min(pause * 3 / 2);
     }
 }
 

@@ -253,9 +253,7 @@ struct TypeOut {
 impl From<Stats> for StatsOut {
     fn from(stats: Stats) -> Self {
         let (mut total, mut by_type) = (TypeOut::default(), std::collections::BTreeMap::new());
-        for OfType { registry, sums, asked, verify_failures, evictions } in stats.by_type {
-            let count = |outcome| asked.get(outcome).copied().unwrap_or(0);
-            let [hits, misses, coalesced] = ["hit", "miss", "coalesced"].map(count);
+        for OfType { registry, sums, hits, misses, coalesced, verify_failures, evictions } in stats.by_type {
             let out = TypeOut { total: sums, hits, misses, coalesced, verify_failures, evictions };
             total = TypeOut {
                 total: total.total + out.total,

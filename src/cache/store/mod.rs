@@ -11,5 +11,5 @@ pub(crate) use artifacts::{
 };
 pub(crate) use documents::{document, document_names, documents_of, forget_documents, keep_document, tags, take_document};
 pub(crate) use locks::{keep_lock, lock, missing_of_lock};
-pub(crate) use names::{keep_name, named, names_of, names_of_all, take_names};
+pub(crate) use names::{keep_name, named, named_at, names_of, names_of_all, take_names};
 pub(crate) use upkeep::{Stored, by_use, bytes_stored, coldest, files_of_blob, forget_failed, is_known, list, stored, totals, used};

@@ -55,6 +55,17 @@ pub(crate) async fn named(pool: &PgPool, wanted: &Wanted) -> Result<Vec<(String,
     .collect()
 }
 
+/// When it was last found out what a name means.
+pub(crate) async fn named_at(pool: &PgPool, wanted: &Wanted) -> Result<Option<DateTime<Utc>>, DbError> {
+    let at = sqlx::query_scalar!(
+        "SELECT min(resolved_at) FROM mcp_fabric.cache_names WHERE registry_type = $1 AND identifier = $2 AND wanted = $3",
+        wanted.registry_type,
+        wanted.identifier,
+        wanted.version.as_deref().unwrap_or_default(),
+    );
+    Ok(at.fetch_one(pool).await?)
+}
+
 /// By which names a package is known: registry type, identifier, and version as it was asked for. A name for
 /// several targets stands for the package of the first.
 pub(crate) async fn names_of(connection: &mut PgConnection, package: &Package, target: &str) -> Result<Vec<[String; 3]>, sqlx::Error> {

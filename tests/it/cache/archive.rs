@@ -129,6 +129,8 @@ async fn an_archive_that_was_changed_brings_nothing() {
         ),
         ("a file that nobody signed", changed(&archive, keep, &[("blobs/x", tar::EntryType::Regular)]), "archive_invalid"),
         ("a way out", changed(&archive, keep, &[("blobs/link", tar::EntryType::Symlink)]), "archive_invalid"),
+        ("a header for the next entry", changed(&archive, keep, &[("blobs/pax", tar::EntryType::XHeader)]), "archive_invalid"),
+        ("a long name", changed(&archive, keep, &[("blobs/long", tar::EntryType::GNULongName)]), "archive_invalid"),
         ("a device", changed(&archive, keep, &[("blobs/null", tar::EntryType::Char)]), "archive_invalid"),
         ("no signature", changed(&archive, |name: &str, _: &mut Vec<u8>| name != "fabric-cache.sig", &[]), "archive_invalid"),
         ("half of it", archive[..archive.len() / 2].to_vec(), "archive_invalid"),

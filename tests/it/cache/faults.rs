@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{TARBALL, blobs, fabric, holding};
-use crate::support::{Binary, Packages, TestApp, Trouble, cluster};
+use crate::support::{Packages, TestApp, Trouble};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_not_what_was_stated_are_neither_given_nor_kept() {
@@ -188,51 +188,6 @@ async fn who_may_have_a_miss_fetched_is_a_setting() {
 }
 
 /// Downloads are cut off again and again; afterwards everything is whole, and nothing is left over.
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_downloads_leave_no_wrong_row_and_no_bytes() {
-    let packages = Packages::start().await;
-    let names: Vec<String> = (0..6).map(|n| format!("tool{n}x")).collect();
-    for name in &names {
-        packages.npm(name, "1.0.0", &[TARBALL, name.as_bytes()].concat(), |_| {});
-    }
-    let database = cluster::database().await;
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    cluster::share_roles(&data).await;
-    let (url, own) = (database.url(), packages.settings());
-    let settings = [("DATABASE_URL", url.as_str()), (own[0].0, own[0].1.as_str())];
-    for round in 0..8 {
-        for name in &names {
-            packages.trouble(&format!("/files/{name}-1.0.0.tgz"), Trouble::Wait(Duration::from_millis(40 * round)));
-        }
-        let program = Binary::serve(&data, &settings);
-        let asking: Vec<_> =
-            names.iter().map(|name| tokio::spawn(reqwest::get(format!("{}/npm/{name}/-/{name}-1.0.0.tgz", program.url)))).collect();
-        tokio::time::sleep(Duration::from_millis(60 * round)).await;
-        program.kill();
-        for asked in asking {
-            asked.await.unwrap().ok();
-        }
-    }
-    let program = Binary::serve(&data, &settings);
-    for name in &names {
-        let answer = reqwest::get(format!("{}/npm/{name}/-/{name}-1.0.0.tgz", program.url)).await.unwrap();
-        assert_eq!(answer.bytes().await.unwrap(), [TARBALL, name.as_bytes()].concat());
-    }
-    program.terminate();
-    let cache = folder.path().join("cache");
-    assert_eq!(std::fs::read_dir(cache.join(".drafts")).unwrap().count(), 0);
-    let rows: Vec<(String, String, i64)> =
-        sqlx::query_as("SELECT name, encode(blob, 'hex'), size_bytes FROM mcp_fabric.cache_artifacts WHERE status = 'cached'")
-            .fetch_all(&mut database.connect().await)
-            .await
-            .unwrap();
-    assert_eq!(rows.len(), names.len());
-    for (name, blob, size) in rows {
-        let bytes = std::fs::read(cache.join(".blobs/sha256").join(&blob[..2]).join(&blob)).unwrap();
-        assert_eq!((bytes.len(), bytes), (usize::try_from(size).unwrap(), [TARBALL, name.as_bytes()].concat()));
-    }
-}
 
 /// A registry's credentials are for its own address: not for another port, and not for where a redirect leads.
 #[tokio::test(flavor = "multi_thread")]
@@ -273,4 +228,33 @@ async fn what_was_published_since_the_registry_was_asked_is_found() {
     let mut app = app;
     app.restart().await;
     assert_eq!(&app.get("/npm/tool/-/tool-1.1.0.tgz").await.body[..], TARBALL);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leads_inside_is_refused_where_the_connection_is_made() {
+    let packages = Packages::start().await;
+    packages.put("/tool.mcpb", "application/octet-stream", TARBALL);
+    let port = packages.host().split(':').nth(1).unwrap().to_owned();
+    let app = TestApp::with(&[("FABRIC_MCPB_HOSTS", "localhost")]).await;
+    let sha256 = crate::support::digest(TARBALL).replace("sha256:", "");
+    let body = json!({ "registry_type": "mcpb", "identifier": format!("http://localhost:{port}/tool.mcpb"), "file_sha256": sha256 });
+    let asked = app.op_post_json("/api/mcp/cache", &body).await.expect(202);
+    let job = app.job(asked["job_id"].as_str().unwrap()).await;
+    assert_eq!((&job["error"]["code"], packages.requests()), (&json!("upstream_host_refused"), 0), "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_makes_nothing_young_for_ever() {
+    let packages = Packages::start().await;
+    packages.npm("tool", "1.0.0", TARBALL, |_| {});
+    let mut app = fabric(&packages, &[]).await;
+    app.get("/npm/tool").await.expect(200);
+    sqlx::query("UPDATE mcp_fabric.cache_documents SET checked_at = checked_at + interval '1 year'")
+        .execute(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    app.restart().await;
+    app.get("/npm/tool").await.expect(200);
+    app.get("/npm/tool").await.expect(200);
+    assert_eq!(packages.asked("/npm/tool"), 2, "it is asked again, once");
 }

@@ -3,6 +3,7 @@
 mod archive;
 mod bundles;
 mod clients;
+mod crashes;
 mod faults;
 mod images;
 mod policy;
