@@ -187,8 +187,6 @@ async fn who_may_have_a_miss_fetched_is_a_setting() {
     }
 }
 
-/// Downloads are cut off again and again; afterwards everything is whole, and nothing is left over.
-
 /// A registry's credentials are for its own address: not for another port, and not for where a redirect leads.
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_stay_with_their_registry() {
