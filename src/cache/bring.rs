@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How many packages of a closure come in at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 /// How many files of one package come in at once.
 const FILES_AT_ONCE: usize = 4;
 

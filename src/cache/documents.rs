@@ -122,6 +122,8 @@ pub(crate) struct Documents {
     allowed_hosts: Vec<String>,
     clients: OnceCell<Clients>,
     ttl: TimeDelta,
+    /// Whether it counts when versions were published.
+    needs_times: bool,
     memory: Memory<Name, Said>,
     absent: Memory<Name, ()>,
     flights: Flights<Name, Outcome>,
@@ -142,6 +144,7 @@ impl Documents {
             allowed_hosts: config.allowed_hosts.clone(),
             clients: OnceCell::new(),
             ttl: TimeDelta::from_std(config.cache.metadata_ttl).unwrap_or(TimeDelta::MAX),
+            needs_times: !config.cache.policy.min_age.is_zero(),
             memory: Memory::builder().max_capacity(config.cache.memory_bytes / 2).weigher(weigh).build(),
             absent: Memory::builder().max_capacity(10_000).time_to_live(ABSENT_FOR).build(),
             flights: Flights::new(shutdown),
@@ -150,7 +153,7 @@ impl Documents {
     }
 
     /// The clients may reach the hosts of the configured registries, whatever their address; which ones
-    /// these are is found out when the first package is asked for.
+    /// these are, the installed clients are asked once.
     pub(crate) async fn clients(&self) -> Result<&Clients, CacheError> {
         self.clients
             .get_or_try_init(|| async {
@@ -254,7 +257,7 @@ impl Documents {
             }
             (StatusCode::OK, _) => {
                 let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-                let text = self.read(name, response).await?;
+                let text = self.with_times(name, request, self.read(name, response).await?).await?;
                 let blob = self.blobs.put(&text).await?;
                 Ok(Said { text, row: Document { blob, source, etag, checked_at }, is_stale: false })
             }
@@ -323,6 +326,32 @@ impl Documents {
         Ok(Request { url, auth: registry.auth, accept })
     }
 
+    /// Where the age of versions counts and an index does not say it, its other interface is asked. Without an
+    /// answer nobody knows, which is for the rules to judge.
+    async fn with_times(&self, name: &Name, request: &Request, text: Bytes) -> Result<Bytes, CacheError> {
+        let malformed = |error: serde_json::Error| CacheError::Document(error.to_string());
+        let Name::Pypi(name) = name else { return Ok(text) };
+        let mut project: Project = serde_json::from_slice(&text).map_err(malformed)?;
+        let Some(url) =
+            request.url.join(&format!("../../pypi/{}/json", name.as_str())).ok().filter(|_| self.needs_times && project.is_timeless())
+        else {
+            return Ok(text);
+        };
+        let mut asking = self.client().await?.get(url)?.header(header::ACCEPT, "application/json");
+        if let Some(auth) = &request.auth {
+            asking = auth.on(asking);
+        }
+        let response = timeout(ANSWER_LIMIT, asking.send()).await;
+        let Ok(Ok(response)) = response else { return Ok(text) };
+        if response.status() == StatusCode::OK
+            && let Ok(document) = bounded(response, MAX_DOCUMENT).await
+            && project.add_times(&document).is_ok()
+        {
+            return Ok(serde_json::to_vec(&project).map_err(malformed)?.into());
+        }
+        Ok(text)
+    }
+
     /// Takes the document in and looks whether it is one.
     async fn read(&self, name: &Name, response: Response) -> Result<Bytes, CacheError> {
         let url = response.url().clone();
@@ -330,25 +359,25 @@ impl Documents {
             response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let stated = response.headers().get("docker-content-digest").and_then(|digest| oci::stated_digest(digest.to_str().ok()?));
         let body = bounded(response, if matches!(name, Name::Oci(_)) { MAX_MANIFEST } else { MAX_DOCUMENT }).await?;
-        Ok(match name {
-            Name::Npm(name) => {
-                Packument::parse(name, &body)?;
-                body
-            }
-            Name::NpmKeys(_) => {
-                crate::signatures::Keys::parse(&body)?;
-                body
-            }
-            Name::Pypi(name) => {
-                let project = Project::parse(name, &url, &content_type, &body)?;
-                serde_json::to_vec(&project).map_err(|error| CacheError::Document(error.to_string()))?.into()
-            }
-            Name::Oci(reference) => {
-                check_manifest(reference, &content_type, stated, &body)?;
-                body
-            }
-        })
+        let name = name.clone();
+        // Those of popular packages take a while.
+        let reading = tokio::task::spawn_blocking(move || checked(&name, &url, &content_type, stated, body));
+        reading.await.map_err(|_| CacheError::Stopping)?
     }
+}
+
+/// The document as it is kept, if it is one.
+fn checked(name: &Name, url: &Url, content_type: &str, stated: Option<BlobId>, body: Bytes) -> Result<Bytes, CacheError> {
+    match name {
+        Name::Npm(name) => drop(Packument::parse(name, &body)?),
+        Name::NpmKeys(_) => drop(crate::signatures::Keys::parse(&body)?),
+        Name::Oci(reference) => check_manifest(reference, content_type, stated, &body)?,
+        Name::Pypi(name) => {
+            let project = Project::parse(name, url, content_type, &body)?;
+            return Ok(serde_json::to_vec(&project).map_err(|error| CacheError::Document(error.to_string()))?.into());
+        }
+    }
+    Ok(body)
 }
 
 struct Request {

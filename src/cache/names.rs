@@ -6,6 +6,7 @@
 use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr as _};
 
 use pep440_rs::Version as Pep440;
+use serde::{Deserialize, Serialize};
 
 use crate::reference::{BundleName, OciName, Pinned};
 
@@ -158,7 +159,7 @@ impl PypiName {
 }
 
 /// An exact version of a Python project in its canonical spelling (PEP 440).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct PypiVersion(String);
 
 impl PypiVersion {
@@ -177,11 +178,12 @@ impl PypiVersion {
 
     /// Whether it is a pre-release or a development release.
     pub(crate) fn is_unstable(&self) -> bool {
-        Pep440::from_str(&self.0).is_ok_and(|version| version.any_prerelease())
+        self.key().is_some_and(|version| version.any_prerelease())
     }
 
-    pub(crate) fn compare(&self, other: &Self) -> std::cmp::Ordering {
-        Pep440::from_str(&self.0).ok().cmp(&Pep440::from_str(&other.0).ok())
+    /// What versions are compared by: the same for any spelling.
+    pub(crate) fn key(&self) -> Option<Pep440> {
+        Pep440::from_str(&self.0).ok()
     }
 }
 
@@ -295,7 +297,7 @@ impl FileName {
                 Package::Mcpb(name, _) => text == name.file(),
                 Package::Pypi(name, version) => {
                     let stem = text.strip_suffix(METADATA).filter(|stem| stem.strip_suffix(".whl").is_some()).unwrap_or(text);
-                    distribution(stem).is_some_and(|found| found.name == *name && found.version.compare(version).is_eq())
+                    distribution(stem).is_some_and(|found| found.name == *name && found.version.key() == version.key())
                 }
             };
         if is_its_own { Ok(Self(text.to_owned())) } else { Err(InvalidName::FileName) }

@@ -1,7 +1,7 @@
 //! The documents of Python package indexes (the Simple API: PEP 503, 592, 629, 658, 691, 700), read in either
 //! form and rendered anew. Nothing of an upstream's HTML is passed on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,8 @@ pub(crate) struct Project {
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct File {
     pub(crate) name: String,
+    /// As the name says it; the same for all who ask, so that it is read once.
+    pub(crate) version: PypiVersion,
     /// Where it comes from.
     pub(crate) url: Url,
     /// Hexadecimal.
@@ -85,14 +87,45 @@ impl Project {
             HTML | "text/html" => from_html(url, std::str::from_utf8(body).map_err(|_| PypiError::NotText)?)?,
             _ => return Err(PypiError::OtherType),
         };
-        let is_ours = |file: &File| file.digest().is_some() && file.distribution().is_some_and(|found| found.name == *name);
-        // Only a wheel has its metadata beside it, and only with a digest it can be given.
-        let with_usable_metadata = |mut file: File| {
-            let is_wheel = file.distribution().is_some_and(|found| found.tags.is_some());
-            file.metadata_sha256 = file.metadata_sha256.filter(|text| is_wheel && Digest::from_hex(Algorithm::Sha256, text).is_some());
-            file
+        let ours = |file: Stated| {
+            let found = distribution(&file.name).filter(|found| found.name == *name)?;
+            Digest::from_hex(Algorithm::Sha256, &file.sha256)?;
+            // Only a wheel has its metadata beside it, and only with a digest it can be given.
+            let is_usable = |text: &String| found.tags.is_some() && Digest::from_hex(Algorithm::Sha256, text).is_some();
+            Some(File {
+                name: file.name,
+                version: found.version,
+                url: file.url,
+                sha256: file.sha256,
+                size: file.size,
+                requires_python: file.requires_python,
+                yanked: file.yanked,
+                upload_time: file.upload_time,
+                metadata_sha256: file.metadata_sha256.filter(is_usable),
+                provenance: file.provenance,
+            })
         };
-        Ok(Self { files: files.into_iter().filter(is_ours).map(with_usable_metadata).collect() })
+        Ok(Self { files: files.into_iter().filter_map(ours).collect() })
+    }
+
+    /// Whether the index says of no file when it was published: its HTML form never does.
+    pub(crate) fn is_timeless(&self) -> bool {
+        self.files.iter().all(|file| file.upload_time.is_none())
+    }
+
+    /// Adds when files were published, and how large they are, from the index's other interface (`/pypi/<name>/json`).
+    /// Only what it says of the same bytes counts.
+    pub(crate) fn add_times(&mut self, document: &[u8]) -> Result<(), PypiError> {
+        let document: JsonReleases = serde_json::from_slice(document)?;
+        let stated: BTreeMap<&str, &JsonRelease> =
+            document.releases.values().flatten().map(|file| (file.filename.as_str(), file)).collect();
+        for file in &mut self.files {
+            if let Some(found) = stated.get(file.name.as_str()).filter(|found| found.digests.get("sha256") == Some(&file.sha256)) {
+                file.upload_time = file.upload_time.take().or_else(|| found.upload_time_iso_8601.clone());
+                file.size = file.size.or(found.size);
+            }
+        }
+        Ok(())
     }
 
     /// Leaves out files that were published after a moment, or of which nobody says when.
@@ -105,36 +138,34 @@ impl Project {
 
     /// The files of one version.
     pub(crate) fn of_version(&self, version: &PypiVersion) -> impl Iterator<Item = &File> {
-        self.files.iter().filter(|file| file.distribution().is_some_and(|found| found.version.compare(version).is_eq()))
+        let wanted = version.key();
+        self.files.iter().filter(move |file| file.version.key() == wanted)
     }
 
     /// The exact version that is asked for, or the newest stable one that is not yanked.
     pub(crate) fn resolve(&self, wanted: Option<&str>) -> Option<PypiVersion> {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != "latest") {
             let version = PypiVersion::parse(wanted).ok()?;
-            return self.of_version(&version).next().and_then(File::distribution).map(|found| found.version);
+            return self.of_version(&version).next().map(|found| found.version.clone());
         }
-        let offered = self.files.iter().filter(|file| file.yanked.is_none()).filter_map(|file| Some(file.distribution()?.version));
+        let offered = self.files.iter().filter(|file| file.yanked.is_none()).map(|file| file.version.clone());
         let (stable, unstable): (Vec<_>, Vec<_>) = offered.partition(|version| !version.is_unstable());
-        let newest = |versions: Vec<PypiVersion>| versions.into_iter().max_by(PypiVersion::compare);
+        let newest = |versions: Vec<PypiVersion>| versions.into_iter().max_by_key(PypiVersion::key);
         newest(stable).or_else(|| newest(unstable))
     }
 
     /// The page as JSON; addresses are relative to it.
     pub(crate) fn render_json(&self, name: &PypiName) -> String {
-        let files: Vec<Value> = self.files.iter().filter_map(|file| file_json(name, file)).collect();
-        let versions: Vec<String> = {
-            let mut versions: Vec<PypiVersion> = self.files.iter().filter_map(|file| Some(file.distribution()?.version)).collect();
-            versions.sort_by(PypiVersion::compare);
-            versions.dedup();
-            versions.into_iter().map(|version| version.as_str().to_owned()).collect()
-        };
+        let files: Vec<Value> = self.files.iter().map(|file| file_json(name, file)).collect();
+        let offered: BTreeSet<&str> = self.files.iter().map(|file| file.version.as_str()).collect();
+        let mut versions: Vec<&str> = offered.into_iter().collect();
+        versions.sort_by_cached_key(|version| PypiVersion::parse(version).ok().and_then(|version| version.key()));
         json!({ "meta": { "api-version": "1.0" }, "name": name.as_str(), "versions": versions, "files": files }).to_string()
     }
 
     /// The page as HTML.
     pub(crate) fn render_html(&self, name: &PypiName) -> String {
-        let links: Vec<String> = self.files.iter().filter_map(|file| file_html(name, file)).collect();
+        let links: Vec<String> = self.files.iter().map(|file| file_html(name, file)).collect();
         format!(
             "<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.0\"><title>Links for {0}</title></head>\n<body><h1>Links for {0}</h1>\n{1}\n</body></html>\n",
             escape(name.as_str()),
@@ -143,28 +174,28 @@ impl Project {
     }
 }
 
-fn file_html(name: &PypiName, file: &File) -> Option<String> {
+fn file_html(name: &PypiName, file: &File) -> String {
     let attribute = |attribute: &str, value: &Option<String>| match value {
         Some(value) => format!(" {attribute}=\"{}\"", escape(value)),
         None => String::new(),
     };
     let metadata = file.metadata_sha256.as_ref().map(|sha256| format!("sha256={sha256}"));
-    Some(format!(
+    format!(
         "<a href=\"{}#sha256={}\"{}{}{}{}>{}</a><br>",
-        escape(&relative_url(name, file)?),
+        escape(&relative_url(name, file)),
         escape(&file.sha256),
         attribute("data-requires-python", &file.requires_python),
         attribute("data-yanked", &file.yanked),
         attribute("data-core-metadata", &metadata),
         attribute("data-dist-info-metadata", &metadata),
         escape(&file.name)
-    ))
+    )
 }
 
-fn file_json(name: &PypiName, file: &File) -> Option<Value> {
+fn file_json(name: &PypiName, file: &File) -> Value {
     let mut out = BTreeMap::from([
         ("filename", json!(file.name)),
-        ("url", json!(relative_url(name, file)?)),
+        ("url", json!(relative_url(name, file))),
         ("hashes", json!({ "sha256": file.sha256 })),
     ]);
     out.extend(file.size.map(|size| ("size", json!(size))));
@@ -172,12 +203,12 @@ fn file_json(name: &PypiName, file: &File) -> Option<Value> {
     out.extend(file.upload_time.as_ref().map(|text| ("upload-time", json!(text))));
     out.extend(file.yanked.as_ref().map(|reason| ("yanked", if reason.is_empty() { json!(true) } else { json!(reason) })));
     out.extend(file.metadata_sha256.as_ref().map(|sha256| ("core-metadata", json!({ "sha256": sha256 }))));
-    Some(json!(out))
+    json!(out)
 }
 
 /// From `/pypi/simple/<name>/` to `/pypi/files/<name>/<version>/<file>`.
-fn relative_url(name: &PypiName, file: &File) -> Option<String> {
-    Some(format!("../../files/{}/{}/{}", name.as_str(), file.distribution()?.version.as_str(), file.name))
+fn relative_url(name: &PypiName, file: &File) -> String {
+    format!("../../files/{}/{}/{}", name.as_str(), file.version.as_str(), file.name)
 }
 
 pub(crate) fn escape(text: &str) -> String {
@@ -223,7 +254,20 @@ struct JsonFile {
     provenance: Option<String>,
 }
 
-fn from_json(base: &Url, body: &[u8]) -> Result<Vec<File>, PypiError> {
+/// A file as an index states it, of whatever name.
+struct Stated {
+    name: String,
+    url: Url,
+    sha256: String,
+    size: Option<u64>,
+    requires_python: Option<String>,
+    yanked: Option<String>,
+    upload_time: Option<String>,
+    metadata_sha256: Option<String>,
+    provenance: Option<String>,
+}
+
+fn from_json(base: &Url, body: &[u8]) -> Result<Vec<Stated>, PypiError> {
     let page: JsonPage = serde_json::from_slice(body)?;
     check_version(&page.meta.api_version)?;
     let hash = |value: &Value| value.get("sha256").and_then(Value::as_str).map(str::to_ascii_lowercase);
@@ -231,7 +275,7 @@ fn from_json(base: &Url, body: &[u8]) -> Result<Vec<File>, PypiError> {
         .files
         .into_iter()
         .filter_map(|file| {
-            Some(File {
+            Some(Stated {
                 url: address(base, &file.url)?,
                 name: file.filename,
                 sha256: file.hashes.get("sha256")?.to_ascii_lowercase(),
@@ -250,12 +294,28 @@ fn from_json(base: &Url, body: &[u8]) -> Result<Vec<File>, PypiError> {
         .collect())
 }
 
+/// What `/pypi/<name>/json` says of files, as far as we ask.
+#[derive(Deserialize)]
+struct JsonReleases {
+    #[serde(default)]
+    releases: BTreeMap<String, Vec<JsonRelease>>,
+}
+
+#[derive(Deserialize)]
+struct JsonRelease {
+    filename: String,
+    #[serde(default)]
+    digests: BTreeMap<String, String>,
+    upload_time_iso_8601: Option<String>,
+    size: Option<u64>,
+}
+
 fn address(base: &Url, text: &str) -> Option<Url> {
     base.join(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 /// Reads the anchors of a page, and its version where it states one.
-fn from_html(base: &Url, text: &str) -> Result<Vec<File>, PypiError> {
+fn from_html(base: &Url, text: &str) -> Result<Vec<Stated>, PypiError> {
     let mut files = Vec::new();
     for (tag, attributes, inner) in tags(text) {
         if tag == "meta" && attributes.get("name").is_some_and(|name| name == "pypi:repository-version") {
@@ -268,7 +328,7 @@ fn from_html(base: &Url, text: &str) -> Result<Vec<File>, PypiError> {
         };
         url.set_fragment(None);
         let metadata = attributes.get("data-core-metadata").or_else(|| attributes.get("data-dist-info-metadata"));
-        files.push(File {
+        files.push(Stated {
             name: inner.trim().to_owned(),
             url,
             sha256,
@@ -335,6 +395,9 @@ fn attributes(mut text: &str) -> BTreeMap<String, String> {
 }
 
 fn unescape(text: &str) -> String {
+    if !text.contains('&') {
+        return text.to_owned();
+    }
     let named = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&#x27;", "'"), ("&amp;", "&")];
     named.iter().fold(text.to_owned(), |text, (entity, character)| text.replace(entity, character))
 }

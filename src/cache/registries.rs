@@ -69,13 +69,13 @@ impl Registries {
     where
         F: FnOnce(&Said) -> Result<String, CacheError> + Send + 'static,
     {
-        let document = said.clone();
+        let (document, headers) = (said.clone(), caller.headers.clone());
         let rendered = self.rendered.try_get_with(key, async {
             // Nobody closes it.
             let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| CacheError::Stopping)?;
             let rendering = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
-                Ok::<_, CacheError>(Arc::new(Answer::new(content_type, render(&document)?)))
+                Ok::<_, CacheError>(Arc::new(Answer::new(content_type, render(&document)?).prepared_for(&headers)))
             });
             rendering.await.map_err(|_| CacheError::Stopping).flatten()
         });

@@ -147,6 +147,11 @@ impl Cache {
             ),
             mismatches: metrics.counters("fabric_cache_integrity_failures_total", mismatches, &["registry_type"]),
         });
+        if !config.offline {
+            // The installed clients take a moment to say which registries they use; the first asker need not wait.
+            let documents = Arc::clone(&documents);
+            shutdown.spawn(async move { drop(documents.clients().await) });
+        }
         shutdown.spawn(Arc::clone(&artifacts).note_uses(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).watch_room(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).repair());

@@ -61,14 +61,19 @@ impl Sources {
         self.found
             .get_or_init(|| async {
                 let npmrc = Npmrc::of_user().await;
-                let npm = match &self.npm_setting {
-                    Some(url) => Some(url.clone()),
-                    None => npm_answer().await,
+                let npm = async {
+                    match &self.npm_setting {
+                        Some(url) => Some(url.clone()),
+                        None => npm_answer().await,
+                    }
                 };
-                let pypi = match &self.pypi_setting {
-                    Some(url) => Some(url.clone()),
-                    None => pip_answer().await,
+                let pypi = async {
+                    match &self.pypi_setting {
+                        Some(url) => Some(url.clone()),
+                        None => pip_answer().await,
+                    }
                 };
+                let (npm, pypi) = tokio::join!(npm, pypi);
                 let with_auth = |url: Url| {
                     let auth = npmrc.auth(&url);
                     registry(url, auth)

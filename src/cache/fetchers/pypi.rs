@@ -93,9 +93,9 @@ impl Fetcher for Pypi {
     }
 }
 
-/// The files that an install on such machines may take: a wheel for every platform, else the wheels
-/// for the wanted versions of Python, else the source distribution (whose bytes are kept; nothing is ever
-/// built).
+/// The files that an install on such machines may take: a wheel for every platform, else for each wanted version
+/// of Python the wheels that installers prefer (those for older systems, too), else the source distribution
+/// (whose bytes are kept; nothing is ever built).
 fn installable<'a>(files: Vec<&'a File>, minors: &[u32], machines: &[&str]) -> Vec<&'a File> {
     let tags = |file: &File| file.distribution().and_then(|found| found.tags);
     let (wheels, sources): (Vec<&File>, Vec<&File>) = files.into_iter().partition(|file| tags(file).is_some());
@@ -104,53 +104,61 @@ fn installable<'a>(files: Vec<&'a File>, minors: &[u32], machines: &[&str]) -> V
     if !universal.is_empty() {
         return universal;
     }
-    let fitting: Vec<&File> = wheels.into_iter().filter(|file| tags(file).is_some_and(|tags| fits(&tags, minors, machines))).collect();
-    if fitting.is_empty() { sources.into_iter().take(1).collect() } else { fitting }
+    let distance = |file: &File, minor| tags(file).and_then(|tags| distance(&tags, minor, machines));
+    let nearest: Vec<Option<u32>> = minors.iter().map(|minor| wheels.iter().filter_map(|file| distance(file, *minor)).min()).collect();
+    let is_preferred =
+        |file: &&File| minors.iter().zip(&nearest).any(|(minor, nearest)| nearest.is_some() && distance(file, *minor) == *nearest);
+    let preferred: Vec<&File> = wheels.iter().copied().filter(is_preferred).collect();
+    if preferred.is_empty() { sources.into_iter().take(1).collect() } else { preferred }
 }
 
-/// Whether a wheel (PEP 425) runs on Linux with the GNU C library, one of these processors, and one
-/// of these versions of `CPython` 3.
-fn fits([python, abi, platform]: &[String; 3], minors: &[u32], machines: &[&str]) -> bool {
-    let is_for_here = platform
-        .split('.')
-        .any(|tag| (tag.starts_with("manylinux") || tag.starts_with("linux")) && machines.iter().any(|machine| tag.ends_with(machine)))
-        || platform == "any";
-    let minor = |tag: &str| tag.strip_prefix("cp3").and_then(|minor| minor.parse::<u32>().ok());
-    let is_for_python = python.split('.').any(|tag| match (minor(tag), abi.as_str()) {
+/// How far a wheel (PEP 425) is from being made for this version of `CPython` 3, for Linux with the GNU C library
+/// and for one of these processors; installers take the nearest. `None` where it does not run there.
+fn distance([python, abi, platform]: &[String; 3], minor: u32, machines: &[&str]) -> Option<u32> {
+    /// Farther than any version of Python.
+    const ANY_PYTHON: u32 = 1000;
+    let is_linux = |tag: &str| tag.starts_with("manylinux") || tag.starts_with("linux");
+    let is_for_machine = |tag: &str| is_linux(tag) && machines.iter().any(|machine| tag.ends_with(machine));
+    if platform != "any" && !platform.split('.').any(is_for_machine) {
+        return None;
+    }
+    let version = |tag: &str| tag.strip_prefix("cp3").and_then(|minor| minor.parse::<u32>().ok());
+    let of_tag = |tag: &str| match (version(tag), abi.as_str()) {
+        (Some(own), abi) if own == minor && abi == tag => Some(0),
         // The stable ABI: this version and all later ones.
-        (Some(oldest), "abi3") => minors.iter().any(|minor| *minor >= oldest),
-        (Some(own), abi) => minors.contains(&own) && (abi == tag || abi == "none"),
-        (None, abi) => tag.starts_with("py3") && abi == "none",
-    });
-    is_for_here && is_for_python
+        (Some(oldest), "abi3") if oldest <= minor => Some(1 + minor - oldest),
+        (Some(own), "none") if own <= minor => Some(ANY_PYTHON / 2 + minor - own),
+        (None, "none") if tag.starts_with("py3") => Some(ANY_PYTHON),
+        _ => None,
+    };
+    python.split('.').filter_map(of_tag).min()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn file(name: &str) -> File {
+        serde_json::from_value(serde_json::json!({ "name": name, "version": "1", "url": "https://x.example/", "sha256": "" })).unwrap()
+    }
+
     #[test]
-    fn wheels_fit_by_python_abi_and_platform() {
-        let arch = std::env::consts::ARCH;
-        let fits = |python: &str, abi: &str, platform: &str| fits(&[python, abi, platform].map(str::to_owned), &[11, 12], &[arch]);
-        for (python, abi, platform) in [
-            ("cp311", "cp311", format!("manylinux_2_17_{arch}.manylinux2014_{arch}")),
-            ("cp39", "abi3", format!("manylinux_2_28_{arch}")),
-            ("py3", "none", format!("manylinux1_{arch}")),
-            ("cp312", "none", "any".to_owned()),
-        ] {
-            assert!(fits(python, abi, &platform), "{python}-{abi}-{platform}");
-        }
-        for (python, abi, platform) in [
-            ("cp310", "cp310", format!("manylinux_2_17_{arch}")),
-            ("cp313", "abi3", format!("manylinux_2_17_{arch}")),
-            ("cp312", "cp312t", format!("manylinux_2_17_{arch}")),
-            ("pp311", "pypy311_pp73", format!("manylinux_2_17_{arch}")),
-            ("cp311", "cp311", format!("musllinux_1_2_{arch}")),
-            ("cp311", "cp311", "win_amd64".to_owned()),
-            ("cp311", "cp311", "manylinux_2_17_s390x".to_owned()),
-        ] {
-            assert!(!fits(python, abi, &platform), "{python}-{abi}-{platform}");
-        }
+    fn the_wheels_are_taken_that_installers_prefer() {
+        let chosen = |names: &[&str]| -> Vec<String> {
+            let files: Vec<File> = names.iter().map(|name| file(name)).collect();
+            installable(files.iter().collect(), &[11, 12], &["x86_64"]).into_iter().map(|file| file.name.clone()).collect()
+        };
+        let near = ["a-1-cp311-abi3-manylinux_2_28_x86_64.whl", "a-1-cp311-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"];
+        let far = ["a-1-cp39-abi3-manylinux_2_28_x86_64.whl", "a-1-cp311-abi3-musllinux_1_2_x86_64.whl", "a-1-cp311-abi3-win_amd64.whl"];
+        let other = ["a-1-pp311-pypy311_pp73-manylinux_2_17_x86_64.whl", "a-1-cp312-cp312t-manylinux_2_17_x86_64.whl", "a-1.tar.gz"];
+        assert_eq!(chosen(&[&near[..], &far, &other].concat()), near);
+        assert_eq!(chosen(&[&["a-1-py3-none-any.whl"][..], &near].concat()), ["a-1-py3-none-any.whl"]);
+        let own = ["a-1-cp311-cp311-linux_x86_64.whl", "a-1-cp312-cp312-linux_x86_64.whl"];
+        assert_eq!(chosen(&[&own[..], &near].concat()), own);
+        assert_eq!(
+            chosen(&["a-1-cp310-cp310-manylinux_2_17_x86_64.whl", "a-1-cp311-cp311-manylinux_2_17_aarch64.whl", "a-1.tar.gz"]),
+            ["a-1.tar.gz"]
+        );
+        assert_eq!(chosen(&["a-1-py3-none-manylinux1_x86_64.whl", "a-1.tar.gz"]), ["a-1-py3-none-manylinux1_x86_64.whl"]);
     }
 }

@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::random::hex;
 
+/// From here on it counts more how long compressing takes than what it saves.
+const HASTE_FROM: usize = 1 << 20;
 /// Below this a compressed answer is not worth its header.
 const COMPRESS_FROM: usize = 1024;
 
@@ -36,6 +38,16 @@ impl Answer {
         let etag = format!("\"{}\"", hex(&Sha256::digest(&body)[..16]));
         let etag = HeaderValue::from_str(&etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
         Self { content_type: HeaderValue::from_static(content_type), body, etag, compressed: OnceLock::new() }
+    }
+
+    /// Compresses it beforehand, if a request with these headers takes it so: for large answers, beside the
+    /// threads that serve.
+    #[must_use]
+    pub fn prepared_for(self, headers: &HeaderMap) -> Self {
+        if self.body.len() >= COMPRESS_FROM && accepts_gzip(headers) {
+            self.compressed.get_or_init(|| compress(&self.body));
+        }
+        self
     }
 
     /// The answer to a request with these headers: whole, compressed, or 304 (RFC 9110, section 13).
@@ -97,7 +109,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 }
 
 fn compress(body: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), Compression::default());
+    let level = if body.len() < HASTE_FROM { Compression::default() } else { Compression::fast() };
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), level);
     let compressed = encoder.write_all(body).and_then(|()| encoder.finish());
     // Writing into memory does not fail.
     compressed.unwrap_or_default().into()

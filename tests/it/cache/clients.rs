@@ -9,7 +9,10 @@ use crate::support::TestApp;
 #[ignore = "needs npm, pip, uv and the public npm and PyPI registries"]
 async fn real_clients_install_from_the_fabric_and_then_offline() {
     let hosts = file_hosts().await;
-    let mut app = TestApp::with(&[("FABRIC_ALLOWED_HOSTS", &hosts), ("FABRIC_RATE_LIMIT", "0")]).await;
+    // The registries are those of the installed clients.
+    let usual = [("FABRIC_NPM_REGISTRY", ""), ("FABRIC_PYPI_INDEX", "")];
+    let settings = [("FABRIC_ALLOWED_HOSTS", hosts.as_str()), ("FABRIC_RATE_LIMIT", "0"), usual[0], usual[1]];
+    let mut app = TestApp::with(&settings).await;
     for server in ["everything", "time"] {
         let asked = app.op_post(&format!("/api/mcp/servers/{server}/cache")).await.expect(202);
         let job = app.job(asked["job_id"].as_str().unwrap()).await;

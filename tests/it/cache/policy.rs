@@ -96,6 +96,28 @@ async fn versions_that_were_published_just_now_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_does_not_say_when_is_asked_where_it_does() {
+    let packages = Packages::start().await;
+    let sha256 = crate::support::digest(b"a wheel").replace("sha256:", "");
+    for name in ["acme-old", "acme-silent"] {
+        let file = format!("{}-1.0.0-py3-none-any.whl", name.replace('-', "_"));
+        packages.put(&format!("/wheels/{file}"), "application/octet-stream", "a wheel");
+        packages.put(&format!("/simple/{name}/"), "text/html", format!("<a href=\"../../wheels/{file}#sha256={sha256}\">{file}</a>"));
+    }
+    let stated = json!({ "releases": { "1.0.0": [{
+        "filename": "acme_old-1.0.0-py3-none-any.whl", "digests": { "sha256": sha256 }, "size": 7,
+        "upload_time_iso_8601": Utc::now() - Duration::hours(100),
+    }] } });
+    packages.put("/pypi/acme-old/json", "application/json", stated.to_string());
+    let app = fabric(&packages, &[("FABRIC_CACHE_MIN_AGE_HOURS", "48")]).await;
+    for (name, status) in [("acme-old", "complete"), ("acme-silent", "failed")] {
+        let body = json!({ "registry_type": "pypi", "identifier": name, "version": "1.0.0", "closure": false });
+        let asked = app.op_post_json("/api/mcp/cache", &body).await.expect(202);
+        assert_eq!(app.job(asked["job_id"].as_str().unwrap()).await["status"], status, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_to_be_proved_has_to_be_proved() {
     let packages = Packages::start().await;
     packages.npm("plain", "1.0.0", TARBALL, |_| {});

@@ -78,6 +78,8 @@ fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(S
         ("FABRIC_SYNC_ON_START", "false"),
         ("FABRIC_SYNC_CRON", "off"),
         ("FABRIC_UPSTREAM_URL", "http://127.0.0.1:9"),
+        ("FABRIC_NPM_REGISTRY", "http://127.0.0.1:9/"),
+        ("FABRIC_PYPI_INDEX", "http://127.0.0.1:9/"),
         ("FABRIC_UPSTREAM_RPS", "100000"),
         ("FABRIC_UPSTREAM_BACKOFF_MS", "5"),
         ("FABRIC_UPSTREAM_TIMEOUT_SECONDS", "2"),
