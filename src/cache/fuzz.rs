@@ -2,7 +2,8 @@
 //! back keeps their promises.
 
 use crate::{
-    names::{FileName, NpmName, NpmVersion, Package, PypiName, PypiVersion, RegistryType, distribution},
+    file_names::{FileName, distribution},
+    names::{NpmName, NpmVersion, Package, PypiName, PypiVersion, RegistryType},
     npm::{Asked, Packument},
     oci::Manifest,
     pypi::{HTML, JSON, Project},

@@ -17,6 +17,7 @@ mod documents;
 mod download;
 mod error;
 mod fetchers;
+mod file_names;
 mod flights;
 pub mod fuzz;
 mod give;

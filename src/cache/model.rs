@@ -3,10 +3,7 @@ use serde::{Deserialize, Serialize};
 use servers::ServerPackage;
 use utoipa::ToSchema;
 
-use crate::{
-    digest::BlobId,
-    names::{METADATA, Package},
-};
+use crate::{digest::BlobId, file_names::METADATA, names::Package};
 
 platform::words! {
     /// Where a package stands in the cache.

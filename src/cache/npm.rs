@@ -16,8 +16,9 @@ use url::Url;
 
 use crate::{
     digest::{Algorithm, Digest},
+    file_names::FileName,
     model::Claimed,
-    names::{FileName, NpmName, NpmVersion},
+    names::{NpmName, NpmVersion},
     signatures::Signature,
 };
 

@@ -10,7 +10,8 @@ use url::Url;
 
 use crate::{
     digest::{Algorithm, Digest},
-    names::{Distribution, PypiName, PypiVersion, distribution},
+    file_names::{Distribution, distribution},
+    names::{PypiName, PypiVersion},
 };
 
 pub(crate) const JSON: &str = "application/vnd.pypi.simple.v1+json";

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use crate::{
     error::CacheError,
+    file_names::FileName,
     model::Listed,
-    names::{FileName, Package},
+    names::Package,
     service::Cache,
     store::{self, Stored},
 };

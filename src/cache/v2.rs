@@ -15,8 +15,9 @@ use serde_json::json;
 use crate::{
     documents::Said,
     error::CacheError,
+    file_names::FileName,
     give::{Caller, decoded, give},
-    names::{FileName, Package},
+    names::Package,
     oci::Manifest,
     reference::{OciAt, OciName, OciReference, Pinned},
     registries::Registries,

@@ -9,8 +9,9 @@ use super::{ArchiveError, BLOBS, BLOCK, Carried, FORMAT, MANIFEST, Manifest, SIG
 use crate::{
     digest::{Algorithm, BlobId, Digest, Hasher},
     error::{CacheError, registry_type},
+    file_names::FileName,
     model::Lock,
-    names::{FileName, Package},
+    names::Package,
     service::Cache,
     store::{self, Cached},
 };

@@ -8,8 +8,9 @@ use crate::{
     digest::Digest,
     documents::{Ask, Documents},
     error::CacheError,
+    file_names::FileName,
     model::{Claimed, Wanted},
-    names::{FileName, Package},
+    names::Package,
     reference::{BundleName, Pinned},
 };
 

@@ -21,8 +21,9 @@ use crate::{
     documents::{Ask, Documents},
     download::Auth,
     error::CacheError,
+    file_names::FileName,
     model::{Claimed, Wanted},
-    names::{FileName, Package, RegistryType},
+    names::{Package, RegistryType},
     policy::Rules,
 };
 

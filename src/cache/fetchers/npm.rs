@@ -8,8 +8,9 @@ use super::{Fetcher, Offer, Planned};
 use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
+    file_names::FileName,
     model::{Claimed, Wanted},
-    names::{FileName, NpmName, NpmVersion, Package, RegistryType},
+    names::{NpmName, NpmVersion, Package, RegistryType},
     npm::{Packument, Tarball},
     policy::Rules,
     signatures::Keys,

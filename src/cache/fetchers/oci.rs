@@ -8,8 +8,9 @@ use crate::{
     digest::Digest,
     documents::{Ask, Documents, Name},
     error::CacheError,
+    file_names::FileName,
     model::{Claimed, Wanted},
-    names::{FileName, Package},
+    names::Package,
     oci::{ACCEPT, Image, Manifest},
     reference::{OciAt, OciName, OciReference, Pinned},
 };

@@ -8,8 +8,9 @@ use crate::{
     digest::{Algorithm, Digest},
     documents::{Ask, Documents, Name},
     error::CacheError,
+    file_names::{FileName, METADATA},
     model::{Claimed, Wanted},
-    names::{FileName, METADATA, Package, PypiName, PypiVersion, RegistryType},
+    names::{Package, PypiName, PypiVersion, RegistryType},
     policy::Rules,
     pypi::File,
 };
