@@ -22,9 +22,12 @@ use crate::{
     policy::Rules,
     reference::{BundleName, OciReference},
     room::Room,
-    store,
+    store::{self, Coming},
     upkeep::{PruneJob, PruneOrder, VerifyJob, VerifyOrder},
 };
+
+/// How many files that come in are told of.
+const MOST_COMING: i64 = 100;
 
 /// The package cache.
 #[derive(Clone)]
@@ -283,6 +286,12 @@ impl Cache {
     ) -> Result<Vec<Listed>, CacheError> {
         actor.require(Scope::CacheRead)?;
         Ok(store::list(self.inner.database.system(), registry, name, after, limit).await?)
+    }
+
+    /// The files that come in now.
+    pub(crate) async fn coming(&self, actor: &Actor) -> Result<Vec<Coming>, CacheError> {
+        actor.require(Scope::CacheRead)?;
+        Ok(store::coming(self.inner.database.system(), MOST_COMING).await?)
     }
 
     /// Asks that everything is read again.

@@ -93,11 +93,21 @@ fn one(job: Result<Value, super::client::ClientError>, context: &Context) -> Res
 
 /// Waits for the end of a job, with a bar on a terminal; tells what holds it up.
 pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Value, CliError> {
-    let bar = bar(is_quiet);
+    wait_beside(fabric, id, bar(is_quiet), async |_| Ok(())).await
+}
+
+/// The same, with something else to be looked at whenever the job is; it hears how the job stands.
+pub(super) async fn wait_beside(
+    fabric: &Fabric,
+    id: &str,
+    bar: ProgressBar,
+    mut beside: impl AsyncFnMut(&Value) -> Result<(), CliError>,
+) -> Result<Value, CliError> {
     let (mut told, mut pause) = (String::new(), FIRST_POLL);
     loop {
         let job = fabric.get(&format!("/api/mcp/jobs/{}", encoded(id))).await?;
         show_progress(&bar, &job["progress"]);
+        beside(&job).await?;
         let trouble = output::text(&job["error"], "message");
         if job["status"] == "pending" && !trouble.is_empty() && trouble != told {
             bar.suspend(|| output::complain(format!("{trouble}; it is tried again by itself, and `mcp-fabric jobs cancel` ends it")));
@@ -114,7 +124,11 @@ pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Va
 
 /// Waits for a job that has to end well.
 pub(super) async fn wait_for(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Value, CliError> {
-    let job = wait(fabric, id, is_quiet).await?;
+    complete(wait(fabric, id, is_quiet).await?)
+}
+
+/// The job, if it ended well.
+pub(super) fn complete(job: Value) -> Result<Value, CliError> {
     if job["status"] == "complete" {
         return Ok(job);
     }

@@ -32,6 +32,7 @@ pub fn router(cache: Cache) -> OpenApiRouter {
         .routes(routes!(status))
         .routes(routes!(upkeep::list, add, upkeep::remove))
         .routes(routes!(stats))
+        .routes(routes!(upkeep::downloads))
         .routes(routes!(upkeep::verify))
         .routes(routes!(upkeep::prune))
         .routes(routes!(archive::key))

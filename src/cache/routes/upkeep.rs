@@ -15,6 +15,7 @@ use crate::{
     error::registry_type,
     model::{Listed, Wanted},
     service::Cache,
+    store::Coming,
     upkeep::PruneOrder,
 };
 
@@ -100,6 +101,38 @@ pub(super) async fn list(
     let key = |row: &Listed| [row.registry_type.clone(), row.name.clone(), row.version.clone()];
     let (rows, next_cursor) = page::cut(rows, request.limit, key);
     Ok(Json(ListOut { packages: rows.into_iter().map(Into::into).collect(), next_cursor }))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct DownloadsOut {
+    downloads: Vec<DownloadOut>,
+}
+
+/// A file that comes in.
+#[derive(Serialize, ToSchema)]
+struct DownloadOut {
+    registry_type: String,
+    identifier: String,
+    version: String,
+    file: String,
+    bytes_done: i64,
+    /// Where it is known.
+    bytes_total: Option<i64>,
+}
+
+/// Show the files that come in now.
+#[utoipa::path(get, path = "/api/mcp/cache/downloads", tag = "cache",
+    responses((status = 200, description = "At most a hundred", body = DownloadsOut)))]
+pub(super) async fn downloads(State(cache): State<Cache>, actor: Actor) -> Result<Json<DownloadsOut>, Problem> {
+    let out = |coming: Coming| DownloadOut {
+        registry_type: coming.registry_type,
+        identifier: coming.name,
+        version: coming.version,
+        file: coming.file_name,
+        bytes_done: coming.bytes_done,
+        bytes_total: coming.bytes_total,
+    };
+    Ok(Json(DownloadsOut { downloads: cache.coming(&actor).await?.into_iter().map(out).collect() }))
 }
 
 /// Remove one package from the cache.

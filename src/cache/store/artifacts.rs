@@ -338,3 +338,24 @@ pub(crate) async fn remove(connection: &mut PgConnection, package: &Package) -> 
     let bytes = freed.filter_map(|row| row.size_bytes).sum();
     Ok((free.iter().filter_map(|blob| BlobId::from_bytes(blob)).collect(), removed.len() as u64, bytes))
 }
+
+/// A file that comes in.
+pub(crate) struct Coming {
+    pub(crate) registry_type: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) file_name: String,
+    pub(crate) bytes_done: i64,
+    pub(crate) bytes_total: Option<i64>,
+}
+
+/// The files that come in now, on any node.
+pub(crate) async fn coming(pool: &PgPool, limit: i64) -> Result<Vec<Coming>, DbError> {
+    let coming = sqlx::query_as!(
+        Coming,
+        "SELECT registry_type, name, version, file_name, bytes_done, bytes_total FROM mcp_fabric.cache_artifacts
+         WHERE lease_node IS NOT NULL AND status = 'downloading' AND leased_until > now() ORDER BY registry_type, name, version, file_name LIMIT $1",
+        limit,
+    );
+    Ok(coming.fetch_all(pool).await?)
+}

@@ -1,4 +1,5 @@
 mod archive;
+mod bars;
 mod from;
 mod upkeep;
 
@@ -9,7 +10,7 @@ use self::{archive::ArchiveCommand, from::PackageIn, upkeep::Prune};
 use super::{
     CliError, Context,
     client::{ClientError, Fabric, encoded},
-    jobs, output,
+    output,
 };
 
 #[derive(Debug, Subcommand)]
@@ -125,7 +126,7 @@ async fn add(fabric: &Fabric, context: &Context, asked: Add) -> Result<(), CliEr
         output::done(context.json, "it is cached already", &begun);
         return Ok(());
     };
-    let job = jobs::wait_for(fabric, job, context.json).await?;
+    let job = bars::wait(fabric, job, context.json).await?;
     if context.json {
         output::json(&job);
         return Ok(());

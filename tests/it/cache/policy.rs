@@ -216,6 +216,24 @@ async fn packages_are_listed_removed_pruned_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_in_are_shown() {
+    let packages = Packages::start().await;
+    packages.npm("slow", "1.0.0", TARBALL, |_| {});
+    packages.trouble("/files/slow-1.0.0.tgz", Trouble::Wait(std::time::Duration::from_secs(3)));
+    let app = fabric(&packages, &[]).await;
+    app.get("/api/mcp/cache/downloads").await.expect_problem(401, "unauthenticated");
+    let (answer, shown) = tokio::join!(app.get("/npm/slow/-/slow-1.0.0.tgz"), async {
+        crate::support::eventually(3, "the file is shown", || async {
+            let shown = app.op_get("/api/mcp/cache/downloads").await.expect(200)["downloads"].clone();
+            shown.as_array().unwrap().first().cloned()
+        })
+        .await
+    });
+    assert_eq!((answer.status, &shown["identifier"], &shown["file"]), (200, &json!("slow"), &json!("slow-1.0.0.tgz")));
+    assert_eq!(app.op_get("/api/mcp/cache/downloads").await.expect(200)["downloads"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_fails_again_and_again_is_left_alone() {
     let packages = Packages::start().await;
     let app = fabric(&packages, &[]).await;
