@@ -14,22 +14,24 @@ use std::{
 use bytes::Bytes;
 use moka::future::Cache as Memory;
 use platform::{Coded as _, Database, Shutdown, clock, config::Target, database::DbError};
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::IntCounterVec;
+use reqwest::StatusCode;
 use serde_json::json;
 use servers::Servers;
 use tokio::{io::AsyncReadExt as _, sync::watch};
 
 use crate::{
+    asked::{Asked, Outcome},
     blobs::Blobs,
     digest::{Algorithm, BlobId, Hasher},
     documents::{Ask, Documents},
-    download::{Arrived, Order, download},
+    download::{Arrived, DownloadError, Order, download},
     error::CacheError,
     fetchers::{Fetchers, Offer},
     file_names::FileName,
     flights::Flights,
     model::{Artifact, Status, Whole},
-    names::{Package, RegistryType},
+    names::Package,
     policy::Rules,
     room::Room,
     store::{self, Cached},
@@ -94,37 +96,6 @@ pub(crate) struct Artifacts {
     pub(crate) mismatches: IntCounterVec,
 }
 
-/// How requests for files were answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Outcome {
-    Hit,
-    Miss,
-    Coalesced,
-    Refused,
-}
-
-/// Counts of requests, by registry type and outcome; looked up once.
-pub(crate) struct Asked {
-    counters: [[IntCounter; 4]; 4],
-}
-
-impl Asked {
-    pub(crate) fn new(counters: &IntCounterVec) -> Self {
-        let of = |registry: RegistryType| {
-            ["hit", "miss", "coalesced", "refused"].map(|outcome| counters.with_label_values(&[registry.as_str(), outcome]))
-        };
-        Self { counters: RegistryType::ALL.map(of) }
-    }
-
-    fn count(&self, registry: RegistryType, outcome: Outcome) {
-        self.counters[registry as usize][outcome as usize].inc();
-    }
-
-    pub(crate) fn so_far(&self, registry: RegistryType, outcome: Outcome) -> u64 {
-        self.counters[registry as usize][outcome as usize].get()
-    }
-}
-
 impl Artifacts {
     pub(crate) fn memory(bytes: u64) -> Memory<Key, Held> {
         let weigh = |_: &Key, held: &Held| u32::try_from(held.bytes.as_ref().map_or(0, Bytes::len) + 512).unwrap_or(u32::MAX);
@@ -166,7 +137,7 @@ impl Artifacts {
     async fn kept(&self, (package, file): &Key) -> Result<Option<Held>, CacheError> {
         let row = store::file(self.database.system(), package, file.as_str()).await?;
         let Some(Artifact { status: Status::Cached, blob: Some(blob), .. }) = row else { return Ok(None) };
-        let lost = |message| store::lose(self.database.system(), package, file.as_str(), &blob, message);
+        let lost = |message| self.lose(package, file, &blob, message);
         let Some((found, held)) = self.load(&blob).await? else {
             lost("its bytes are gone").await?;
             return Ok(None);
@@ -180,6 +151,14 @@ impl Artifacts {
         }
         self.memory.insert((package.clone(), file.clone()), held.clone()).await;
         Ok(Some(held))
+    }
+
+    async fn lose(&self, package: &Package, file: &FileName, blob: &BlobId, message: &str) -> Result<(), CacheError> {
+        let mut transaction = self.database.system().begin().await?;
+        store::lose(&mut transaction, package, file.as_str(), blob, message).await?;
+        self.mark_in(&mut transaction, package).await?;
+        transaction.commit().await.map_err(DbError::from)?;
+        Ok(())
     }
 
     /// Reads a blob whole: what it is now, and how it is given. Nothing when it is not there.
@@ -219,7 +198,7 @@ impl Artifacts {
         // What no registry has leaves no row.
         let offer = self.offer(key).await?;
         let seen_at = store::seen_at(pool, package, file.as_str()).await?.unwrap_or_else(clock::now);
-        if let Err(refusal) = self.rules.check(package, &offer, seen_at) {
+        if let Err(refusal) = self.rules.check(package, &offer.facts, seen_at) {
             store::note_refused(pool, package, file.as_str(), &refusal.to_string()).await?;
             return Err(refusal.into());
         }
@@ -232,6 +211,9 @@ impl Artifacts {
         match self.fetch(key, &offer).await {
             Ok(held) => Ok(held),
             Err(error) => {
+                if let (Package::Oci(name, _), CacheError::Download(DownloadError::Status(StatusCode::UNAUTHORIZED))) = (package, &error) {
+                    self.documents.realms.forget(name);
+                }
                 if error.is_mismatch() {
                     self.mismatches.with_label_values(&[package.registry().as_str()]).inc();
                     tracing::error!(%package, file = file.as_str(), %error, "the registry sent other bytes than it states; nothing of them is kept");
@@ -333,9 +315,7 @@ impl Artifacts {
             size: i64::try_from(arrived.size).unwrap_or(i64::MAX),
             upstream_digest: &offer.digest.to_string(),
             source: source.as_str(),
-            published_at: offer.published_at,
-            signature: offer.signature,
-            provenance: offer.provenance,
+            facts: offer.facts,
         };
         let mut transaction = self.database.system().begin().await?;
         store::take_turns(&mut transaction).await?;
@@ -343,7 +323,9 @@ impl Artifacts {
         if !self.blobs.has(&arrived.blob).await {
             return Err(CacheError::Folder(std::io::Error::other("the bytes were removed while they came in")));
         }
-        store::finish(&mut transaction, package, file.as_str(), &cached, clock::now()).await?;
+        if !store::finish(&mut transaction, package, file.as_str(), &self.node, &cached, clock::now()).await? {
+            return Err(CacheError::Removed);
+        }
         self.mark_in(&mut transaction, package).await?;
         transaction.commit().await.map_err(DbError::from)?;
         self.room.grew(arrived.size);
@@ -473,18 +455,31 @@ impl Artifacts {
 
     /// Removes a package; gives how many files there were and how many bytes that freed.
     pub(crate) async fn remove(&self, package: &Package) -> Result<(u64, i64), CacheError> {
+        self.remove_if(package, false).await
+    }
+
+    /// The same, unless somebody asked for it meanwhile.
+    pub(crate) async fn remove_cold(&self, package: &Package) -> Result<(u64, i64), CacheError> {
+        self.remove_if(package, true).await
+    }
+
+    async fn remove_if(&self, package: &Package, only_cold: bool) -> Result<(u64, i64), CacheError> {
         let mut transaction = self.database.system().begin().await?;
         store::take_turns(&mut transaction).await?;
+        if only_cold && !store::is_cold(&mut transaction, package).await? {
+            return Ok((0, 0));
+        }
         if let Package::Oci(_, manifest) = package {
             store::forget_documents(&mut transaction, manifest.blob()).await?;
         }
         let (free, files, bytes) = store::remove(&mut transaction, package).await?;
         self.mark_in(&mut transaction, package).await?;
         self.blobs.unlink(&package.folder()).await?;
-        for blob in free {
-            self.blobs.remove(&blob).await?;
-        }
         transaction.commit().await.map_err(DbError::from)?;
+        self.documents.remove_unknown(&free).await?;
+        if let Package::Oci(..) = package {
+            self.documents.forget_all();
+        }
         let package_of = package.clone();
         self.memory.invalidate_entries_if(move |(package, _), _| *package == package_of).ok();
         Ok((files, bytes))

@@ -29,6 +29,7 @@ use crate::{
     names::{NpmName, PypiName, RegistryType},
     npm::Packument,
     oci::{self, Manifest},
+    policy::Refusal,
     pypi::{self, Project},
     realms::Realms,
     reference::{OciAt, OciReference},
@@ -43,6 +44,8 @@ const MAX_MANIFEST: usize = 8 << 20;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How old an answer may be that did not have what somebody wants.
 const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
+/// How long what is in memory is not compared with its row: other replicas write rows, too.
+const REMEMBERED_FOR: Duration = Duration::from_mins(1);
 /// How long it is believed that there is no such package.
 const ABSENT_FOR: Duration = Duration::from_mins(1);
 
@@ -124,6 +127,8 @@ pub(crate) struct Documents {
     ttl: TimeDelta,
     /// Whether it counts when versions were published.
     needs_times: bool,
+    /// What has to stay free on the disk.
+    reserve: u64,
     memory: Memory<Name, Said>,
     absent: Memory<Name, ()>,
     flights: Flights<Name, Outcome>,
@@ -144,8 +149,9 @@ impl Documents {
             allowed_hosts: config.allowed_hosts.clone(),
             clients: OnceCell::new(),
             ttl: TimeDelta::from_std(config.cache.metadata_ttl).unwrap_or(TimeDelta::MAX),
+            reserve: config.cache.reserve_bytes,
             needs_times: !config.cache.policy.min_age.is_zero(),
-            memory: Memory::builder().max_capacity(config.cache.memory_bytes / 2).weigher(weigh).build(),
+            memory: Memory::builder().max_capacity(config.cache.memory_bytes / 2).weigher(weigh).time_to_live(REMEMBERED_FOR).build(),
             absent: Memory::builder().max_capacity(10_000).time_to_live(ABSENT_FOR).build(),
             flights: Flights::new(shutdown),
             pulls_left,
@@ -231,13 +237,38 @@ impl Documents {
         let visit = self.hosts.enter(&request.url).await?;
         let said = visit.ended(self.ask(name, &request, before).await)?;
         let mut transaction = self.database.system().begin().await?;
-        let replaced = store::keep_document(&mut transaction, name.registry(), &name.text(), &said.row).await?;
+        store::take_turns(&mut transaction).await?;
+        // It may have been removed while the registry was asked.
+        if !self.blobs.has(&said.row.blob).await {
+            self.blobs.put(&said.text).await?;
+        }
+        let size = i64::try_from(said.text.len()).unwrap_or(i64::MAX);
+        let replaced = store::keep_document(&mut transaction, name.registry(), &name.text(), &said.row, size).await?;
         transaction.commit().await.map_err(DbError::from)?;
         if let Some(replaced) = replaced {
-            self.blobs.remove(&replaced).await?;
+            self.remove_unknown(&[replaced]).await?;
         }
         self.memory.insert(name.clone(), said.clone()).await;
         Ok(said)
+    }
+
+    /// Removes blobs that no row knows any more. Their rows go first: a process that ends in between leaves bytes
+    /// without a row, which are only room that is lost for a while.
+    pub(crate) async fn remove_unknown(&self, blobs: &[BlobId]) -> Result<(), CacheError> {
+        let mut transaction = self.database.system().begin().await?;
+        store::take_turns(&mut transaction).await?;
+        for blob in blobs {
+            if !store::is_known(&mut transaction, blob).await? {
+                self.blobs.remove(blob).await?;
+            }
+        }
+        transaction.commit().await.map_err(DbError::from)?;
+        Ok(())
+    }
+
+    /// What is in memory may not be what is there any more.
+    pub(crate) fn forget_all(&self) {
+        self.memory.invalidate_all();
     }
 
     async fn ask(&self, name: &Name, request: &Request, before: Option<Said>) -> Result<Said, CacheError> {
@@ -258,6 +289,9 @@ impl Documents {
             (StatusCode::OK, _) => {
                 let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
                 let text = self.with_times(name, request, self.read(name, response).await?).await?;
+                if self.blobs.free_bytes()? < self.reserve.saturating_add(text.len() as u64) {
+                    return Err(Refusal::Reserve.into());
+                }
                 let blob = self.blobs.put(&text).await?;
                 Ok(Said { text, row: Document { blob, source, etag, checked_at }, is_stale: false })
             }
@@ -329,14 +363,11 @@ impl Documents {
     /// Where the age of versions counts and an index does not say it, its other interface is asked. Without an
     /// answer nobody knows, which is for the rules to judge.
     async fn with_times(&self, name: &Name, request: &Request, text: Bytes) -> Result<Bytes, CacheError> {
+        let (Name::Pypi(name), true) = (name, self.needs_times) else { return Ok(text) };
         let malformed = |error: serde_json::Error| CacheError::Document(error.to_string());
-        let Name::Pypi(name) = name else { return Ok(text) };
         let mut project: Project = serde_json::from_slice(&text).map_err(malformed)?;
-        let Some(url) =
-            request.url.join(&format!("../../pypi/{}/json", name.as_str())).ok().filter(|_| self.needs_times && project.is_timeless())
-        else {
-            return Ok(text);
-        };
+        let url = request.url.join(&format!("../../pypi/{}/json", name.as_str())).ok();
+        let Some(url) = url.filter(|_| project.is_timeless()) else { return Ok(text) };
         let mut asking = self.client().await?.get(url)?.header(header::ACCEPT, "application/json");
         if let Some(auth) = &request.auth {
             asking = auth.on(asking);

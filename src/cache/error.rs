@@ -48,6 +48,9 @@ pub enum CacheError {
     /// It is not here, and this caller may not have it fetched.
     #[error("this is not cached, and only callers with a token may have it fetched (FABRIC_ANONYMOUS_FILL)")]
     NotCached,
+    /// Somebody removed the package while a file of it came in.
+    #[error("the package was removed while this file came in")]
+    Removed,
     /// There is nothing to remove.
     #[error("nothing of this package is cached")]
     NotHere,
@@ -196,6 +199,7 @@ impl Coded for CacheError {
             Self::NoRegistry(_) => "registry_not_configured",
             Self::NotFound => "package_not_found",
             Self::NotCached | Self::NotHere => "not_cached",
+            Self::Removed => "removed",
             Self::Offline => "offline",
             Self::Document(_) => "upstream_document_invalid",
             Self::NoResolver(_) => "resolver_missing",
@@ -278,7 +282,7 @@ impl Coded for CacheError {
                 DownloadError::Io(_) => Class::Unavailable,
                 _ => Class::BadGateway,
             },
-            Self::Folder(_) | Self::Stopping => Class::Unavailable,
+            Self::Folder(_) | Self::Stopping | Self::Removed => Class::Unavailable,
             Self::Blobs(_) | Self::File(_) => Class::Internal,
             Self::Servers(error) => error.class(),
             Self::Jobs(error) => error.class(),
@@ -301,7 +305,7 @@ fn folder_code(error: &std::io::Error) -> &'static str {
 pub(crate) fn is_down(error: &CacheError) -> bool {
     match error {
         CacheError::Download(DownloadError::Unreachable(_) | DownloadError::TooSlow) => true,
-        CacheError::Download(DownloadError::Status(status)) => status.is_server_error(),
+        CacheError::Download(DownloadError::Status(status)) => matches!(status.as_u16(), 502..=504),
         CacheError::Shared(error) => is_down(error),
         _ => false,
     }

@@ -41,6 +41,8 @@ impl Caller {
     /// A token that is sent has to be right.
     pub(crate) async fn of(cache: &Cache, mut parts: Parts) -> Result<Self, Problem> {
         if let Some(trusted) = parts.extensions.remove::<Trusted>() {
+            // What does not leave the machine is not worth compressing.
+            parts.headers.remove(header::ACCEPT_ENCODING);
             let is_head = parts.method == Method::HEAD;
             return Ok(Caller { may_fetch: true, is_resolver: true, base: trusted.base, headers: parts.headers, is_head });
         }

@@ -1,7 +1,7 @@
 //! Manners towards registries: so many downloads at once from one host, and a rest for one that is down.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,9 +17,9 @@ use crate::{
     error::{CacheError, is_down},
 };
 
-/// So many failures in a row, and a host is left alone for a while.
-const FAILURES: u32 = 5;
-const REST: Duration = Duration::from_secs(30);
+/// So many things that it fails to give in a row, and a host is left alone for a while.
+const FAILURES: usize = 5;
+pub(crate) const REST: Duration = Duration::from_secs(30);
 
 /// The hosts that are asked for anything.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ pub(crate) struct Hosts {
 #[derive(Debug)]
 struct Known {
     places: Arc<Semaphore>,
-    failures: u32,
+    /// What it failed to give, of late: one bad package does not make a bad host.
+    failed: HashSet<String>,
     rests_until: Option<Instant>,
 }
 
@@ -41,6 +42,7 @@ struct Known {
 pub(crate) struct Visit<'a> {
     hosts: &'a Hosts,
     host: String,
+    path: String,
     _place: OwnedSemaphorePermit,
 }
 
@@ -56,7 +58,7 @@ impl Hosts {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = known.entry(host.clone()).or_insert_with(|| Known {
                 places: Arc::new(Semaphore::new(self.at_once)),
-                failures: 0,
+                failed: HashSet::new(),
                 rests_until: None,
             });
             match entry.rests_until {
@@ -68,7 +70,7 @@ impl Hosts {
         };
         // Nobody closes it.
         let place = places.acquire_owned().await.map_err(|_| DownloadError::Rests(host.clone()))?;
-        Ok(Visit { hosts: self, host, _place: place })
+        Ok(Visit { hosts: self, host, path: url.path().to_owned(), _place: place })
     }
 }
 
@@ -78,13 +80,14 @@ impl Visit<'_> {
         let mut known = self.hosts.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = known.get_mut(&self.host) else { return outcome };
         if outcome.as_ref().is_err_and(is_down) {
-            entry.failures += 1;
-            if entry.failures >= FAILURES {
-                tracing::warn!(host = self.host, "a registry failed {} times in a row and is left alone for a while", entry.failures);
+            entry.failed.insert(self.path);
+            if entry.failed.len() >= FAILURES {
+                tracing::warn!(host = self.host, "a registry failed to give {FAILURES} things in a row and is left alone for a while");
                 entry.rests_until = Some(Instant::now() + self.hosts.rest);
             }
         } else {
-            (entry.failures, entry.rests_until) = (0, None);
+            entry.failed.clear();
+            entry.rests_until = None;
         }
         outcome
     }
@@ -96,15 +99,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_that_fails_rests_and_is_tried_by_one() {
-        let (hosts, url) = (Hosts { rest: Duration::from_millis(200), ..Hosts::new(2) }, "https://a.example/x".parse().unwrap());
-        let fail = async || {
-            let visit = hosts.enter(&url).await?;
+        let (hosts, url): (_, Url) = (Hosts { rest: Duration::from_millis(200), ..Hosts::new(2) }, "https://a.example/x".parse().unwrap());
+        let fail = async |path: usize| {
+            let visit = hosts.enter(&url.join(&format!("/{path}")).unwrap()).await?;
             let failed: Result<(), CacheError> = Err(DownloadError::Unreachable("gone".into()).into());
             visit.ended(failed).ok();
             Ok::<_, DownloadError>(())
         };
-        for _ in 0..FAILURES {
-            fail().await.unwrap();
+        for _ in 0..2 * FAILURES {
+            fail(0).await.unwrap();
+        }
+        for path in 1..FAILURES {
+            fail(path).await.unwrap();
         }
         assert!(matches!(hosts.enter(&url).await, Err(DownloadError::Rests(_))));
         assert!(hosts.enter(&"https://b.example/".parse().unwrap()).await.is_ok(), "another host is another matter");

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress};
-use platform::{Coded as _, config::Target};
+use chrono::TimeDelta;
+use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress, Retry};
+use platform::{Coded as _, clock, config::Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{error::CacheError, model::Wanted, names::Package, service::Cache};
+use crate::{error::CacheError, hosts::REST, model::Wanted, names::Package, service::Cache};
 
 /// Brings packages into the cache.
 pub(crate) struct CacheJob {
@@ -52,6 +53,10 @@ impl Handler for CacheJob {
         }
         match first_error {
             None => Ok(Outcome::Complete(json!({ "packages": done }))),
+            Some(error) if error.code() == "upstream_resting" => {
+                let again = clock::now() + TimeDelta::from_std(2 * REST).unwrap_or_default();
+                Err(Failure { retry: Retry::At(again), ..Failure::passing(&error) })
+            }
             Some(error) if is_passing(&error) => Err(Failure::passing(&error)),
             Some(error) => Err(Failure::last(&error)),
         }

@@ -9,6 +9,7 @@
 
 mod archive;
 mod artifacts;
+mod asked;
 mod blobs;
 mod bring;
 mod closure;

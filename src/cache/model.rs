@@ -33,6 +33,20 @@ platform::words! {
     }
 }
 
+/// What is known of a version besides its bytes, which rules look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// When it was published, where the registry says so.
+    pub(crate) published_at: Option<DateTime<Utc>>,
+    pub(crate) signature: Claimed,
+    pub(crate) provenance: Claimed,
+}
+
+impl Facts {
+    /// Nobody says anything.
+    pub(crate) const NONE: Self = Self { published_at: None, signature: Claimed::None, provenance: Claimed::None };
+}
+
 /// One file of a package, as the cache knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Artifact {
@@ -77,7 +91,7 @@ pub(crate) struct Whole {
 impl Whole {
     /// None unless everything is here that the package is to consist of, where that is known, else any file.
     pub(crate) fn of(package: &Package, files: &[Artifact]) -> Option<Self> {
-        if standing(files) != Status::Cached {
+        if standing(package, files) != Status::Cached {
             return None;
         }
         let here = || files.iter().filter(|file| file.status == Status::Cached && file.is_installed());
@@ -96,16 +110,17 @@ impl Whole {
 }
 
 /// Where a package stands, by its files. Those that clients took beyond what it is to consist of do not count
-/// against it.
-pub(crate) fn standing(files: &[Artifact]) -> Status {
+/// against it. Of a package that nobody planned any file is enough, but for an image, of which a part is nothing.
+pub(crate) fn standing(package: &Package, files: &[Artifact]) -> Status {
     let installed = || files.iter().filter(|file| file.is_installed());
     let is_planned = installed().any(|file| file.is_planned);
     let counted = || installed().filter(|file| file.is_planned || !is_planned);
     let has = |status: Status| counted().any(|file| file.status == status);
     let is_all_here = counted().all(|file| file.status == Status::Cached);
+    let is_enough = if is_planned { is_all_here } else { !matches!(package, Package::Oci(..)) };
     match () {
         () if has(Status::Downloading) => Status::Downloading,
-        () if has(Status::Cached) && (is_all_here || !is_planned) => Status::Cached,
+        () if has(Status::Cached) && is_enough => Status::Cached,
         () if has(Status::Failed) => Status::Failed,
         () => Status::NotCached,
     }

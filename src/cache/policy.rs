@@ -7,8 +7,7 @@ use platform::{
 };
 
 use crate::{
-    fetchers::Offer,
-    model::Claimed,
+    model::{Claimed, Facts},
     names::{Package, RegistryType},
 };
 
@@ -70,8 +69,8 @@ impl Rules {
 
     /// Rules that hold for what comes in. `seen_at` is when it was first heard of, which counts where no
     /// registry says when it was published: for images and bundles.
-    pub(crate) fn check(&self, package: &Package, offer: &Offer, seen_at: DateTime<Utc>) -> Result<(), Refusal> {
-        if offer.signature == Claimed::Invalid {
+    pub(crate) fn check(&self, package: &Package, facts: &Facts, seen_at: DateTime<Utc>) -> Result<(), Refusal> {
+        if facts.signature == Claimed::Invalid {
             return Err(Refusal::Forged);
         }
         let (registry, name) = (package.registry(), package.name());
@@ -81,8 +80,8 @@ impl Rules {
         let required = self.policy.require.iter().filter(|required| required.registry_type == registry.as_str());
         for required in required {
             let (claimed, what) = match required.claim {
-                Claim::Signature => (offer.signature == Claimed::Verified, "signature"),
-                Claim::Provenance => (matches!(offer.provenance, Claimed::Verified | Claimed::Stated), "provenance"),
+                Claim::Signature => (facts.signature == Claimed::Verified, "signature"),
+                Claim::Provenance => (matches!(facts.provenance, Claimed::Verified | Claimed::Stated), "provenance"),
             };
             if !claimed {
                 return Err(Refusal::Unproved(what));
@@ -92,7 +91,7 @@ impl Rules {
             return Ok(());
         }
         let published_at = match registry {
-            RegistryType::Npm | RegistryType::Pypi => offer.published_at,
+            RegistryType::Npm | RegistryType::Pypi => facts.published_at,
             RegistryType::Oci | RegistryType::Mcpb => Some(seen_at),
         };
         let wanted = self.min_age().num_hours();

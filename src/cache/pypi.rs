@@ -1,7 +1,7 @@
 //! The documents of Python package indexes (the Simple API: PEP 503, 592, 629, 658, 691, 700), read in either
 //! form and rendered anew. Nothing of an upstream's HTML is passed on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,8 @@ impl Project {
                 provenance: file.provenance,
             })
         };
-        Ok(Self { files: files.into_iter().filter_map(ours).collect() })
+        let mut seen = HashSet::new();
+        Ok(Self { files: files.into_iter().filter_map(ours).filter(|file| seen.insert(file.name.clone())).collect() })
     }
 
     /// Whether the index says of no file when it was published: its HTML form never does.

@@ -29,6 +29,8 @@ use crate::{
     sources::basic,
 };
 
+/// Where Docker Hub has its images.
+const HUB_API: &str = "registry-1.docker.io";
 /// Where Docker Hub gives tokens, and under what name `config.json` has its account.
 const HUB_REALM: &str = "auth.docker.io";
 const HUB_ACCOUNT: &str = "https://index.docker.io/v1/";
@@ -175,13 +177,25 @@ impl Realms {
     fn is_believed(&self, root: &Url, realm: &Url, is_hub: bool) -> bool {
         let host = realm.host_str().unwrap_or_default();
         let with_port = realm.port_or_known_default().map(|port| format!("{host}:{port}")).unwrap_or_default();
-        let is_hubs_own = realm.scheme() == "https" && is_hub && host == HUB_REALM;
+        let is_hubs_own = realm.scheme() == "https" && is_hub && self.is_real_hub() && host == HUB_REALM;
         realm.origin() == root.origin() || is_hubs_own || self.trusted.iter().any(|known| known == host || *known == with_port)
     }
 
+    /// The account for the registry that is really asked: a mirror of Docker Hub has one of its own, or none.
     async fn account(&self, name: &OciName) -> Option<Auth> {
-        self.accounts.get_or_init(Accounts::of_user).await.get(name)
+        let host = if name.is_on_hub() && !self.is_real_hub() { host_of(&self.hub) } else { name.host().to_owned() };
+        self.accounts.get_or_init(Accounts::of_user).await.get(&host)
     }
+
+    fn is_real_hub(&self) -> bool {
+        self.hub.scheme() == "https" && self.hub.host_str() == Some(HUB_API)
+    }
+}
+
+/// With a port where the URL names one.
+fn host_of(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{port}", url.host_str().unwrap_or_default())
 }
 
 const MAX_TOKEN: usize = 256 << 10;
@@ -259,8 +273,8 @@ impl Accounts {
         Self { by_host: config.auths.into_iter().map(|(key, account)| (plain(key), account.auth)).collect() }
     }
 
-    fn get(&self, name: &OciName) -> Option<Auth> {
-        let (user, password) = basic(self.by_host.get(name.host())?)?;
+    fn get(&self, host: &str) -> Option<Auth> {
+        let (user, password) = basic(self.by_host.get(host)?)?;
         Some(Auth::Basic(user, password))
     }
 }
@@ -297,7 +311,7 @@ mod tests {
     fn accounts_are_for_their_own_registry_only() {
         let text = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"ghcr.io":{"auth":"djpx"},"https://r.example:5000/v2/":{"auth":"dTpw"},"odd":{"auth":"-"},"empty":{}}}"#;
         let accounts = Accounts::parse(text.as_bytes());
-        let get = |name: &str| accounts.get(&OciName::parse(name).unwrap());
+        let get = |name: &str| accounts.get(OciName::parse(name).unwrap().host());
         let Some(Auth::Basic(user, password)) = get("alpine") else { panic!("no account") };
         assert_eq!((user.as_str(), password.expose_secret()), ("u", "p"));
         assert!(get("ghcr.io/a/b").is_some() && get("r.example:5000/a").is_some());

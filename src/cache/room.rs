@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use platform::{Shutdown, config::CacheConfig};
+use platform::{Shutdown, config::CacheConfig, database::DbError};
+use tokio::sync::Mutex;
 
 use crate::{artifacts::Artifacts, error::CacheError, policy::Refusal, store};
 
@@ -26,13 +27,14 @@ pub(crate) struct Room {
     reserve: u64,
     /// Bytes in the store, as last counted and added to.
     used: AtomicU64,
+    evicting: Mutex<()>,
 }
 
 impl Room {
     pub(crate) fn new(config: &CacheConfig) -> Self {
         let quota = config.quota_bytes;
         let low_water = quota.unwrap_or(u64::MAX) / 100 * u64::from(config.low_water_percent);
-        Self { quota, low_water, reserve: config.reserve_bytes, used: AtomicU64::new(0) }
+        Self { quota, low_water, reserve: config.reserve_bytes, used: AtomicU64::new(0), evicting: Mutex::default() }
     }
 
     pub(crate) fn grew(&self, bytes: u64) {
@@ -43,41 +45,68 @@ impl Room {
 impl Artifacts {
     /// Sees to it that so many bytes may come in.
     pub(crate) async fn make_room(&self, bytes: u64) -> Result<(), CacheError> {
-        if self.blobs.free_bytes()? < bytes.saturating_add(self.room.reserve) {
-            return Err(Refusal::Reserve.into());
-        }
-        let Some(quota) = self.room.quota else { return Ok(()) };
-        if self.room.used.load(Ordering::Relaxed).saturating_add(bytes) <= quota {
+        let needed = bytes.saturating_add(self.room.reserve);
+        let is_full = || Ok::<_, CacheError>(self.blobs.free_bytes()? < needed);
+        let is_over = || self.room.quota.is_some_and(|quota| self.room.used.load(Ordering::Relaxed).saturating_add(bytes) > quota);
+        if !is_full()? && !is_over() {
             return Ok(());
         }
-        let used = self.evict(self.room.low_water.min(quota.saturating_sub(bytes))).await?;
-        if used.saturating_add(bytes) > quota { Err(Refusal::Quota.into()) } else { Ok(()) }
+        // One at a time: the others find room, or see what is left.
+        let _turn = self.room.evicting.lock().await;
+        self.recount().await?;
+        if is_over() {
+            self.evict(self.room.low_water.min(self.room.quota.unwrap_or(u64::MAX).saturating_sub(bytes))).await?;
+        }
+        if is_full()? {
+            let missing = needed.saturating_sub(self.blobs.free_bytes()?);
+            self.evict(self.room.used.load(Ordering::Relaxed).saturating_sub(missing)).await?;
+        }
+        match () {
+            () if is_full()? => Err(Refusal::Reserve.into()),
+            () if is_over() => Err(Refusal::Quota.into()),
+            () => Ok(()),
+        }
     }
 
-    /// Removes packages that nobody asked for on purpose, the least recently used first, until the store measures
-    /// so many bytes; gives how many it measures then.
-    async fn evict(&self, target: u64) -> Result<u64, CacheError> {
+    async fn recount(&self) -> Result<u64, CacheError> {
+        let used = u64::try_from(store::bytes_stored(self.database.system()).await?).unwrap_or(0);
+        self.room.used.store(used, Ordering::Relaxed);
+        Ok(used)
+    }
+
+    /// Removes packages that nobody asked for on purpose, the least recently used first, and then what was said of
+    /// packages that are not here, until the store measures so many bytes.
+    async fn evict(&self, target: u64) -> Result<(), CacheError> {
         let pool = self.database.system();
-        let count = async || Ok::<_, CacheError>(store::bytes_stored(pool).await?.try_into().unwrap_or(0));
-        let mut used: u64 = count().await?;
+        let mut used = self.recount().await?;
         while used > target {
             let coldest = store::coldest(pool, BATCH).await?;
-            if coldest.is_empty() {
-                break;
-            }
+            let before = used;
             for package in &coldest {
                 if used <= target {
                     break;
                 }
-                let (files, freed) = self.remove(package).await?;
+                let (files, freed) = self.remove_cold(package).await?;
                 used = used.saturating_sub(freed.try_into().unwrap_or(0));
                 self.evictions.with_label_values(&[package.registry().as_str()]).inc_by(files);
                 tracing::info!(%package, freed, "removed from the cache to make room");
             }
+            if coldest.is_empty() {
+                let mut transaction = pool.begin().await?;
+                let blobs = store::forget_cold_documents(&mut transaction, BATCH).await?;
+                transaction.commit().await.map_err(DbError::from)?;
+                self.documents.forget_all();
+                self.documents.remove_unknown(&blobs).await?;
+                if blobs.is_empty() {
+                    break;
+                }
+            }
+            used = self.recount().await?;
+            if used == before && !coldest.is_empty() {
+                break;
+            }
         }
-        used = count().await?;
-        self.room.used.store(used, Ordering::Relaxed);
-        Ok(used)
+        Ok(())
     }
 
     /// Takes the sum now and then, and keeps to the limit also when nothing comes in.
@@ -94,8 +123,8 @@ impl Artifacts {
     }
 
     async fn keep_to_quota(&self) -> Result<(), CacheError> {
-        let used = u64::try_from(store::bytes_stored(self.database.system()).await?).unwrap_or(0);
-        self.room.used.store(used, Ordering::Relaxed);
+        let _turn = self.room.evicting.lock().await;
+        let used = self.recount().await?;
         if self.room.quota.is_some_and(|quota| used > quota) {
             self.evict(self.room.low_water).await?;
         }

@@ -10,7 +10,8 @@ use platform::{
 use servers::{ServerRef, Servers};
 
 use crate::{
-    artifacts::{Artifacts, Asked, Held, Key, Outcome},
+    artifacts::{Artifacts, Held, Key},
+    asked::{Asked, Outcome},
     blobs::Blobs,
     documents::{Ask, Documents, Name, Said},
     error::{CacheError, registry_type},
@@ -43,6 +44,7 @@ struct Inner {
     artifacts: Arc<Artifacts>,
     config: CacheConfig,
     data_dir: std::path::PathBuf,
+    importing: tokio::sync::Mutex<()>,
     shutdown: Shutdown,
 }
 
@@ -166,6 +168,7 @@ impl Cache {
             artifacts,
             config: config.cache.clone(),
             data_dir: config.data_dir.clone(),
+            importing: tokio::sync::Mutex::default(),
             shutdown: shutdown.clone(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -288,6 +291,11 @@ impl Cache {
         Ok(store::list(self.inner.database.system(), registry, name, after, limit).await?)
     }
 
+    /// Whether a server names a package by its own name.
+    pub(crate) async fn is_in_catalogue(&self, listed: &Listed) -> Result<bool, CacheError> {
+        Ok(self.inner.servers.names_package([&listed.registry_type, &listed.name, &listed.version]).await?)
+    }
+
     /// The files that come in now.
     pub(crate) async fn coming(&self, actor: &Actor) -> Result<Vec<Coming>, CacheError> {
         actor.require(Scope::CacheRead)?;
@@ -394,7 +402,7 @@ impl Cache {
             None => None,
         };
         let target = Some(target).filter(|target| !target.is_empty());
-        Ok(Standing { wanted, status: standing(&files), target, package: Some(package), files, lock })
+        Ok(Standing { wanted, status: standing(&package, &files), target, package: Some(package), files, lock })
     }
 
     /// A file, fetched and verified where it is not here.
@@ -416,14 +424,17 @@ impl Cache {
     }
 
     pub(crate) async fn packument(&self, name: &NpmName, ask: Ask) -> Result<Said, CacheError> {
+        self.rules().check_name(RegistryType::Npm, name.as_str())?;
         self.inner.documents.get(&Name::Npm(name.clone()), ask).await
     }
 
     pub(crate) async fn project(&self, name: &PypiName, ask: Ask) -> Result<Said, CacheError> {
+        self.rules().check_name(RegistryType::Pypi, name.as_str())?;
         self.inner.documents.get(&Name::Pypi(name.clone()), ask).await
     }
 
     pub(crate) async fn manifest(&self, reference: &OciReference, ask: Ask) -> Result<Said, CacheError> {
+        self.rules().check_name(RegistryType::Oci, reference.name.as_str())?;
         self.inner.documents.get(&Name::Oci(reference.clone()), ask).await
     }
 
@@ -450,6 +461,10 @@ impl Cache {
 
     pub(crate) fn database(&self) -> &Database {
         &self.inner.database
+    }
+
+    pub(crate) fn importing(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.importing
     }
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {

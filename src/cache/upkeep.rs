@@ -153,12 +153,12 @@ impl PruneJob {
 
     async fn choose(&self, order: &PruneOrder) -> Result<Vec<Listed>, CacheError> {
         let pool = self.cache.database().system();
-        let before = order.older_than_days.map(|days| clock::now() - TimeDelta::days(days.into()));
+        let before = order.older_than_days.and_then(|days| clock::now().checked_sub_signed(TimeDelta::days(days.into())));
         let mut left = store::bytes_stored(pool).await?;
         let mut chosen = Vec::new();
         for listed in store::by_use(pool, order.pinned).await? {
             let is_old = before.is_some_and(|before| listed.last_used_at.is_none_or(|used| used < before));
-            let is_unused = order.unused && !listed.is_named && !listed.is_needed;
+            let is_unused = order.unused && !listed.is_named && !listed.is_needed && !self.cache.is_in_catalogue(&listed).await?;
             let is_too_much = order.max_bytes.is_some_and(|max| left > i64::try_from(max).unwrap_or(i64::MAX));
             if is_old || is_unused || is_too_much {
                 left -= listed.size_bytes;

@@ -17,7 +17,7 @@ use crate::{
     error::CacheError,
     file_names::FileName,
     give::{Caller, decoded, give},
-    names::Package,
+    names::{Package, RegistryType},
     oci::Manifest,
     reference::{OciAt, OciName, OciReference, Pinned},
     registries::Registries,
@@ -95,7 +95,12 @@ async fn manifest(registries: &Registries, reference: OciReference, parts: axum:
     let said: Said = waited.unwrap_or(Err(CacheError::Stopping))?;
     let parsed = Manifest::parse(&said.text).map_err(CacheError::from)?;
     if let Manifest::Image(image) = &parsed {
-        registries.cache.note_parts(&reference.name, &Pinned::of(said.row.blob), image, said.text.len()).await?;
+        let own = Pinned::of(said.row.blob);
+        registries.cache.note_parts(&reference.name, &own, image, said.text.len()).await?;
+        if caller.may_fetch {
+            // The manifest is a part like any other; its bytes are here.
+            registries.cache.expect((Package::Oci(reference.name.clone(), own.clone()), FileName::part(&own)));
+        }
     }
     let digest = Pinned::of(said.row.blob);
     let mut response = Response::default();
@@ -125,11 +130,17 @@ async fn blob(registries: &Registries, name: OciName, part: Pinned, parts: axum:
 
 /// The tags that were asked for through this registry; the upstream may have more.
 async fn tags(registries: &Registries, name: &OciName, parts: axum::http::request::Parts) -> Result<Response, Problem> {
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let asked =
+        |key: &str| url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == key).map(|(_, value)| value.into_owned());
+    let (most, last) = (asked("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX), asked("last").unwrap_or_default());
     Caller::of(&registries.cache, parts).await?;
+    registries.cache.rules().check_name(RegistryType::Oci, name.as_str()).map_err(CacheError::from)?;
     let tags = store::tags(registries.cache.database().system(), name).await.map_err(CacheError::from)?;
     if tags.is_empty() {
         return Err(CacheError::NotFound.into());
     }
+    let tags: Vec<String> = tags.into_iter().filter(|tag| *tag > last).take(most).collect();
     Ok(axum::Json(json!({ "name": name.repository(), "tags": tags })).into_response())
 }
 

@@ -42,7 +42,9 @@ pub async fn rewritten(State(address): State<Address>, mut request: Request, nex
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    let text = axum::body::to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
+    let Ok(text) = axum::body::to_bytes(body, MAX_ANSWER).await else {
+        return Problem::new(Class::Internal, "internal", "the answer is too large to be rewritten").into_response();
+    };
     let Ok(mut document) = serde_json::from_slice::<Value>(&text) else {
         return Response::from_parts(parts, Body::from(text));
     };
@@ -59,7 +61,8 @@ pub async fn rewritten(State(address): State<Address>, mut request: Request, nex
 
 fn point_here(document: &mut Value, base: &str) {
     let one = |entry: &mut Value| {
-        for package in entry["server"]["packages"].as_array_mut().into_iter().flatten() {
+        let packages = entry.get_mut("server").and_then(|server| server.get_mut("packages")).and_then(Value::as_array_mut);
+        for package in packages.into_iter().flatten() {
             let own = OWN.iter().find(|(kind, _)| package["registryType"] == *kind);
             if let (Some((_, path)), Some(package)) = (own, package.as_object_mut()) {
                 package.insert("registryBaseUrl".into(), format!("{base}{path}").into());

@@ -209,6 +209,11 @@ impl Servers {
         Ok(upkeep::mark_cached(transaction, package, names, cached).await?)
     }
 
+    /// Whether a server names a package (registry type, name, version).
+    pub async fn names_package(&self, package: [&str; 3]) -> Result<bool, ServersError> {
+        Ok(read::names_package(self.inner.database.public(), package).await?)
+    }
+
     /// How many mirrored servers come up to `id` by name, and how many there are.
     pub async fn place_of(&self, id: &ServerId) -> Result<(i64, i64), ServersError> {
         Ok(upkeep::place_of(self.inner.database.public(), id).await?)

@@ -53,6 +53,12 @@ async fn documents_name_our_own_registries_where_that_is_asked_for() {
     assert_eq!(app.send(again).await.status, 304);
     let plain = app.get("/v0.1/servers/a.x%2Fone/versions/latest").await;
     assert_eq!(plain.json()["server"]["packages"][0]["registryBaseUrl"], "https://elsewhere.example");
+    let untouched = app.get("/v0.1/ping?rewrite=local").await.expect(200);
+    assert_eq!(untouched, json!({ "status": "ok" }), "what names no package stays as it is");
+    let remotes = json!({ "packages": null, "remotes": [{ "type": "sse", "url": "https://x.example" }] });
+    app.import(&[data::entry_with("a.x/remote", "1.0.0", remotes, json!({}))]).await;
+    let remote = app.get("/v0.1/servers/a.x%2Fremote/versions/latest?rewrite=local").await;
+    assert_eq!(remote.expect(200)["server"], app.get("/v0.1/servers/a.x%2Fremote/versions/latest").await.json()["server"]);
     app.get("/v0.1/servers?rewrite=remote").await.expect_problem(400, "invalid_rewrite");
 }
 

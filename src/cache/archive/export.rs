@@ -15,7 +15,7 @@ use crate::{
     blobs::Blobs,
     digest::{Algorithm, BlobId, Digest},
     error::CacheError,
-    model::{Status, Whole},
+    model::{Listed, Status, Whole},
     names::Package,
     service::Cache,
     store,
@@ -31,6 +31,7 @@ impl Cache {
         order: &ExportOrder,
     ) -> Result<impl Stream<Item = Result<Bytes, std::io::Error>> + use<>, CacheError> {
         actor.require(Scope::CacheManage)?;
+        // Of everything, what is here completely.
         let packages = if order.all { self.all_packages().await? } else { self.packages_of(actor, &order.servers).await? };
         let manifest = self.manifest_of(packages).await?;
         let text = serde_json::to_vec(&manifest).map_err(|error| CacheError::Folder(error.into()))?;
@@ -48,8 +49,14 @@ impl Cache {
 
     async fn all_packages(&self) -> Result<BTreeSet<[String; 3]>, CacheError> {
         let listed = store::by_use(self.database().system(), true).await?;
-        let here = listed.into_iter().filter(|listed| listed.files > 0);
-        Ok(here.map(|listed| [listed.registry_type, listed.name, listed.version]).collect())
+        let mut whole = BTreeSet::new();
+        for package in listed.iter().filter_map(Listed::package) {
+            let files = store::files(self.database().system(), &package).await?;
+            if Whole::of(&package, &files).is_some() {
+                whole.insert([package.registry().to_string(), package.name().to_owned(), package.version().to_owned()]);
+            }
+        }
+        Ok(whole)
     }
 
     /// The packages of servers, and what an install of them needs.

@@ -5,19 +5,23 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use utoipa::ToSchema;
 
-use super::{ArchiveError, BLOBS, BLOCK, Carried, FORMAT, MANIFEST, Manifest, SIGNATURE, Signature, SigningKey};
+use super::{
+    ArchiveError, BLOBS, BLOCK, Carried, CarriedDocument, CarriedFile, FORMAT, MANIFEST, Manifest, SIGNATURE, Signature, SigningKey,
+};
 use crate::{
     digest::{Algorithm, BlobId, Digest, Hasher},
     error::{CacheError, registry_type},
     file_names::FileName,
-    model::Lock,
-    names::Package,
+    model::{Facts, Lock},
+    names::{NpmName, Package, PypiName, RegistryType},
+    policy::Rules,
+    reference::{OciAt, OciReference, Pinned},
     service::Cache,
     store::{self, Cached},
 };
 
 /// The largest manifest, and the largest signature.
-const MAX_MANIFEST: u64 = 256 << 20;
+const MAX_MANIFEST: u64 = 64 << 20;
 const MAX_SIGNATURE: u64 = 4 << 10;
 
 /// What an archive brought.
@@ -41,6 +45,8 @@ impl Cache {
         trusted: Option<&str>,
     ) -> Result<Imported, CacheError> {
         actor.require(Scope::CacheManage)?;
+        // A manifest in memory is enough at a time.
+        let _turn = self.importing().lock().await;
         let mut reader = Reader { inner: archive };
         let text = reader.small(MANIFEST, MAX_MANIFEST).await?;
         let signature = reader.small(SIGNATURE, MAX_SIGNATURE).await?;
@@ -54,11 +60,12 @@ impl Cache {
         if manifest.format != FORMAT {
             return Err(ArchiveError::OtherFormat(manifest.format).into());
         }
-        let packages = checked(&manifest)?;
+        let packages = checked(&manifest, self.rules())?;
         let bytes = manifest.blobs().values().sum();
         self.artifacts().make_room(bytes).await?;
         self.take_blobs(&mut reader, manifest.blobs()).await?;
         self.take_rows(&manifest, &packages).await?;
+        self.artifacts().documents.forget_all();
         for (package, _) in &packages {
             self.artifacts().lay_out(package).await?;
         }
@@ -112,6 +119,12 @@ impl Cache {
     async fn take_rows(&self, manifest: &Manifest, packages: &[(Package, &Carried)]) -> Result<(), CacheError> {
         let mut transaction = self.database().system().begin().await?;
         store::take_turns(&mut transaction).await?;
+        // An archive comes in slowly: bytes that no row knew yet may have been swept meanwhile.
+        for name in manifest.blobs().keys() {
+            if !self.blobs().has(&blob(name)?).await {
+                return Err(ArchiveError::Incomplete(1).into());
+            }
+        }
         let now = clock::now();
         for (package, carried) in packages {
             for file in &carried.files {
@@ -120,11 +133,9 @@ impl Cache {
                     size: i64::try_from(file.size).unwrap_or(i64::MAX),
                     upstream_digest: &file.upstream_digest,
                     source: &file.source,
-                    published_at: file.published_at,
-                    signature: file.signature,
-                    provenance: file.provenance,
+                    facts: facts(file),
                 };
-                store::finish(&mut transaction, package, &file.name, &cached, now).await?;
+                store::take_file(&mut transaction, package, &file.name, &cached, now).await?;
             }
             let planned: Vec<String> = carried.files.iter().filter(|file| file.is_planned).map(|file| file.name.clone()).collect();
             store::pin(&mut transaction, package, &planned).await?;
@@ -145,24 +156,57 @@ impl Cache {
     }
 }
 
-/// Names are parsed as if a registry had sent them: a signature vouches for bytes, not for sense.
-fn checked(manifest: &Manifest) -> Result<Vec<(Package, &Carried)>, CacheError> {
+/// Everything is looked at as if a registry had sent it: a signature vouches for who made the archive, not for
+/// sense, and our own rules hold.
+fn checked<'a>(manifest: &'a Manifest, rules: &Rules) -> Result<Vec<(Package, &'a Carried)>, CacheError> {
     let mut packages = Vec::with_capacity(manifest.packages.len());
     for carried in &manifest.packages {
         let package = Package::parse(registry_type(&carried.registry_type)?, &carried.name, &carried.version)?;
+        rules.check_name(package.registry(), package.name())?;
         for file in &carried.files {
             FileName::parse(&package, &file.name)?;
-            blob(&file.sha256)?;
+            let named = match &package {
+                Package::Oci(..) => Some(Pinned::parse(&file.name)?),
+                Package::Mcpb(_, pinned) => Some(pinned.clone()),
+                Package::Npm(..) | Package::Pypi(..) => None,
+            };
+            let is_what_it_is_called = named.is_none_or(|named| named.blob().hex() == file.sha256);
+            blob(&file.sha256).ok().filter(|_| is_what_it_is_called).ok_or_else(|| ArchiveError::Mismatch(package.to_string()))?;
+            rules.check(&package, &facts(file), manifest.created_at)?;
+        }
+        for locked in carried.lock.iter().flat_map(|lock| &lock.packages) {
+            let member = Package::parse(package.registry(), &locked.name, &locked.version)?;
+            locked.files.iter().try_for_each(|file| FileName::parse(&member, &file.name).map(drop))?;
         }
         packages.push((package, carried));
     }
     for name in &manifest.names {
+        registry_type(&name.registry_type)?;
         Package::parse(registry_type(&name.package_type)?, &name.name, &name.version)?;
     }
-    for document in &manifest.documents {
-        registry_type(&document.registry_type)?;
-    }
+    manifest.documents.iter().try_for_each(check_document)?;
     Ok(packages)
+}
+
+fn check_document(document: &CarriedDocument) -> Result<(), CacheError> {
+    match registry_type(&document.registry_type)? {
+        RegistryType::Npm => drop(NpmName::parse(&document.name)?),
+        RegistryType::Pypi => drop(PypiName::parse(&document.name)?),
+        RegistryType::Oci => {
+            let reference = OciReference::parse(&document.name)?;
+            if let OciAt::Digest(pinned) = &reference.at
+                && pinned.blob().hex() != document.sha256
+            {
+                return Err(ArchiveError::Mismatch(document.name.clone()).into());
+            }
+        }
+        RegistryType::Mcpb => return Err(ArchiveError::Malformed("a bundle has no document").into()),
+    }
+    Ok(())
+}
+
+fn facts(file: &CarriedFile) -> Facts {
+    Facts { published_at: file.published_at, signature: file.signature, provenance: file.provenance }
 }
 
 fn blob(sha256: &str) -> Result<BlobId, CacheError> {

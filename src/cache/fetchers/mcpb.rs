@@ -9,7 +9,7 @@ use crate::{
     documents::{Ask, Documents},
     error::CacheError,
     file_names::FileName,
-    model::{Claimed, Wanted},
+    model::{Facts, Wanted},
     names::Package,
     reference::{BundleName, Pinned},
 };
@@ -41,16 +41,7 @@ impl Mcpb {
         self.check(name)?;
         let scheme = if self.documents.realms.speaks_plain_http(name.host()) { "http" } else { "https" };
         let url = format!("{scheme}://{}", name.as_str()).parse().map_err(|_| CacheError::NotFound)?;
-        Ok(Offer {
-            url,
-            auth: None,
-            accept: None,
-            digest: Digest::of_blob(pinned.blob()),
-            size: None,
-            published_at: None,
-            signature: Claimed::None,
-            provenance: Claimed::None,
-        })
+        Ok(Offer { url, auth: None, accept: None, digest: Digest::of_blob(pinned.blob()), size: None, facts: Facts::NONE })
     }
 }
 

@@ -8,7 +8,6 @@ mod pypi;
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use platform::{
     client::Client,
@@ -22,7 +21,7 @@ use crate::{
     download::Auth,
     error::CacheError,
     file_names::FileName,
-    model::{Claimed, Wanted},
+    model::{Facts, Wanted},
     names::{Package, RegistryType},
     policy::Rules,
 };
@@ -42,10 +41,7 @@ pub(crate) struct Offer {
     pub(crate) accept: Option<&'static str>,
     pub(crate) digest: Digest,
     pub(crate) size: Option<u64>,
-    /// When its version was published, where the registry says so.
-    pub(crate) published_at: Option<DateTime<Utc>>,
-    pub(crate) signature: Claimed,
-    pub(crate) provenance: Claimed,
+    pub(crate) facts: Facts,
 }
 
 /// A file of a package, and its size where that is known beforehand.

@@ -9,7 +9,7 @@ use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
     file_names::FileName,
-    model::{Claimed, Wanted},
+    model::{Claimed, Facts, Wanted},
     names::{NpmName, NpmVersion, Package, RegistryType},
     npm::{Packument, Tarball},
     policy::Rules,
@@ -52,9 +52,7 @@ impl Npm {
             accept: None,
             digest: tarball.digest,
             size: None,
-            published_at: tarball.published_at,
-            signature,
-            provenance: tarball.provenance,
+            facts: Facts { published_at: tarball.published_at, signature, provenance: tarball.provenance },
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
     file_names::FileName,
-    model::{Claimed, Wanted},
+    model::{Facts, Wanted},
     names::Package,
     oci::{ACCEPT, Image, Manifest},
     reference::{OciAt, OciName, OciReference, Pinned},
@@ -76,9 +76,7 @@ impl Oci {
             accept: (kind == "manifests").then_some(ACCEPT),
             digest: Digest::of_blob(part.blob()),
             size,
-            published_at: None,
-            signature: Claimed::None,
-            provenance: Claimed::None,
+            facts: Facts::NONE,
         })
     }
 }

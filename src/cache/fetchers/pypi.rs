@@ -9,7 +9,7 @@ use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
     file_names::{FileName, METADATA},
-    model::{Claimed, Wanted},
+    model::{Claimed, Facts, Wanted},
     names::{Package, PypiName, PypiVersion, RegistryType},
     policy::Rules,
     pypi::File,
@@ -74,7 +74,7 @@ impl Pypi {
             (url, digest, None)
         };
         let auth = registry.auth.filter(|_| is_own);
-        Ok(Offer { url, auth, accept: None, digest, size, published_at, signature: Claimed::None, provenance })
+        Ok(Offer { url, auth, accept: None, digest, size, facts: Facts { published_at, signature: Claimed::None, provenance } })
     }
 }
 

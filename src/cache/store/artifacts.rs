@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::{
     digest::BlobId,
-    model::{Artifact, Claimed},
+    model::{Artifact, Facts},
     names::Package,
 };
 
@@ -153,7 +153,9 @@ pub(crate) async fn note_refused(pool: &PgPool, package: &Package, file: &str, m
 pub(crate) async fn image_of(pool: &PgPool, name: &str, part: &str) -> Result<Option<String>, DbError> {
     let version = sqlx::query_scalar!(
         "SELECT version FROM mcp_fabric.cache_artifacts WHERE registry_type = 'oci' AND name = $1 AND file_name = $2
-         ORDER BY status = 'cached' DESC, version LIMIT 1",
+         ORDER BY status = 'cached' DESC,
+                  EXISTS (SELECT FROM mcp_fabric.cache_documents d WHERE d.registry_type = 'oci' AND d.name = $1 || '@' || version) DESC,
+                  seen_at DESC, version LIMIT 1",
         name,
         part,
     );
@@ -212,9 +214,7 @@ pub(crate) struct Cached<'a> {
     pub(crate) size: i64,
     pub(crate) upstream_digest: &'a str,
     pub(crate) source: &'a str,
-    pub(crate) published_at: Option<DateTime<Utc>>,
-    pub(crate) signature: Claimed,
-    pub(crate) provenance: Claimed,
+    pub(crate) facts: Facts,
 }
 
 /// Held until the transaction ends: what adds files and what removes them takes turns, over all replicas.
@@ -223,8 +223,39 @@ pub(crate) async fn take_turns(connection: &mut PgConnection) -> Result<(), sqlx
     Ok(())
 }
 
-/// Writes that a file is here, also when its row was removed meanwhile.
+/// Writes that a file is here that this node was fetching; false when its row was removed meanwhile.
 pub(crate) async fn finish(
+    connection: &mut PgConnection,
+    package: &Package,
+    file: &str,
+    node: &str,
+    cached: &Cached<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let finished = sqlx::query!(
+        "UPDATE mcp_fabric.cache_artifacts SET status = 'cached', blob = $6, size_bytes = $7, bytes_done = $7, bytes_total = $7,
+            upstream_digest = $8, source = $9, fetched_at = $10, last_used_at = $10, published_at = $11, signature = $12, provenance = $13,
+            lease_node = NULL, leased_until = NULL, error_code = NULL, error = NULL
+         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading' AND lease_node = $5",
+        package.registry().as_str(),
+        package.name(),
+        package.version(),
+        file,
+        node,
+        cached.blob.as_bytes(),
+        cached.size,
+        cached.upstream_digest,
+        cached.source,
+        now,
+        cached.facts.published_at,
+        cached.facts.signature.as_str(),
+        cached.facts.provenance.as_str(),
+    );
+    Ok(finished.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Writes that a file is here that an archive brought.
+pub(crate) async fn take_file(
     connection: &mut PgConnection,
     package: &Package,
     file: &str,
@@ -251,9 +282,9 @@ pub(crate) async fn finish(
         cached.upstream_digest,
         cached.source,
         now,
-        cached.published_at,
-        cached.signature.as_str(),
-        cached.provenance.as_str(),
+        cached.facts.published_at,
+        cached.facts.signature.as_str(),
+        cached.facts.provenance.as_str(),
     )
     .execute(connection)
     .await?;
@@ -278,7 +309,13 @@ pub(crate) async fn fail(pool: &PgPool, package: &Package, file: &str, node: &st
 }
 
 /// The bytes of a file that was here are gone, or are others: it has to be fetched again.
-pub(crate) async fn lose(pool: &PgPool, package: &Package, file: &str, blob: &BlobId, message: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn lose(
+    connection: &mut PgConnection,
+    package: &Package,
+    file: &str,
+    blob: &BlobId,
+    message: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE mcp_fabric.cache_artifacts SET status = 'failed', error_code = 'lost', error = $6
          WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'cached' AND blob = $5",
@@ -289,7 +326,7 @@ pub(crate) async fn lose(pool: &PgPool, package: &Package, file: &str, blob: &Bl
         blob.as_bytes(),
         message,
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }

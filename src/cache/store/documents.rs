@@ -24,6 +24,7 @@ pub(crate) async fn keep_document(
     registry: RegistryType,
     name: &str,
     document: &Document,
+    size: i64,
 ) -> Result<Option<BlobId>, sqlx::Error> {
     let before = sqlx::query_scalar!(
         "SELECT blob FROM mcp_fabric.cache_documents WHERE registry_type = $1 AND name = $2 FOR UPDATE",
@@ -33,15 +34,16 @@ pub(crate) async fn keep_document(
     .fetch_optional(&mut *connection)
     .await?;
     sqlx::query!(
-        "INSERT INTO mcp_fabric.cache_documents (registry_type, name, blob, source, etag, checked_at) VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (registry_type, name) DO UPDATE SET
-            blob = excluded.blob, source = excluded.source, etag = excluded.etag, checked_at = excluded.checked_at",
+        "INSERT INTO mcp_fabric.cache_documents (registry_type, name, blob, source, etag, checked_at, size_bytes) VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (registry_type, name) DO UPDATE SET blob = excluded.blob, source = excluded.source, etag = excluded.etag,
+            checked_at = excluded.checked_at, size_bytes = excluded.size_bytes",
         registry.as_str(),
         name,
         document.blob.as_bytes(),
         document.source,
         document.etag,
         document.checked_at,
+        size,
     )
     .execute(&mut *connection)
     .await?;
@@ -106,9 +108,9 @@ pub(crate) async fn documents_of(pool: &PgPool, registry: RegistryType, name: &s
 /// Takes what a registry said from an archive, unless something newer is here.
 pub(crate) async fn take_document(connection: &mut PgConnection, document: &CarriedDocument, blob: &BlobId) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO mcp_fabric.cache_documents AS d (registry_type, name, blob, source, etag, checked_at) VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (registry_type, name) DO UPDATE SET
-            blob = excluded.blob, source = excluded.source, etag = excluded.etag, checked_at = excluded.checked_at
+        "INSERT INTO mcp_fabric.cache_documents AS d (registry_type, name, blob, source, etag, checked_at, size_bytes) VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (registry_type, name) DO UPDATE SET blob = excluded.blob, source = excluded.source, etag = excluded.etag,
+            checked_at = excluded.checked_at, size_bytes = excluded.size_bytes
          WHERE d.checked_at < excluded.checked_at",
         document.registry_type,
         document.name,
@@ -116,6 +118,7 @@ pub(crate) async fn take_document(connection: &mut PgConnection, document: &Carr
         document.source,
         document.etag,
         document.checked_at,
+        i64::try_from(document.size).unwrap_or(i64::MAX),
     )
     .execute(connection)
     .await?;

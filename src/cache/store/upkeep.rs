@@ -47,7 +47,10 @@ pub(crate) async fn totals(pool: &PgPool) -> Result<Vec<(String, Total)>, DbErro
 pub(crate) async fn bytes_stored(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"SELECT coalesce(sum(size_bytes), 0)::bigint AS "bytes!"
-           FROM (SELECT DISTINCT ON (blob) size_bytes FROM mcp_fabric.cache_artifacts WHERE status = 'cached') AS blobs"#
+           FROM (SELECT DISTINCT ON (blob) blob, size_bytes
+                 FROM (SELECT blob, size_bytes FROM mcp_fabric.cache_artifacts WHERE status = 'cached'
+                       UNION ALL SELECT blob, size_bytes FROM mcp_fabric.cache_documents) AS stored
+                 ORDER BY blob) AS blobs"#
     )
     .fetch_one(pool)
     .await
@@ -69,6 +72,34 @@ pub(crate) async fn coldest(pool: &PgPool, limit: i64) -> Result<Vec<Package>, D
         limit
     );
     rows.fetch_all(pool).await?.iter().map(|row| package(&row.registry_type, &row.name, &row.version)).collect()
+}
+
+/// Whether a package may go to make room: nobody asked for it on purpose, and nothing of it is coming in.
+pub(crate) async fn is_cold(connection: &mut sqlx::PgConnection, package: &Package) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT coalesce(NOT bool_or(is_pinned) AND NOT bool_or(status = 'downloading'), false) AS "cold!"
+           FROM mcp_fabric.cache_artifacts WHERE registry_type = $1 AND name = $2 AND version = $3"#,
+        package.registry().as_str(),
+        package.name(),
+        package.version(),
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Forgets what registries said of packages of which nothing is here, what was asked for longest ago first; gives the
+/// blobs.
+pub(crate) async fn forget_cold_documents(connection: &mut sqlx::PgConnection, limit: i64) -> Result<Vec<BlobId>, sqlx::Error> {
+    let gone = sqlx::query_scalar!(
+        "DELETE FROM mcp_fabric.cache_documents WHERE (registry_type, name) IN (
+            SELECT registry_type, name FROM mcp_fabric.cache_documents d
+            WHERE NOT EXISTS (SELECT FROM mcp_fabric.cache_artifacts a WHERE a.registry_type = d.registry_type
+                              AND a.name = CASE WHEN d.registry_type = 'oci' THEN regexp_replace(d.name, '(@|:[^:/]*$).*$', '') ELSE d.name END)
+            ORDER BY checked_at LIMIT $1)
+         RETURNING blob",
+        limit
+    );
+    Ok(gone.fetch_all(connection).await?.iter().filter_map(|blob| BlobId::from_bytes(blob)).collect())
 }
 
 /// A blob that a row knows.
@@ -106,12 +137,18 @@ pub(crate) async fn is_known(connection: &mut sqlx::PgConnection, blob: &BlobId)
     .await
 }
 
-/// Forgets files that could not be had; gives how many there were.
+/// Forgets that files could not be had; gives how many there were. Those that belong to what a package is to
+/// consist of are wanted still.
 pub(crate) async fn forget_failed(pool: &PgPool, dry_run: bool) -> Result<i64, sqlx::Error> {
+    if dry_run {
+        let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM mcp_fabric.cache_artifacts WHERE status = 'failed'"#);
+        return count.fetch_one(pool).await;
+    }
     sqlx::query_scalar!(
-        r#"WITH gone AS (DELETE FROM mcp_fabric.cache_artifacts WHERE status = 'failed' AND NOT $1 RETURNING 1)
-           SELECT CASE WHEN $1 THEN (SELECT count(*) FROM mcp_fabric.cache_artifacts WHERE status = 'failed') ELSE (SELECT count(*) FROM gone) END AS "count!""#,
-        dry_run
+        r#"WITH gone AS (DELETE FROM mcp_fabric.cache_artifacts WHERE status = 'failed' AND NOT is_planned RETURNING 1),
+           wanted AS (UPDATE mcp_fabric.cache_artifacts SET status = 'not_cached', error_code = NULL, error = NULL
+                      WHERE status = 'failed' AND is_planned RETURNING 1)
+           SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM wanted) AS "count!""#
     )
     .fetch_one(pool)
     .await

@@ -40,7 +40,8 @@ fn package(kind: &str, identifier: &str, version: Option<&str>) -> PackageIn {
     PackageIn { registry_type: Some(kind.to_owned()), identifier: identifier.to_owned(), version: version.map(str::to_owned) }
 }
 
-/// `name==1.2.3`, with extras, markers, hashes and comments; what points elsewhere than to an index is refused.
+/// `name==1.2.3`, with extras, markers, hashes and comments; what points elsewhere than to an index, or leaves the
+/// version open in another way than by naming none, is refused.
 fn requirements(text: &str) -> Result<Found, String> {
     let joined = text.replace("\\\n", " ");
     let (mut packages, mut is_lock) = (Vec::new(), true);
@@ -49,14 +50,19 @@ fn requirements(text: &str) -> Result<Found, String> {
         if plain.is_empty() || plain.starts_with('#') || plain.starts_with("--") {
             continue;
         }
-        let wanted = plain.split([';', ' ']).next().unwrap_or_default();
-        let (name, version) = wanted.split_once("==").map_or((wanted, None), |(name, version)| (name, Some(version)));
-        let name = name.split('[').next().unwrap_or_default();
-        let is_name = !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-            && !name.starts_with('-');
-        if !is_name || plain.contains(" @ ") {
-            return Err(plain.chars().take(60).collect());
+        let refused = || plain.chars().take(60).collect::<String>();
+        // Options (`--hash=…`) and markers stand behind the requirement itself.
+        let wanted = plain.split(';').next().unwrap_or_default().split(" --").next().unwrap_or_default();
+        let wanted: String = wanted.split_whitespace().collect();
+        let (name, version) = wanted.split_once("==").map_or((wanted.as_str(), None), |(name, version)| (name, Some(version)));
+        let (name, extras) = name.split_once('[').map_or((name, ""), |(name, extras)| (name, extras));
+        let is_word = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b'!'))
+        };
+        let is_fine =
+            is_word(name) && !name.starts_with('-') && version.is_none_or(is_word) && (extras.is_empty() || extras.ends_with(']'));
+        if !is_fine || plain.contains(" @ ") {
+            return Err(refused());
         }
         is_lock &= version.is_some();
         packages.push(package("pypi", name, version));
@@ -64,13 +70,17 @@ fn requirements(text: &str) -> Result<Found, String> {
     Ok(Found { packages, is_lock })
 }
 
-/// Every package of a lock file of npm 7 and later.
+/// Every package of a lock file of npm 7 and later that comes from a registry; what is bundled in another one, or
+/// comes from a repository or an address, is not.
 fn package_lock(document: &Value) -> Found {
     let entries = document["packages"].as_object().into_iter().flatten();
     let read = |(place, entry): (&String, &Value)| {
         let (_, folder) = place.rsplit_once("node_modules/")?;
         let name = entry["name"].as_str().unwrap_or(folder);
-        (entry["link"] != true).then(|| Some(package("npm", name, Some(entry["version"].as_str()?))))?
+        let base = name.rsplit('/').next()?;
+        let is_from_registry = entry["resolved"].as_str().is_none_or(|url| url.starts_with("http") && url.contains(&format!("/-/{base}-")));
+        let is_own = entry["link"] != true && entry["inBundle"] != true && is_from_registry;
+        is_own.then(|| Some(package("npm", name, Some(entry["version"].as_str()?))))?
     };
     let mut packages: Vec<PackageIn> = Vec::new();
     for package in entries.filter_map(read) {
@@ -92,19 +102,31 @@ fn client_configuration(document: &Value) -> Found {
 }
 
 fn started(command: &str, arguments: &[&str]) -> Option<PackageIn> {
+    /// Options of npx and uvx that another argument belongs to.
+    const WITH_VALUE: &[&str] = &[
+        "--python",
+        "-p",
+        "--with",
+        "--index-url",
+        "--index",
+        "--default-index",
+        "-w",
+        "--workspace",
+        "-c",
+        "--call",
+        "--registry",
+        "--node-arg",
+    ];
     let program = Path::new(command).file_stem()?.to_str()?;
-    let after = |option: &[&str]| {
-        let named = arguments.iter().position(|argument| option.contains(argument)).and_then(|at| arguments.get(at + 1));
-        named.or_else(|| arguments.iter().find(|argument| !argument.starts_with('-'))).copied()
-    };
     match program {
         "npx" | "bunx" => {
-            let wanted = after(&["-p", "--package"])?;
+            let wanted = option(arguments, &["-p", "--package"]).or_else(|| first(arguments, WITH_VALUE))?;
             let at = wanted.char_indices().skip(1).find(|(_, c)| *c == '@').map(|(at, _)| at);
             Some(package("npm", &wanted[..at.unwrap_or(wanted.len())], at.map(|at| &wanted[at + 1..])))
         }
         "uvx" | "pipx" => {
-            let wanted = after(&["--from", "--spec"])?;
+            let arguments = arguments.strip_prefix(&["run"][..]).unwrap_or(arguments);
+            let wanted = option(arguments, &["--from", "--spec"]).or_else(|| first(arguments, WITH_VALUE))?;
             let (name, version) =
                 wanted.split_once("==").or_else(|| wanted.split_once('@')).map_or((wanted, None), |(name, version)| (name, Some(version)));
             Some(package("pypi", name.split('[').next()?, version.filter(|version| *version != "latest")))
@@ -114,38 +136,57 @@ fn started(command: &str, arguments: &[&str]) -> Option<PackageIn> {
     }
 }
 
-/// The image of `docker run`: the first argument that is neither an option nor the value of one.
-fn image<'a>(arguments: &[&'a str]) -> Option<&'a str> {
-    const WITH_VALUE: &[&str] = &[
-        "-e",
-        "--env",
-        "-v",
-        "--volume",
-        "--mount",
-        "--name",
-        "--network",
-        "-p",
-        "--publish",
-        "-u",
-        "--user",
-        "-w",
-        "--workdir",
-        "--entrypoint",
-        "--env-file",
-        "--platform",
-        "-m",
-        "--memory",
-        "--cpus",
-        "-l",
-        "--label",
-        "--pull",
-    ];
-    let mut rest = arguments.iter().skip_while(|argument| **argument != "run").skip(1);
+/// The value of an option: `--option value` or `--option=value`.
+fn option<'a>(arguments: &[&'a str], names: &[&str]) -> Option<&'a str> {
+    let joined = arguments.iter().find_map(|argument| argument.split_once('=').filter(|(name, _)| names.contains(name)));
+    let apart = arguments.iter().position(|argument| names.contains(argument)).and_then(|at| arguments.get(at + 1).copied());
+    joined.map(|(_, value)| value).or(apart)
+}
+
+/// The first argument that is neither an option nor the value of one.
+fn first<'a>(arguments: &[&'a str], with_value: &[&str]) -> Option<&'a str> {
+    let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        if WITH_VALUE.contains(argument) {
+        if with_value.contains(argument) {
             rest.next();
         } else if !argument.starts_with('-') {
             return Some(argument);
+        }
+    }
+    None
+}
+
+/// The image of `docker run`.
+fn image<'a>(arguments: &[&'a str]) -> Option<&'a str> {
+    /// Options of `docker run` that stand alone; all others have a value, beside them or behind a `=`.
+    const ALONE: &[&str] = &[
+        "-i",
+        "-t",
+        "-d",
+        "-it",
+        "-ti",
+        "--rm",
+        "--init",
+        "--interactive",
+        "--tty",
+        "--detach",
+        "--privileged",
+        "--read-only",
+        "-P",
+        "--publish-all",
+        "--no-healthcheck",
+        "-q",
+        "--quiet",
+        "--oom-kill-disable",
+    ];
+    let at = arguments.iter().position(|argument| *argument == "run")?;
+    let mut rest = arguments[at + 1..].iter();
+    while let Some(argument) = rest.next() {
+        if !argument.starts_with('-') {
+            return Some(argument);
+        }
+        if !argument.contains('=') && !ALONE.contains(argument) {
+            rest.next();
         }
     }
     None
@@ -167,7 +208,9 @@ mod tests {
                 .unwrap();
         assert_eq!(found.packages, [package("pypi", "mcp", Some("1.2.3")), package("pypi", "httpx", Some("0.28.1"))]);
         assert!(found.is_lock && !requirements("mcp").unwrap().is_lock);
-        for bad in ["git+https://x/y", "x @ https://x/y.whl", "./x", "mcp>=1"] {
+        let spaced = requirements("mcp == 1.2.3 --hash=sha256:00").unwrap();
+        assert_eq!(spaced.packages, [package("pypi", "mcp", Some("1.2.3"))]);
+        for bad in ["git+https://x/y", "x @ https://x/y.whl", "./x", "mcp>=1", "mcp >= 1", "mcp==1.*", "mcp[x", "mcp~=1.0"] {
             assert!(requirements(bad).is_err(), "{bad}");
         }
     }
@@ -181,10 +224,14 @@ mod tests {
             "node_modules/@s/b/node_modules/a": { "version": "1.0.0" },
             "node_modules/alias": { "name": "real", "version": "3.0.0" },
             "node_modules/local": { "link": true },
+            "node_modules/a/node_modules/inside": { "version": "1.0.0", "inBundle": true },
+            "node_modules/forge": { "version": "1.0.0", "resolved": "git+ssh://git@host/x.git#0" },
+            "node_modules/far": { "version": "1.0.0", "resolved": "https://host/far.tgz" },
+            "node_modules/near": { "version": "1.0.0", "resolved": "https://registry.example/near/-/near-1.0.0.tgz" },
         } }));
         let mut names: Vec<_> = found.packages.iter().map(|package| package.identifier.as_str()).collect();
         names.sort_unstable();
-        assert_eq!(names, ["@s/b", "a", "real"]);
+        assert_eq!(names, ["@s/b", "a", "near", "real"]);
     }
 
     #[test]
@@ -195,15 +242,23 @@ mod tests {
             "c": { "command": "docker", "args": ["run", "-i", "--rm", "-e", "TOKEN", "ghcr.io/acme/tool:1", "serve"] },
             "d": { "url": "https://x.example/mcp" },
             "e": { "command": "npx", "args": ["tool"] },
+            "f": { "command": "npx", "args": ["--package=@acme/cli", "cli"] },
+            "g": { "command": "uvx", "args": ["--python", "3.12", "other-server"] },
+            "h": { "command": "pipx", "args": ["run", "third-server"] },
+            "i": { "command": "docker", "args": ["run", "--security-opt", "no-new-privileges", "--init", "ghcr.io/acme/safe:2"] },
         } }));
         let mut names: Vec<_> = found.packages.iter().map(|package| (package.identifier.as_str(), package.version.as_deref())).collect();
         names.sort_unstable();
         assert_eq!(
             names,
             [
+                ("@acme/cli", None),
                 ("@modelcontextprotocol/server-everything", Some("2026.1.1")),
+                ("ghcr.io/acme/safe:2", None),
                 ("ghcr.io/acme/tool:1", None),
                 ("mcp-server-time", Some("1.0")),
+                ("other-server", None),
+                ("third-server", None),
                 ("tool", None)
             ]
         );

@@ -244,7 +244,35 @@ impl Pattern {
 
     /// Whether it names this package.
     pub fn holds(&self, registry_type: &str, name: &str) -> bool {
-        (self.registry_type == "*" || self.registry_type == registry_type) && globs(&self.name, name)
+        if self.registry_type != "*" && self.registry_type != registry_type {
+            return false;
+        }
+        match registry_type {
+            // PEP 503: any spelling of a name is that name.
+            "pypi" => globs(&dashed(&self.name), &dashed(name)),
+            "oci" => globs(&with_host(&self.name), name),
+            "mcpb" => globs(&self.name.to_ascii_lowercase(), &name.to_ascii_lowercase()),
+            _ => globs(&self.name, name),
+        }
+    }
+}
+
+/// A Python name in the spelling that all others are brought into.
+fn dashed(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split(['-', '_', '.']).filter(|word| !word.is_empty()).collect();
+    words.join("-")
+}
+
+/// An image's name as Docker completes it: `alpine` is `docker.io/library/alpine`. A pattern that begins with any
+/// text names a host, too.
+fn with_host(name: &str) -> String {
+    let first = name.split('/').next().unwrap_or_default();
+    match name.contains('/') {
+        _ if first.contains('*') => name.to_owned(),
+        true if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
+        true => format!("docker.io/{name}"),
+        false => format!("docker.io/library/{name}"),
     }
 }
 
@@ -303,6 +331,10 @@ mod tests {
         assert!(holds("npm:a*b", "npm", "ab") && holds("npm:a", "npm", "a") && holds("npm:a**b", "npm", "a-b"));
         assert!(!holds("npm:@acme/*", "npm", "@acme2/tool") && !holds("npm:a", "pypi", "a") && !holds("npm:a", "npm", "ab"));
         assert!(!holds("npm:ab*ba", "npm", "aba"), "a letter is not counted twice");
+        assert!(holds("pypi:Typing_Extensions", "pypi", "typing-extensions") && holds("*:typing.*", "pypi", "typing-extensions"));
+        assert!(holds("oci:alpine", "oci", "docker.io/library/alpine") && holds("oci:acme/*", "oci", "docker.io/acme/tool"));
+        assert!(holds("oci:*", "oci", "ghcr.io/a/b") && !holds("oci:acme/*", "oci", "ghcr.io/acme/tool"));
+        assert!(holds("mcpb:github.com/Acme/*", "mcpb", "github.com/acme/tool/x.mcpb"));
         for bad in ["", "npm", "npm:", ":x", "gem:x"] {
             assert!(Pattern::parse(bad).is_none(), "{bad}");
         }

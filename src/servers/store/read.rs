@@ -76,6 +76,18 @@ pub(crate) async fn file_sha256_of(pool: &PgPool, identifier: &str) -> Result<Op
     Ok(stated.pop().filter(|_| stated.is_empty()))
 }
 
+pub(crate) async fn names_package(pool: &PgPool, [registry_type, name, version]: [&str; 3]) -> Result<bool, DbError> {
+    let named = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM mcp_fabric.server_packages
+                          WHERE registry_type = $1 AND package_version = $3
+                            AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($2, '[-_.]+', '-', 'g'))) AS "named!""#,
+        registry_type,
+        name,
+        version,
+    );
+    Ok(named.fetch_one(pool).await?)
+}
+
 pub(crate) async fn has_version(pool: &PgPool, server: &str, version: &str) -> Result<bool, DbError> {
     let found = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM mcp_fabric.server_versions WHERE server_id = $1 AND version = $2) AS "found!""#,

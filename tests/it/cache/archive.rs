@@ -57,6 +57,43 @@ async fn packages_travel_to_a_fabric_without_internet() {
     from.get("/api/mcp/cache/key").await.expect_problem(401, "unauthenticated");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_no_way_around_the_rules() {
+    let packages = Packages::start().await;
+    let (from, archive) = source(&packages).await;
+    let key = from.op_get("/api/mcp/cache/key").await.expect(200)["key"].as_str().unwrap().to_owned();
+    for (setting, value, code) in [
+        ("FABRIC_CACHE_DENY", "npm:@acme/*", "policy_name"),
+        ("FABRIC_CACHE_REQUIRE", "npm:signature", "policy_proof"),
+        ("FABRIC_CACHE_MIN_AGE_HOURS", "10", "policy_age"),
+    ] {
+        let to = TestApp::with(&[("FABRIC_OFFLINE", "true"), ("FABRIC_CACHE_TRUSTED_KEYS", &key), (setting, value)]).await;
+        import(&to, &archive, None).await.expect_problem(403, code);
+        assert_eq!(to.op_get("/api/mcp/cache").await.expect(200)["packages"], json!([]), "{setting}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_archive_is_seen_at_once() {
+    let packages = Packages::start().await;
+    let (mut from, first) = source(&packages).await;
+    let key = from.op_get("/api/mcp/cache/key").await.expect(200)["key"].as_str().unwrap().to_owned();
+    let to = TestApp::with(&[("FABRIC_OFFLINE", "true"), ("FABRIC_CACHE_TRUSTED_KEYS", &key)]).await;
+    import(&to, &first, None).await.expect(200);
+    assert_eq!(to.get("/npm/@acme%2Ftool").await.expect(200)["dist-tags"]["latest"], "1.2.3");
+    packages.npm("@acme/tool", "2.0.0", b"newer", |_| {});
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    from.set("FABRIC_CACHE_METADATA_SECONDS", "1");
+    from.restart().await;
+    let wanted = json!({ "registry_type": "npm", "identifier": "@acme/tool", "version": "2.0.0", "closure": false });
+    let asked = from.op_post_json("/api/mcp/cache", &wanted).await.expect(202);
+    assert_eq!(from.job(asked["job_id"].as_str().unwrap()).await["status"], "complete");
+    let second = from.op_post_json("/api/mcp/cache/export", &json!({ "all": true })).await;
+    assert_eq!(second.status, 200, "{}", second.text());
+    import(&to, &second.body, None).await.expect(200);
+    assert!(to.get("/npm/@acme%2Ftool").await.expect(200)["versions"]["2.0.0"].is_object());
+}
+
 /// The archive with its entries changed.
 fn changed(archive: &[u8], change: impl Fn(&str, &mut Vec<u8>) -> bool, further: &[(&str, tar::EntryType)]) -> Vec<u8> {
     let mut out = tar::Builder::new(Vec::new());

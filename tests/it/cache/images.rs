@@ -180,3 +180,64 @@ async fn credentials_go_to_the_realm_of_their_own_registry_only() {
     assert!(packages.authorized(&blob), "the registry is shown the token");
     assert!(elsewhere.asked("/layer") == 1 && !elsewhere.authorized("/layer"), "whoever it leads to is not");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_lacks_a_layer_is_never_called_cached() {
+    let packages = Packages::start().await;
+    let image = packages.image("acme/tool", &[LAYER, b"a layer that is gone"], |_| {});
+    packages.index("acme/tool", "1", &[("linux/amd64", &image)]);
+    let gone = format!("/v2/acme/tool/blobs/{}", digest(b"a layer that is gone"));
+    let app = fabric(&packages, &[]).await;
+    let identifier = format!("{}/acme/tool:1", packages.host());
+    packages.trouble(&gone, Trouble::Tampered);
+    assert_eq!(add(&app, &identifier, json!({})).await["status"], "failed");
+    let pruned = app.op_post_json("/api/mcp/cache/prune", &json!({ "failed": true })).await.expect(202);
+    assert_eq!(app.job(pruned["job_id"].as_str().unwrap()).await["status"], "complete");
+    let again = add(&app, &identifier, json!({})).await;
+    assert_eq!(again["status"], "complete", "it is fetched, not called cached: {again}");
+
+    // Removed while a part of it comes in: that part is no image.
+    let job = app
+        .send(app.request(Method::DELETE, &format!("/api/mcp/cache?registry_type=oci&identifier={identifier}")).bearer_auth(&app.token))
+        .await;
+    assert_eq!(job.expect(200)["removed"], 4);
+    packages.trouble(&gone, Trouble::Wait(std::time::Duration::from_secs(2)));
+    let asked = app.op_post_json("/api/mcp/cache", &json!({ "registry_type": "oci", "identifier": identifier })).await.expect(202);
+    crate::support::eventually(10, "the layer is coming", || async { (packages.asked(&gone) == 3).then_some(()) }).await;
+    app.send(app.request(Method::DELETE, &format!("/api/mcp/cache?registry_type=oci&identifier={identifier}")).bearer_auth(&app.token))
+        .await;
+    app.op_post(&format!("/api/mcp/jobs/{}/cancel", asked["job_id"].as_str().unwrap())).await;
+    app.job(asked["job_id"].as_str().unwrap()).await;
+    let again = app.op_post_json("/api/mcp/cache", &json!({ "registry_type": "oci", "identifier": identifier })).await;
+    assert_eq!(again.status, 202, "a part of it is not it: {}", again.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_pulled_is_whole_and_comes_back_after_it_was_removed() {
+    let packages = Packages::start().await;
+    let image = packages.image("acme/tool", &[LAYER], |_| {});
+    packages.index("acme/tool", "1", &[("linux/amd64", &image)]);
+    let mut app = fabric(&packages, &[]).await;
+    let manifest = path(&packages, &format!("acme/tool/manifests/{image}"));
+    let pull = async |app: &TestApp| {
+        let document = app.get(&manifest).await.expect(200);
+        for part in document["layers"].as_array().unwrap().iter().chain([&document["config"]]) {
+            let blob = path(&packages, &format!("acme/tool/blobs/{}", part["digest"].as_str().unwrap()));
+            assert_eq!(app.get(&blob).await.status, 200);
+        }
+    };
+    pull(&app).await;
+    crate::support::eventually(5, "all of it is here", || async {
+        let listed = app.op_get("/api/mcp/cache").await.expect(200);
+        (listed["packages"][0]["files"] == 3).then_some(())
+    })
+    .await;
+    assert_eq!(app.op_post_json("/api/mcp/cache/export", &json!({ "all": true })).await.status, 200);
+    let name = format!("registry_type=oci&identifier={}/acme/tool&version={image}", packages.host());
+    let removed = app.send(app.request(Method::DELETE, &format!("/api/mcp/cache?{name}")).bearer_auth(&app.token)).await;
+    assert_eq!(removed.status, 200, "{}", removed.text());
+    pull(&app).await;
+    app.set("FABRIC_OFFLINE", "true");
+    app.restart().await;
+    pull(&app).await;
+}

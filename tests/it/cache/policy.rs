@@ -48,12 +48,15 @@ async fn lists_say_what_may_come_in_and_be_given() {
     app.restart().await;
     assert_eq!(add(&app, "good", None).await["status"], "complete");
     assert_eq!(add(&app, "excused", None).await["status"], "complete", "an exception counts more than any rule");
+    let asked = packages.requests();
     for (name, rule) in [("bad", "FABRIC_CACHE_DENY"), ("other", "FABRIC_CACHE_ALLOW")] {
+        app.get(&format!("/npm/{name}")).await.expect_problem(403, "policy_name");
         let body = json!({ "registry_type": "npm", "identifier": name });
         let problem = app.op_post_json("/api/mcp/cache", &body).await.expect_problem(403, "policy_name");
         assert!(problem["detail"].as_str().unwrap().contains(rule), "{problem}");
         app.get(&format!("/npm/{name}/-/{name}-1.0.0.tgz")).await.expect_problem(403, "policy_name");
     }
+    assert_eq!(packages.requests(), asked, "nobody outside hears of such a name");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,6 +167,30 @@ async fn a_full_cache_loses_what_nobody_asked_for_and_was_not_used_for_longest()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_misses_at_once_do_not_empty_a_full_cache() {
+    let packages = Packages::start().await;
+    let bytes = |number: usize| vec![u8::try_from(number).unwrap(); 100_000];
+    for number in 0..50 {
+        packages.npm(&format!("p{number}"), "1.0.0", &bytes(number), |_| {});
+    }
+    let app =
+        fabric(&packages, &[("FABRIC_CACHE_QUOTA_MB", "4"), ("FABRIC_CACHE_LOW_WATER_PERCENT", "80"), ("FABRIC_RATE_LIMIT", "0")]).await;
+    let path = |number: usize| format!("/npm/p{number}/-/p{number}-1.0.0.tgz");
+    for number in 0..40 {
+        assert_eq!(app.get(&path(number)).await.status, 200);
+    }
+    let answers = futures_util::future::join_all((40..50).map(|number| {
+        let path = path(number);
+        let app = &app;
+        async move { app.get(&path).await.status }
+    }))
+    .await;
+    assert_eq!(answers, [200; 10]);
+    let sums = app.op_get("/api/mcp/cache/stats").await.expect(200)["total"].clone();
+    assert!(sums["bytes"].as_u64().unwrap() > 2_500_000 && sums["bytes"].as_u64().unwrap() <= 5_300_000, "{sums}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn packages_are_listed_removed_pruned_and_verified() {
     let packages = Packages::start().await;
     for name in ["one", "two", "three"] {
@@ -203,6 +230,7 @@ async fn packages_are_listed_removed_pruned_and_verified() {
     assert_eq!((&pruned["bytes"], holding(&app, b"two"), holding(&app, b"one")), (&json!(3), 0, 1), "{pruned}");
     let all = run(&app, "/api/mcp/cache/prune", &json!({ "older_than_days": 0, "pinned": true, "dry_run": true })).await;
     assert_eq!(all["packages"].as_array().unwrap().len(), 1);
+    run(&app, "/api/mcp/cache/prune", &json!({ "older_than_days": u32::MAX, "dry_run": true })).await;
     app.op_post_json("/api/mcp/cache/prune", &json!({ "odd": 1 })).await.expect_problem(400, "invalid_body");
 
     let blob = super::blobs(&app).into_iter().find(|path| std::fs::read(path).unwrap() == b"one").unwrap();
@@ -245,5 +273,12 @@ async fn a_registry_that_fails_again_and_again_is_left_alone() {
         assert_eq!(answer.status, 502, "{}", answer.text());
     }
     assert_eq!(packages.requests(), 5, "then it rests");
+    let other = fabric(&packages, &[]).await;
+    for _ in 0..10 {
+        packages.trouble("/npm/p19", Trouble::Status(503));
+        other.get("/npm/p19").await;
+    }
+    packages.npm("good", "1.0.0", TARBALL, |_| {});
+    assert_eq!(other.get("/npm/good").await.status, 200, "one bad package does not make a bad registry");
     app.get("/npm/p19").await.expect_problem(502, "upstream_resting");
 }

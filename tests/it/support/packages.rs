@@ -202,13 +202,13 @@ async fn serve(State(packages): State<Packages>, request: Request) -> Response {
             plain(bytes)
         }
         Some(Trouble::BrokenAt(at)) => {
-            let length = bytes.len();
+            let (length, tag) = (bytes.len(), etag(&bytes));
             let broken = stream! {
                 yield Ok(bytes.slice(..at));
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 yield Err(std::io::Error::other("broken as planned"));
             };
-            let headers = [(header::CONTENT_LENGTH, length.to_string()), (header::ETAG, "\"one\"".to_owned())];
+            let headers = [(header::CONTENT_LENGTH, length.to_string()), (header::ETAG, tag)];
             (headers, Body::from_stream(broken)).into_response()
         }
         Some(Trouble::Endless) => {
@@ -232,9 +232,13 @@ async fn serve(State(packages): State<Packages>, request: Request) -> Response {
     }
 }
 
+fn etag(bytes: &[u8]) -> String {
+    format!("\"{}\"", &digest(bytes)[7..23])
+}
+
 fn whole_or_part(bytes: &Bytes, headers: &HeaderMap, content_type: &str) -> Response {
-    let etag = (header::ETAG, "\"one\"".to_owned());
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag == "\"one\"") {
+    let etag = (header::ETAG, etag(bytes));
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|tag| *tag == etag.1) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
     let range: Option<usize> =
