@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use moka::future::Cache as Memory;
 use platform::{Coded as _, Database, Shutdown, clock, config::Target, database::DbError};
@@ -35,7 +36,6 @@ use crate::{
     policy::Rules,
     room::Room,
     store::{self, Cached},
-    upkeep::ORPHAN_AGE,
 };
 
 /// A file of up to this size is given from memory.
@@ -56,6 +56,8 @@ pub(crate) type Key = (Package, FileName);
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) blob: BlobId,
+    /// What answers call it by.
+    pub(crate) etag: HeaderValue,
     pub(crate) size: u64,
     /// All of it, when it is small.
     pub(crate) bytes: Option<Bytes>,
@@ -94,6 +96,12 @@ pub(crate) struct Artifacts {
     pub(crate) evictions: IntCounterVec,
     /// By registry type: bytes that were not what was stated, or not any more.
     pub(crate) mismatches: IntCounterVec,
+}
+
+fn etag(blob: &BlobId) -> HeaderValue {
+    let text = format!("\"sha256:{}\"", blob.hex());
+    // Hexadecimal digits can stand in a header.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 impl Artifacts {
@@ -183,7 +191,7 @@ impl Artifacts {
         }
         let bytes = (size <= SMALL).then(|| Bytes::from(small));
         let stamp = if bytes.is_none() { Some((found.ino(), found.modified()?)) } else { None };
-        Ok(Some((hasher.finish().0, Held { blob: *blob, size, bytes, stamp, is_noted: Arc::default() })))
+        Ok(Some((hasher.finish().0, Held { blob: *blob, etag: etag(blob), size, bytes, stamp, is_noted: Arc::default() })))
     }
 
     async fn stamp(&self, blob: &BlobId) -> Option<Stamp> {
@@ -265,7 +273,14 @@ impl Artifacts {
     async fn held(&self, arrived: &Arrived) -> Result<Held, CacheError> {
         if arrived.size > SMALL {
             let stamp = self.stamp(&arrived.blob).await;
-            return Ok(Held { blob: arrived.blob, size: arrived.size, bytes: None, stamp, is_noted: Arc::default() });
+            return Ok(Held {
+                blob: arrived.blob,
+                etag: etag(&arrived.blob),
+                size: arrived.size,
+                bytes: None,
+                stamp,
+                is_noted: Arc::default(),
+            });
         }
         let read = self.load(&arrived.blob).await?.filter(|(found, _)| *found == arrived.blob);
         read.map(|(_, held)| held).ok_or_else(|| CacheError::Folder(std::io::Error::other("what was written cannot be read again")))
@@ -424,64 +439,8 @@ impl Artifacts {
         self.memory.invalidate(key).await;
     }
 
-    /// Removes bytes that no row knows: a process ended between them and their row.
-    pub(crate) async fn sweep_orphans(&self) -> Result<u64, CacheError> {
-        let mut swept = 0;
-        for blob in self.blobs.settled(ORPHAN_AGE).await? {
-            let mut transaction = self.database.system().begin().await?;
-            store::take_turns(&mut transaction).await?;
-            if !store::is_known(&mut transaction, &blob).await? {
-                self.blobs.remove(&blob).await?;
-                swept += 1;
-            }
-            transaction.commit().await.map_err(DbError::from)?;
-        }
-        Ok(swept)
-    }
-
-    /// What a process that ended badly may have left.
-    pub(crate) async fn repair(self: Arc<Self>) {
-        match self.sweep_orphans().await {
-            Ok(0) => {}
-            Ok(swept) => tracing::info!(swept, "removed bytes from the cache that no package has"),
-            Err(error) => tracing::warn!(%error, "could not look for bytes that no package has"),
-        }
-    }
-
     /// Where a blob lies, to be streamed.
     pub(crate) fn path(&self, held: &Held) -> PathBuf {
         self.blobs.path(&held.blob)
-    }
-
-    /// Removes a package; gives how many files there were and how many bytes that freed.
-    pub(crate) async fn remove(&self, package: &Package) -> Result<(u64, i64), CacheError> {
-        self.remove_if(package, false).await
-    }
-
-    /// The same, unless somebody asked for it meanwhile.
-    pub(crate) async fn remove_cold(&self, package: &Package) -> Result<(u64, i64), CacheError> {
-        self.remove_if(package, true).await
-    }
-
-    async fn remove_if(&self, package: &Package, only_cold: bool) -> Result<(u64, i64), CacheError> {
-        let mut transaction = self.database.system().begin().await?;
-        store::take_turns(&mut transaction).await?;
-        if only_cold && !store::is_cold(&mut transaction, package).await? {
-            return Ok((0, 0));
-        }
-        if let Package::Oci(_, manifest) = package {
-            store::forget_documents(&mut transaction, manifest.blob()).await?;
-        }
-        let (free, files, bytes) = store::remove(&mut transaction, package).await?;
-        self.mark_in(&mut transaction, package).await?;
-        self.blobs.unlink(&package.folder()).await?;
-        transaction.commit().await.map_err(DbError::from)?;
-        self.documents.remove_unknown(&free).await?;
-        if let Package::Oci(..) = package {
-            self.documents.forget_all();
-        }
-        let package_of = package.clone();
-        self.memory.invalidate_entries_if(move |(package, _), _| *package == package_of).ok();
-        Ok((files, bytes))
     }
 }

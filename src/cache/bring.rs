@@ -81,8 +81,16 @@ impl Cache {
 
     /// The image that a part is known to belong to.
     pub(crate) async fn image_of(&self, name: &OciName, part: &Pinned) -> Result<Option<Pinned>, CacheError> {
+        let asked = (name.clone(), part.clone());
+        if let Some(known) = self.images().get(&asked).await {
+            return Ok(Some(known));
+        }
         let version = store::image_of(self.database().system(), name.as_str(), part.as_str()).await?;
-        Ok(version.as_deref().map(Pinned::parse).transpose()?)
+        let image = version.as_deref().map(Pinned::parse).transpose()?;
+        if let Some(image) = &image {
+            self.images().insert(asked, image.clone()).await;
+        }
+        Ok(image)
     }
 
     /// Brings a package in, verified.

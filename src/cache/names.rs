@@ -190,9 +190,11 @@ impl PypiVersion {
 }
 
 pub(crate) fn is_reserved(part: &str) -> bool {
-    let stem = part.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let is_port = (stem.starts_with("com") || stem.starts_with("lpt")) && stem.len() == 4 && stem.ends_with(|c: char| c.is_ascii_digit());
-    is_port || RESERVED.contains(&stem.as_str()) || RESERVED.contains(&part.to_ascii_lowercase().as_str()) || part.ends_with('.')
+    let stem = part.split('.').next().unwrap_or_default();
+    let begins = |word: &str| stem.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let is_port = stem.len() == 4 && stem.ends_with(|c: char| c.is_ascii_digit()) && (begins("com") || begins("lpt"));
+    let is_word = |text: &str| RESERVED.iter().any(|word| word.eq_ignore_ascii_case(text));
+    is_port || is_word(stem) || is_word(part) || part.ends_with('.')
 }
 
 /// One exact version of a package.

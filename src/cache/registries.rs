@@ -104,7 +104,7 @@ async fn npm(State(registries): State<Registries>, request: Request) -> Result<R
         Asked::Tarball(name, version) => {
             let file = FileName::tarball(&name, &version);
             let held = registries.file((Package::Npm(name, version), file), &caller).await?;
-            give(&registries.cache, &held, "application/octet-stream".to_owned(), &caller).await
+            give(&registries.cache, &held, "application/octet-stream", &caller).await
         }
         Asked::Package(name) => {
             let said = registries.cache.packument(&name, caller.ask()).await?;
@@ -194,7 +194,7 @@ async fn pypi_file(State(registries): State<Registries>, request: Request) -> Re
     if caller.is_resolver && file.wheel().is_some() && held.bytes.as_ref().is_some_and(|bytes| needs_elsewhere(bytes)) {
         return Err(Problem::new(Class::Forbidden, "exotic_dependency", "this version needs something that does not come from a registry"));
     }
-    give(&registries.cache, &held, "application/octet-stream".to_owned(), &caller).await
+    give(&registries.cache, &held, "application/octet-stream", &caller).await
 }
 
 /// Whether a wheel's metadata names a requirement by its address (PEP 508).

@@ -1,9 +1,9 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
 use jobs::{Handlers, JobId, Jobs, NewJob};
+use moka::future::Cache as Memory;
 use platform::{
-    Actor, Config, Database, Scope, Shutdown, clock,
+    Actor, Config, Database, Scope, Shutdown,
     config::{CacheConfig, Target},
     telemetry::Metrics,
 };
@@ -18,15 +18,18 @@ use crate::{
     fetchers::Fetchers,
     flights::Flights,
     job::{CacheJob, Payload},
-    model::{Artifact, Listed, Lock, Status, Total, Wanted, standing},
-    names::{NpmName, Package, PypiName, RegistryType},
+    model::{Listed, Total, Wanted},
+    names::{NpmName, PypiName, RegistryType},
     policy::Rules,
-    reference::{BundleName, OciReference},
+    reference::{BundleName, OciName, OciReference, Pinned},
     room::Room,
+    standing::Standing,
     store::{self, Coming},
     upkeep::{PruneJob, PruneOrder, VerifyJob, VerifyOrder},
 };
 
+/// How long it is believed that a part belongs to an image: clients ask for many parts in a row.
+const IMAGE_FOR: Duration = Duration::from_secs(5);
 /// How many files that come in are told of.
 const MOST_COMING: i64 = 100;
 
@@ -45,27 +48,9 @@ struct Inner {
     config: CacheConfig,
     data_dir: std::path::PathBuf,
     importing: tokio::sync::Mutex<()>,
+    /// To which image a part belongs, for a moment.
+    images: Memory<(OciName, Pinned), Pinned>,
     shutdown: Shutdown,
-}
-
-/// What is known of one package of a server.
-pub(crate) struct Standing {
-    pub(crate) wanted: Wanted,
-    pub(crate) status: Status,
-    /// The platform, for an image.
-    pub(crate) target: Option<String>,
-    /// The exact version, when it is known.
-    pub(crate) package: Option<Package>,
-    pub(crate) files: Vec<Artifact>,
-    /// What an install of it needs, and how many files of that are not here.
-    pub(crate) lock: Option<(Lock, i64)>,
-}
-
-impl Standing {
-    fn is_whole(&self, closure: bool) -> bool {
-        let needs_closure = closure && self.package.as_ref().is_some_and(|package| package.registry().has_closure());
-        self.status == Status::Cached && (!needs_closure || self.lock.as_ref().is_some_and(|(_, missing)| *missing == 0))
-    }
 }
 
 /// Everything that is in the cache, and what was asked of it since this process started.
@@ -169,6 +154,7 @@ impl Cache {
             config: config.cache.clone(),
             data_dir: config.data_dir.clone(),
             importing: tokio::sync::Mutex::default(),
+            images: Memory::builder().max_capacity(10_000).time_to_live(IMAGE_FOR).build(),
             shutdown: shutdown.clone(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -358,53 +344,6 @@ impl Cache {
         Ok(all)
     }
 
-    async fn standings(&self, wanted: Vec<Wanted>) -> Result<Vec<Standing>, CacheError> {
-        let mut standings = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            let meant = self.meant(&wanted).await?;
-            if meant.is_empty() {
-                let (status, files) = (Status::NotCached, Vec::new());
-                standings.push(Standing { wanted, status, target: None, package: None, files, lock: None });
-                continue;
-            }
-            for (target, package) in meant {
-                standings.push(self.standing(wanted.clone(), target, package).await?);
-            }
-        }
-        Ok(standings)
-    }
-
-    /// Whether it is known which package is meant: by an exact version, or because a registry was asked lately,
-    /// or cannot be.
-    async fn is_settled(&self, wanted: &Wanted) -> Result<bool, CacheError> {
-        let is_fixed = registry_type(&wanted.registry_type)? == RegistryType::Oci && OciReference::parse(&wanted.identifier)?.is_fixed();
-        if is_fixed || exactly(wanted).is_some() || self.inner.documents.offline {
-            return Ok(true);
-        }
-        let since = clock::now() - TimeDelta::from_std(self.inner.config.metadata_ttl).unwrap_or(TimeDelta::MAX);
-        Ok(store::named_at(self.inner.database.system(), wanted).await?.is_some_and(|at| at >= since))
-    }
-
-    /// The exact packages that are meant, as far as it is known without asking, with their targets.
-    async fn meant(&self, wanted: &Wanted) -> Result<Vec<(String, Package)>, CacheError> {
-        let named = store::named(self.inner.database.system(), wanted).await?;
-        if !named.is_empty() {
-            return Ok(named);
-        }
-        Ok(exactly(wanted).map(|package| (String::new(), package)).into_iter().collect())
-    }
-
-    async fn standing(&self, wanted: Wanted, target: String, package: Package) -> Result<Standing, CacheError> {
-        let pool = self.inner.database.system();
-        let files = store::files(pool, &package).await?;
-        let lock = match store::lock(pool, &package).await? {
-            Some(lock) => Some((lock, store::missing_of_lock(pool, &package).await?)),
-            None => None,
-        };
-        let target = Some(target).filter(|target| !target.is_empty());
-        Ok(Standing { wanted, status: standing(&package, &files), target, package: Some(package), files, lock })
-    }
-
     /// A file, fetched and verified where it is not here.
     pub(crate) async fn file(&self, key: &Key, may_fetch: bool) -> Result<Held, CacheError> {
         self.inner.artifacts.get(key, may_fetch).await
@@ -463,6 +402,10 @@ impl Cache {
         &self.inner.database
     }
 
+    pub(crate) fn images(&self) -> &Memory<(OciName, Pinned), Pinned> {
+        &self.inner.images
+    }
+
     pub(crate) fn importing(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.importing
     }
@@ -471,17 +414,13 @@ impl Cache {
         &self.inner.data_dir
     }
 
+    pub(crate) fn is_offline(&self) -> bool {
+        self.inner.documents.offline
+    }
+
     pub(crate) fn config(&self) -> &CacheConfig {
         &self.inner.config
     }
-}
-
-/// The package that is meant, where its version is an exact one.
-fn exactly(wanted: &Wanted) -> Option<Package> {
-    if let (Ok(RegistryType::Mcpb), Some(sha256)) = (registry_type(&wanted.registry_type), &wanted.sha256) {
-        return Package::parse(RegistryType::Mcpb, &wanted.identifier, &format!("sha256:{}", sha256.to_ascii_lowercase())).ok();
-    }
-    Package::parse(registry_type(&wanted.registry_type).ok()?, &wanted.identifier, wanted.version.as_deref()?).ok()
 }
 
 /// What cannot be cached is told at once, not by a job; gives the type and the name as rules know it.

@@ -17,6 +17,14 @@ use crate::{
     names::{NpmName, RegistryType},
 };
 
+/// What pip is configured to use, else what it uses without a configuration: in one start of Python.
+const ASK_PIP: &str = "
+from pip._internal.configuration import Configuration
+from pip._internal.models.index import PyPI
+configuration = Configuration(isolated=False)
+configuration.load()
+print(dict(configuration.items()).get('global.index-url') or PyPI.simple_url)
+";
 const ASK_LIMIT: Duration = Duration::from_secs(20);
 
 /// A registry that can be asked.
@@ -136,9 +144,10 @@ async fn pip_answer() -> Option<Url> {
     let own = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"].into_iter().find_map(environment);
     let text = match own {
         Some(text) => text,
-        None => match answer("pip", &["config", "get", "global.index-url"]).await {
+        None => match answer("python3", &["-c", ASK_PIP]).await {
             Some(text) => text,
-            None => answer("python3", &["-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"]).await?,
+            // Not every Python has pip as its own module.
+            None => answer("pip", &["config", "get", "global.index-url"]).await?,
         },
     };
     text.parse().ok()

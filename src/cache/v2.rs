@@ -123,7 +123,7 @@ async fn blob(registries: &Registries, name: OciName, part: Pinned, parts: axum:
     let caller = Caller::of(&registries.cache, parts).await?;
     let image = registries.cache.image_of(&name, &part).await?.ok_or(CacheError::NotFound)?;
     let held = registries.file((Package::Oci(name, image), FileName::part(&part)), &caller).await?;
-    let mut response = give(&registries.cache, &held, "application/octet-stream".to_owned(), &caller).await?;
+    let mut response = give(&registries.cache, &held, "application/octet-stream", &caller).await?;
     insert(response.headers_mut(), CONTENT_DIGEST, part.as_str());
     Ok(response)
 }

@@ -22,7 +22,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     error::CacheError,
     model::{Claimed, Locked, Status, Total, Whole},
-    service::{Cache, Fill, Filling, OfType, Standing, Stats},
+    service::{Cache, Fill, Filling, OfType, Stats},
+    standing::Standing,
 };
 
 /// What people and programs ask of the cache.
