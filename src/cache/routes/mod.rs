@@ -99,6 +99,13 @@ const MAX_PACKAGES: usize = 5000;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+struct FillQuery {
+    /// The same as in the body, which counts more.
+    closure: Option<bool>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct VersionQuery {
     /// Of this version of the server, instead of the latest.
     version: Option<String>,
@@ -289,12 +296,18 @@ fn filled((job_id, standings): Filling) -> Response {
 }
 
 /// Cache the packages of a server, verified.
-#[utoipa::path(post, path = "/api/mcp/servers/{id}/cache", tag = "cache", params(("id" = String, Path)), request_body = Option<FillIn>,
+#[utoipa::path(post, path = "/api/mcp/servers/{id}/cache", tag = "cache", params(("id" = String, Path), FillQuery), request_body = Option<FillIn>,
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "They are here already", body = FillOut),
         (status = 404, description = "No such server or version"), (status = 422, description = "No package of it can be cached")))]
-async fn fill(State(cache): State<Cache>, actor: Actor, Path(id): Path<String>, Json(asked): Json<FillIn>) -> Result<Response, Problem> {
-    let targets = targets(&asked.targets)?;
-    let fill = Fill { version: asked.version, registry_type: asked.registry_type, closure: asked.closure.unwrap_or(true), targets };
+async fn fill(
+    State(cache): State<Cache>,
+    actor: Actor,
+    Path(id): Path<String>,
+    Query(query): Query<FillQuery>,
+    Json(asked): Json<FillIn>,
+) -> Result<Response, Problem> {
+    let (targets, closure) = (targets(&asked.targets)?, asked.closure.or(query.closure).unwrap_or(true));
+    let fill = Fill { version: asked.version, registry_type: asked.registry_type, closure, targets };
     Ok(filled(cache.cache(&actor, &server(&id)?, &fill).await?))
 }
 

@@ -241,3 +241,24 @@ async fn an_image_that_was_pulled_is_whole_and_comes_back_after_it_was_removed()
     app.restart().await;
     pull(&app).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_hub_is_called_by_short_names_and_its_remaining_pulls_are_shown() {
+    let packages = Packages::start().await;
+    let image = packages.image("library/tool", &[LAYER], |_| {});
+    packages.index("library/tool", "1", &[("linux/amd64", &image)]);
+    let app = fabric(&packages, &[("FABRIC_DOCKER_HUB", &packages.url)]).await;
+    assert_eq!(add(&app, "tool:1", json!({})).await["status"], "complete");
+    for path in [
+        "/v2/tool/manifests/1",
+        "/v2/library/tool/manifests/1",
+        "/v2/docker.io/library/tool/manifests/1",
+        "/v2/library/tool/manifests/1?ns=docker.io",
+    ] {
+        app.get(path).await.expect(200);
+    }
+    assert!(app.op_get("/metrics").await.text().contains("fabric_docker_hub_pulls_left 76"));
+    assert_eq!(app.op_get("/api/mcp/cache?registry_type=docker").await.expect(200)["packages"][0]["identifier"], "docker.io/library/tool");
+    let tags = app.get("/v2/tool/tags/list?n=0").await.expect(200);
+    assert_eq!((&tags["name"], &tags["tags"]), (&json!("library/tool"), &json!([])));
+}

@@ -83,6 +83,7 @@ async fn a_servers_packages_are_cached_shown_and_removed() {
     assert!(app.cache().join("CACHEDIR.TAG").is_file());
 
     assert_eq!(app.op_post_json(path, &alone).await.expect(200)["status"], "cached");
+    assert_eq!(app.op_post(&format!("{path}?closure=false")).await.expect(200)["status"], "cached", "without a body, too");
     let sums = app.op_get("/api/mcp/cache/stats").await.expect(200);
     assert_eq!(
         (&sums["total"]["files"], &sums["by_type"]["npm"]["bytes"]),

@@ -244,11 +244,13 @@ fn whole_or_part(bytes: &Bytes, headers: &HeaderMap, content_type: &str) -> Resp
     let range: Option<usize> =
         headers.get(header::RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let content_type = (header::CONTENT_TYPE, content_type.to_owned());
+    // As Docker Hub says how many pulls are left.
+    let left = ("ratelimit-remaining", "76;w=21600");
     match range {
         Some(from) => {
             let part = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
             (StatusCode::PARTIAL_CONTENT, [content_type, etag, (header::CONTENT_RANGE, part)], bytes.slice(from..)).into_response()
         }
-        None => ([content_type, etag], bytes.clone()).into_response(),
+        None => ([content_type, etag], [left], bytes.clone()).into_response(),
     }
 }
