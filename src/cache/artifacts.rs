@@ -338,9 +338,10 @@ impl Artifacts {
         if !self.blobs.has(&arrived.blob).await {
             return Err(CacheError::Folder(std::io::Error::other("the bytes were removed while they came in")));
         }
-        if !store::finish(&mut transaction, package, file.as_str(), &self.node, &cached, clock::now()).await? {
+        if !store::holds(&mut transaction, package, file.as_str(), &self.node).await? {
             return Err(CacheError::Removed);
         }
+        store::finish(&mut transaction, package, file.as_str(), &cached, clock::now()).await?;
         self.mark_in(&mut transaction, package).await?;
         transaction.commit().await.map_err(DbError::from)?;
         self.room.grew(arrived.size);

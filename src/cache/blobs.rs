@@ -26,7 +26,7 @@ use tokio::{
     io::{AsyncSeekExt as _, AsyncWriteExt as _},
 };
 
-use crate::{digest::BlobId, reference::Pinned};
+use crate::digest::BlobId;
 
 /// What `layout` says; another number is of another version of the program.
 const LAYOUT: &str = "1";
@@ -209,8 +209,7 @@ impl Blobs {
         while let Some(folder) = folders.next_entry().await? {
             let mut entries = fs::read_dir(folder.path()).await?;
             while let Some(entry) = entries.next_entry().await? {
-                let id =
-                    entry.file_name().to_str().and_then(|hex| Pinned::parse(&format!("sha256:{hex}")).ok()).map(|pinned| *pinned.blob());
+                let id = entry.file_name().to_str().and_then(BlobId::from_hex);
                 // It may be removed while this looks.
                 let modified = entry.metadata().await.and_then(|found| found.modified());
                 let is_settled = modified.is_ok_and(|modified| modified.elapsed().unwrap_or_default() >= age);

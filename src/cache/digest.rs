@@ -111,6 +111,11 @@ impl BlobId {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// From 64 hexadecimal digits.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        Digest::from_hex(Algorithm::Sha256, text)?.as_blob()
+    }
+
     /// From a row.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)

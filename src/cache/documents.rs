@@ -33,6 +33,7 @@ use crate::{
     pypi::{self, Project},
     realms::Realms,
     reference::{OciAt, OciReference},
+    removal::remove_unknown,
     sources::Sources,
     store,
 };
@@ -179,7 +180,7 @@ impl Documents {
     pub(crate) async fn get(self: &Arc<Self>, name: &Name, ask: Ask) -> Result<Said, CacheError> {
         let known = self.known(name).await?;
         if let Some(said) = &known
-            && (name.is_fixed() || self.is_young(said, if ask == Ask::Again { JUST_NOW.min(self.ttl) } else { self.ttl }))
+            && (name.is_fixed() || is_young(said, if ask == Ask::Again { JUST_NOW.min(self.ttl) } else { self.ttl }))
         {
             return Ok(said.clone());
         }
@@ -206,13 +207,6 @@ impl Documents {
                 Err(CacheError::Shared(error))
             }
         }
-    }
-
-    /// An answer from the future is one from before the clock was set back: nobody knows how old it is.
-    #[expect(clippy::unused_self, reason = "reads as a question to the documents")]
-    fn is_young(&self, said: &Said, than: TimeDelta) -> bool {
-        let age = clock::now() - said.row.checked_at;
-        age < than && age > -JUST_NOW
     }
 
     /// What is here already.
@@ -246,24 +240,10 @@ impl Documents {
         let replaced = store::keep_document(&mut transaction, name.registry(), &name.text(), &said.row, size).await?;
         transaction.commit().await.map_err(DbError::from)?;
         if let Some(replaced) = replaced {
-            self.remove_unknown(&[replaced]).await?;
+            remove_unknown(&self.database, &self.blobs, &[replaced]).await?;
         }
         self.memory.insert(name.clone(), said.clone()).await;
         Ok(said)
-    }
-
-    /// Removes blobs that no row knows any more. Their rows go first: a process that ends in between leaves bytes
-    /// without a row, which are only room that is lost for a while.
-    pub(crate) async fn remove_unknown(&self, blobs: &[BlobId]) -> Result<(), CacheError> {
-        let mut transaction = self.database.system().begin().await?;
-        store::take_turns(&mut transaction).await?;
-        for blob in blobs {
-            if !store::is_known(&mut transaction, blob).await? {
-                self.blobs.remove(blob).await?;
-            }
-        }
-        transaction.commit().await.map_err(DbError::from)?;
-        Ok(())
     }
 
     /// What is in memory may not be what is there any more.
@@ -434,6 +414,12 @@ fn check_manifest(reference: &OciReference, content_type: &str, stated: Option<B
         return Err(CacheError::Document(format!("it is called {} inside, and something else outside", manifest.media_type())));
     }
     Ok(())
+}
+
+/// An answer from the future is one from before the clock was set back: nobody knows how old it is.
+fn is_young(said: &Said, than: TimeDelta) -> bool {
+    let age = clock::now() - said.row.checked_at;
+    age < than && age > -JUST_NOW
 }
 
 /// Takes in at most `max` bytes.

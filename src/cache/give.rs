@@ -116,13 +116,13 @@ pub(crate) async fn give(cache: &Cache, held: &Held, content_type: &'static str,
         Some(Asks::Part(part)) => part,
         Some(Asks::Nothing) => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            insert_number(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{}", held.size));
+            insert_text(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{}", held.size));
             return Ok(response);
         }
     };
     if part != whole {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        insert_number(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes {}-{}/{}", part.start, part.end - 1, held.size));
+        insert_text(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes {}-{}/{}", part.start, part.end - 1, held.size));
     }
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
     if caller.is_head {
@@ -139,7 +139,8 @@ pub(crate) async fn give(cache: &Cache, held: &Held, content_type: &'static str,
     Ok(response)
 }
 
-fn insert_number(headers: &mut HeaderMap, name: header::HeaderName, text: &str) {
+/// For texts that can stand in a header.
+pub(crate) fn insert_text(headers: &mut HeaderMap, name: header::HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name, value);
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::{
-    digest::{Algorithm, BlobId, Digest},
+    digest::BlobId,
     names::{InvalidName, is_reserved},
 };
 
@@ -128,8 +128,7 @@ pub(crate) struct Pinned {
 impl Pinned {
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidName> {
         let hex = text.strip_prefix("sha256:").filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()));
-        let digest = hex.and_then(|hex| Digest::from_hex(Algorithm::Sha256, hex));
-        digest.and_then(|digest| digest.as_blob()).map(Self::of).ok_or(InvalidName::Digest)
+        hex.and_then(BlobId::from_hex).map(Self::of).ok_or(InvalidName::Digest)
     }
 
     pub(crate) fn of(blob: BlobId) -> Self {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long a client is let wait for a file; requests end a little later.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// What is rendered is kept by what it was rendered from.
 type Rendered = Memory<String, Arc<Answer>>;
@@ -54,14 +54,8 @@ pub fn registries(cache: Cache) -> Router {
 }
 
 impl Registries {
-    /// A file, for as long as clients wait: what takes longer goes on, and is there when they ask again.
     pub(crate) async fn file(&self, key: Key, caller: &Caller) -> Result<Held, Problem> {
-        let Ok(held) = tokio::time::timeout(PATIENCE, self.cache.file(&key, caller.may_fetch)).await else {
-            let mut problem = Problem::new(Class::Unavailable, "still_coming", "the file is still coming in; ask again");
-            problem.retry_after = Some(Duration::from_secs(5));
-            return Err(problem);
-        };
-        Ok(held?)
+        patiently(self.cache.file(&key, caller.may_fetch)).await
     }
 
     /// What was rendered of a document, or is now: beside the threads that serve, and one at a time, because
@@ -88,6 +82,16 @@ impl Registries {
         }
         Ok(response)
     }
+}
+
+/// For as long as clients wait: what takes longer goes on, and is there when they ask again.
+pub(crate) async fn patiently<T>(coming: impl Future<Output = Result<T, CacheError>>) -> Result<T, Problem> {
+    let Ok(came) = tokio::time::timeout(PATIENCE, coming).await else {
+        let mut problem = Problem::new(Class::Unavailable, "still_coming", "the file is still coming in; ask again");
+        problem.retry_after = Some(Duration::from_secs(5));
+        return Err(problem);
+    };
+    Ok(came?)
 }
 
 fn not_found(registry: RegistryType) -> Problem {

@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
-use platform::database::DbError;
+use platform::{Database, database::DbError};
 
-use crate::{artifacts::Artifacts, error::CacheError, names::Package, store, upkeep::ORPHAN_AGE};
+use crate::{artifacts::Artifacts, blobs::Blobs, digest::BlobId, error::CacheError, names::Package, store, upkeep::ORPHAN_AGE};
+
+/// How many blobs are looked at while others wait.
+const AT_A_TIME: usize = 100;
 
 impl Artifacts {
     /// Removes a package; gives how many files there were and how many bytes that freed.
@@ -31,7 +34,7 @@ impl Artifacts {
         self.mark_in(&mut transaction, package).await?;
         self.blobs.unlink(&package.folder()).await?;
         transaction.commit().await.map_err(DbError::from)?;
-        self.documents.remove_unknown(&free).await?;
+        remove_unknown(&self.database, &self.blobs, &free).await?;
         if let Package::Oci(..) = package {
             self.documents.forget_all();
         }
@@ -42,17 +45,7 @@ impl Artifacts {
 
     /// Removes bytes that no row knows: a process ended between them and their row.
     pub(crate) async fn sweep_orphans(&self) -> Result<u64, CacheError> {
-        let mut swept = 0;
-        for blob in self.blobs.settled(ORPHAN_AGE).await? {
-            let mut transaction = self.database.system().begin().await?;
-            store::take_turns(&mut transaction).await?;
-            if !store::is_known(&mut transaction, &blob).await? {
-                self.blobs.remove(&blob).await?;
-                swept += 1;
-            }
-            transaction.commit().await.map_err(DbError::from)?;
-        }
-        Ok(swept)
+        remove_unknown(&self.database, &self.blobs, &self.blobs.settled(ORPHAN_AGE).await?).await
     }
 
     /// What a process that ended badly may have left.
@@ -63,4 +56,22 @@ impl Artifacts {
             Err(error) => tracing::warn!(%error, "could not look for bytes that no package has"),
         }
     }
+}
+
+/// Removes those of these blobs that no row knows, and gives how many they were. A few at a time: meanwhile nothing
+/// that comes in is written down.
+pub(crate) async fn remove_unknown(database: &Database, blobs: &Blobs, ids: &[BlobId]) -> Result<u64, CacheError> {
+    let mut removed = 0;
+    for few in ids.chunks(AT_A_TIME) {
+        let mut transaction = database.system().begin().await?;
+        store::take_turns(&mut transaction).await?;
+        for blob in few {
+            if !store::is_known(&mut transaction, blob).await? {
+                blobs.remove(blob).await?;
+                removed += 1;
+            }
+        }
+        transaction.commit().await.map_err(DbError::from)?;
+    }
+    Ok(removed)
 }

@@ -12,7 +12,7 @@ use std::{
 use platform::{Shutdown, config::CacheConfig, database::DbError};
 use tokio::sync::Mutex;
 
-use crate::{artifacts::Artifacts, error::CacheError, policy::Refusal, store};
+use crate::{artifacts::Artifacts, error::CacheError, policy::Refusal, removal::remove_unknown, store};
 
 /// How often the sum is taken anew: other replicas add to it, too.
 const COUNT_EVERY: Duration = Duration::from_mins(1);
@@ -75,10 +75,10 @@ impl Artifacts {
     }
 
     /// Removes packages that nobody asked for on purpose, the least recently used first, and then what was said of
-    /// packages that are not here, until the store measures so many bytes.
+    /// packages that are not here, until the store, which was just counted, measures so many bytes.
     async fn evict(&self, target: u64) -> Result<(), CacheError> {
         let pool = self.database.system();
-        let mut used = self.recount().await?;
+        let mut used = self.room.used.load(Ordering::Relaxed);
         while used > target {
             let coldest = store::coldest(pool, BATCH).await?;
             let before = used;
@@ -96,7 +96,7 @@ impl Artifacts {
                 let blobs = store::forget_cold_documents(&mut transaction, BATCH).await?;
                 transaction.commit().await.map_err(DbError::from)?;
                 self.documents.forget_all();
-                self.documents.remove_unknown(&blobs).await?;
+                remove_unknown(&self.database, &self.blobs, &blobs).await?;
                 if blobs.is_empty() {
                     break;
                 }
@@ -123,9 +123,9 @@ impl Artifacts {
     }
 
     async fn keep_to_quota(&self) -> Result<(), CacheError> {
+        let Some(quota) = self.room.quota else { return Ok(()) };
         let _turn = self.room.evicting.lock().await;
-        let used = self.recount().await?;
-        if self.room.quota.is_some_and(|quota| used > quota) {
+        if self.recount().await? > quota {
             self.evict(self.room.low_water).await?;
         }
         Ok(())

@@ -242,9 +242,13 @@ impl Cache {
     pub(crate) async fn clear(&self, actor: &Actor, server: &ServerRef, version: Option<&str>) -> Result<(u64, i64), CacheError> {
         actor.require(Scope::CacheManage)?;
         let (_, packages) = self.packages(server, version).await?;
+        self.remove_meant(&packages).await
+    }
+
+    async fn remove_meant(&self, packages: &[Wanted]) -> Result<(u64, i64), CacheError> {
         let (mut files, mut bytes) = (0, 0);
         for wanted in packages {
-            for (_, package) in self.meant(&wanted).await? {
+            for (_, package) in self.meant(wanted).await? {
                 let (more_files, more_bytes) = self.inner.artifacts.remove(&package).await?;
                 (files, bytes) = (files + more_files, bytes + more_bytes);
             }
@@ -256,11 +260,7 @@ impl Cache {
     pub(crate) async fn remove_package(&self, actor: &Actor, wanted: &Wanted) -> Result<(u64, i64), CacheError> {
         actor.require(Scope::CacheManage)?;
         check(wanted)?;
-        let (mut files, mut bytes) = (0, 0);
-        for (_, package) in self.meant(wanted).await? {
-            let (more_files, more_bytes) = self.inner.artifacts.remove(&package).await?;
-            (files, bytes) = (files + more_files, bytes + more_bytes);
-        }
+        let (files, bytes) = self.remove_meant(std::slice::from_ref(wanted)).await?;
         if files == 0 { Err(CacheError::NotHere) } else { Ok((files, bytes)) }
     }
 
@@ -375,6 +375,12 @@ impl Cache {
     pub(crate) async fn manifest(&self, reference: &OciReference, ask: Ask) -> Result<Said, CacheError> {
         self.rules().check_name(RegistryType::Oci, reference.name.as_str())?;
         self.inner.documents.get(&Name::Oci(reference.clone()), ask).await
+    }
+
+    /// The tags of a repository that were asked for here; the upstream may have more.
+    pub(crate) async fn tags(&self, name: &OciName) -> Result<Vec<String>, CacheError> {
+        self.rules().check_name(RegistryType::Oci, name.as_str())?;
+        Ok(store::tags(self.inner.database.system(), name).await?)
     }
 
     pub(crate) fn fetchers(&self) -> &Fetchers {

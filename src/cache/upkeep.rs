@@ -19,6 +19,15 @@ use crate::{
 /// Bytes of the store that no row knows are left alone for so long: their row may be about to be written.
 pub(crate) const ORPHAN_AGE: std::time::Duration = std::time::Duration::from_hours(1);
 
+/// How a job ends that gives nothing when it was stopped.
+fn ended(done: Result<Option<Value>, CacheError>) -> Result<Outcome, Failure> {
+    match done {
+        Ok(Some(result)) => Ok(Outcome::Complete(result)),
+        Ok(None) => Ok(Outcome::Stopped),
+        Err(error) => Err(Failure::passing(&error)),
+    }
+}
+
 /// Reads every file again and fetches those that are not what they were.
 pub(crate) struct VerifyJob {
     pub(crate) cache: Cache,
@@ -37,11 +46,7 @@ impl Handler for VerifyJob {
     }
 
     async fn run(&self, context: Context, _: VerifyOrder) -> Result<Outcome, Failure> {
-        match self.verify(&context).await {
-            Ok(Some(result)) => Ok(Outcome::Complete(result)),
-            Ok(None) => Ok(Outcome::Stopped),
-            Err(error) => Err(Failure::passing(&error)),
-        }
+        ended(self.verify(&context).await)
     }
 }
 
@@ -118,11 +123,7 @@ impl Handler for PruneJob {
     }
 
     async fn run(&self, context: Context, order: PruneOrder) -> Result<Outcome, Failure> {
-        match self.prune(&context, &order).await {
-            Ok(Some(result)) => Ok(Outcome::Complete(result)),
-            Ok(None) => Ok(Outcome::Stopped),
-            Err(error) => Err(Failure::passing(&error)),
-        }
+        ended(self.prune(&context, &order).await)
     }
 }
 

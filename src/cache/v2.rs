@@ -5,7 +5,7 @@
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
@@ -16,12 +16,11 @@ use crate::{
     documents::Said,
     error::CacheError,
     file_names::FileName,
-    give::{Caller, decoded, give},
-    names::{Package, RegistryType},
+    give::{Caller, decoded, give, insert_text},
+    names::Package,
     oci::Manifest,
     reference::{OciAt, OciName, OciReference, Pinned},
-    registries::Registries,
-    store,
+    registries::{Registries, patiently},
 };
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -75,7 +74,7 @@ async fn entry(State(registries): State<Registries>, request: Request) -> Respon
         return told(&told_of, "UNSUPPORTED");
     }
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let host = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "ns").map(|(_, host)| host.into_owned());
+    let host = parameter(&query, "ns");
     let path = decoded(parts.uri.path().strip_prefix("/v2/").unwrap_or_default()).unwrap_or_default();
     let asked = match Asked::parse(&path, host.as_deref()) {
         Ok(asked) => asked,
@@ -91,25 +90,23 @@ async fn entry(State(registries): State<Registries>, request: Request) -> Respon
 
 async fn manifest(registries: &Registries, reference: OciReference, parts: axum::http::request::Parts) -> Result<Response, Problem> {
     let caller = Caller::of(&registries.cache, parts).await?;
-    let waited = tokio::time::timeout(crate::registries::PATIENCE, registries.cache.manifest(&reference, caller.ask())).await;
-    let said: Said = waited.unwrap_or(Err(CacheError::Stopping))?;
+    let said: Said = patiently(registries.cache.manifest(&reference, caller.ask())).await?;
     let parsed = Manifest::parse(&said.text).map_err(CacheError::from)?;
+    let digest = Pinned::of(said.row.blob);
     if let Manifest::Image(image) = &parsed {
-        let own = Pinned::of(said.row.blob);
-        registries.cache.note_parts(&reference.name, &own, image, said.text.len()).await?;
+        registries.cache.note_parts(&reference.name, &digest, image, said.text.len()).await?;
         if caller.may_fetch {
             // The manifest is a part like any other; its bytes are here.
-            registries.cache.expect((Package::Oci(reference.name.clone(), own.clone()), FileName::part(&own)));
+            registries.cache.expect((Package::Oci(reference.name.clone(), digest.clone()), FileName::part(&digest)));
         }
     }
-    let digest = Pinned::of(said.row.blob);
     let mut response = Response::default();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(parsed.media_type()));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(said.text.len()));
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    insert(headers, CONTENT_DIGEST, digest.as_str());
-    insert(headers, header::ETAG, &format!("\"{}\"", digest.as_str()));
+    insert_text(headers, CONTENT_DIGEST, digest.as_str());
+    insert_text(headers, header::ETAG, &format!("\"{}\"", digest.as_str()));
     if said.is_stale && !reference.is_fixed() {
         headers.insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
     }
@@ -124,19 +121,17 @@ async fn blob(registries: &Registries, name: OciName, part: Pinned, parts: axum:
     let image = registries.cache.image_of(&name, &part).await?.ok_or(CacheError::NotFound)?;
     let held = registries.file((Package::Oci(name, image), FileName::part(&part)), &caller).await?;
     let mut response = give(&registries.cache, &held, "application/octet-stream", &caller).await?;
-    insert(response.headers_mut(), CONTENT_DIGEST, part.as_str());
+    insert_text(response.headers_mut(), CONTENT_DIGEST, part.as_str());
     Ok(response)
 }
 
-/// The tags that were asked for through this registry; the upstream may have more.
+/// A page of the tags (distribution spec, "Listing Tags").
 async fn tags(registries: &Registries, name: &OciName, parts: axum::http::request::Parts) -> Result<Response, Problem> {
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let asked =
-        |key: &str| url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == key).map(|(_, value)| value.into_owned());
-    let (most, last) = (asked("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX), asked("last").unwrap_or_default());
+    let most = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    let last = parameter(&query, "last").unwrap_or_default();
     Caller::of(&registries.cache, parts).await?;
-    registries.cache.rules().check_name(RegistryType::Oci, name.as_str()).map_err(CacheError::from)?;
-    let tags = store::tags(registries.cache.database().system(), name).await.map_err(CacheError::from)?;
+    let tags = registries.cache.tags(name).await?;
     if tags.is_empty() {
         return Err(CacheError::NotFound.into());
     }
@@ -144,10 +139,9 @@ async fn tags(registries: &Registries, name: &OciName, parts: axum::http::reques
     Ok(axum::Json(json!({ "name": name.repository(), "tags": tags })).into_response())
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(name, value);
-    }
+/// A parameter of the query.
+fn parameter(query: &str, wanted: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == wanted).map(|(_, value)| value.into_owned())
 }
 
 /// A problem in the words of the specification; `unknown` is what is not there.

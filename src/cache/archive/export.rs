@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
-    digest::{Algorithm, BlobId, Digest},
+    digest::BlobId,
     error::CacheError,
     model::{Listed, Status, Whole},
     names::Package,
@@ -99,7 +99,7 @@ impl Cache {
         // What was said is a blob like any other, and is carried only where it is still here.
         let mut here = Vec::with_capacity(documents.len());
         for mut document in documents {
-            let blob = Digest::from_hex(Algorithm::Sha256, &document.sha256).and_then(|digest| digest.as_blob());
+            let blob = BlobId::from_hex(&document.sha256);
             if let Some(size) = blob.and_then(|blob| self.blobs().size(&blob).ok()) {
                 document.size = size;
                 here.push(document);
@@ -155,7 +155,7 @@ fn stream(
             yield padding(size);
         }
         for (name, size) in names {
-            let Some(blob) = Digest::from_hex(Algorithm::Sha256, &name).and_then(|digest| digest.as_blob()) else { continue };
+            let Some(blob) = BlobId::from_hex(&name) else { continue };
             yield header(&format!("{BLOBS}{name}"), size)?;
             let mut file = open(&blobs, &blob, size).await?;
             let mut left = size;

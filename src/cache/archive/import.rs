@@ -9,7 +9,7 @@ use super::{
     ArchiveError, BLOBS, BLOCK, Carried, CarriedDocument, CarriedFile, FORMAT, MANIFEST, Manifest, SIGNATURE, Signature, SigningKey,
 };
 use crate::{
-    digest::{Algorithm, BlobId, Digest, Hasher},
+    digest::{Algorithm, BlobId, Hasher},
     error::{CacheError, registry_type},
     file_names::FileName,
     model::{Facts, Lock},
@@ -135,7 +135,7 @@ impl Cache {
                     source: &file.source,
                     facts: facts(file),
                 };
-                store::take_file(&mut transaction, package, &file.name, &cached, now).await?;
+                store::finish(&mut transaction, package, &file.name, &cached, now).await?;
             }
             let planned: Vec<String> = carried.files.iter().filter(|file| file.is_planned).map(|file| file.name.clone()).collect();
             store::pin(&mut transaction, package, &planned).await?;
@@ -210,8 +210,7 @@ fn facts(file: &CarriedFile) -> Facts {
 }
 
 fn blob(sha256: &str) -> Result<BlobId, CacheError> {
-    let digest = Digest::from_hex(Algorithm::Sha256, sha256).and_then(|digest| digest.as_blob());
-    Ok(digest.ok_or(ArchiveError::Malformed("it names a file by something that is no SHA-256"))?)
+    Ok(BlobId::from_hex(sha256).ok_or(ArchiveError::Malformed("it names a file by something that is no SHA-256"))?)
 }
 
 /// Reads the plain entries that we write; links, devices and extended headers are no part of an archive.

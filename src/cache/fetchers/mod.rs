@@ -8,7 +8,7 @@ mod pypi;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{
     client::Client,
     config::{CacheConfig, Target},
@@ -89,4 +89,9 @@ impl Fetchers {
             RegistryType::Mcpb => &self.mcpb,
         }
     }
+}
+
+/// Of a package of another registry there is nothing here.
+fn other<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, CacheError>> {
+    std::future::ready(Err(CacheError::NotFound)).boxed()
 }

@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::config::Target;
 use url::Url;
 
-use super::{Fetcher, Offer, Planned};
+use super::{Fetcher, Offer, Planned, other};
 use crate::{
     documents::{Ask, Documents, Name},
     error::CacheError,
@@ -82,9 +82,4 @@ impl Fetcher for Npm {
         let Package::Npm(name, version) = package else { return other() };
         self.tarball(name, version, ask).boxed()
     }
-}
-
-/// Of a package of another registry there is nothing here.
-pub(super) fn other<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, CacheError>> {
-    std::future::ready(Err(CacheError::NotFound)).boxed()
 }

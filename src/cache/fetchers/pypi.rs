@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::config::Target;
 
-use super::{Fetcher, Offer, Planned, npm::other};
+use super::{Fetcher, Offer, Planned, other};
 use crate::{
     digest::{Algorithm, Digest},
     documents::{Ask, Documents, Name},

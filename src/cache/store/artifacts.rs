@@ -223,39 +223,23 @@ pub(crate) async fn take_turns(connection: &mut PgConnection) -> Result<(), sqlx
     Ok(())
 }
 
-/// Writes that a file is here that this node was fetching; false when its row was removed meanwhile.
-pub(crate) async fn finish(
-    connection: &mut PgConnection,
-    package: &Package,
-    file: &str,
-    node: &str,
-    cached: &Cached<'_>,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
-    let finished = sqlx::query!(
-        "UPDATE mcp_fabric.cache_artifacts SET status = 'cached', blob = $6, size_bytes = $7, bytes_done = $7, bytes_total = $7,
-            upstream_digest = $8, source = $9, fetched_at = $10, last_used_at = $10, published_at = $11, signature = $12, provenance = $13,
-            lease_node = NULL, leased_until = NULL, error_code = NULL, error = NULL
-         WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading' AND lease_node = $5",
+/// Whether this node still has the file's lease, which nobody takes or removes until the transaction ends.
+pub(crate) async fn holds(connection: &mut PgConnection, package: &Package, file: &str, node: &str) -> Result<bool, sqlx::Error> {
+    let held = sqlx::query_scalar!(
+        r#"SELECT true AS "held!" FROM mcp_fabric.cache_artifacts
+           WHERE registry_type = $1 AND name = $2 AND version = $3 AND file_name = $4 AND status = 'downloading' AND lease_node = $5
+           FOR UPDATE"#,
         package.registry().as_str(),
         package.name(),
         package.version(),
         file,
         node,
-        cached.blob.as_bytes(),
-        cached.size,
-        cached.upstream_digest,
-        cached.source,
-        now,
-        cached.facts.published_at,
-        cached.facts.signature.as_str(),
-        cached.facts.provenance.as_str(),
     );
-    Ok(finished.execute(connection).await?.rows_affected() == 1)
+    Ok(held.fetch_optional(connection).await?.is_some())
 }
 
-/// Writes that a file is here that an archive brought.
-pub(crate) async fn take_file(
+/// Writes that a file is here: one that was fetched, or that an archive brought.
+pub(crate) async fn finish(
     connection: &mut PgConnection,
     package: &Package,
     file: &str,

@@ -18,7 +18,7 @@ pub(crate) async fn document(pool: &PgPool, registry: RegistryType, name: &str) 
     Ok(Some(Document { blob, source: row.source, etag: row.etag, checked_at: row.checked_at }))
 }
 
-/// Keeps a document; gives the blob that it replaces, when nothing else refers to that one.
+/// Keeps a document; gives the blob that it replaces.
 pub(crate) async fn keep_document(
     connection: &mut PgConnection,
     registry: RegistryType,
@@ -48,13 +48,7 @@ pub(crate) async fn keep_document(
     .execute(&mut *connection)
     .await?;
     let replaced = before.filter(|before| before.as_slice() != document.blob.as_bytes());
-    let Some(replaced) = replaced else { return Ok(None) };
-    let is_used = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM mcp_fabric.cache_documents WHERE blob = $1) OR EXISTS (SELECT FROM mcp_fabric.cache_artifacts WHERE blob = $1) AS "used!""#,
-        replaced,
-    );
-    let is_used = is_used.fetch_one(connection).await?;
-    Ok(BlobId::from_bytes(&replaced).filter(|_| !is_used))
+    Ok(replaced.and_then(|replaced| BlobId::from_bytes(&replaced)))
 }
 
 /// Names of the documents that are there.

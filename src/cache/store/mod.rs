@@ -7,7 +7,7 @@ mod names;
 mod upkeep;
 
 pub(crate) use artifacts::{
-    Cached, Coming, claim, coming, fail, file, files, finish, image_of, lose, note_refused, pin, plan, release, remove, seen_at, take_file,
+    Cached, Coming, claim, coming, fail, file, files, finish, holds, image_of, lose, note_refused, pin, plan, release, remove, seen_at,
     take_turns, tell,
 };
 pub(crate) use documents::{document, document_names, documents_of, forget_documents, keep_document, tags, take_document};

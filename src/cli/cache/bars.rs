@@ -14,7 +14,7 @@ const PATIENCE: u32 = 2;
 pub(super) async fn wait(fabric: &Fabric, id: &str, is_quiet: bool) -> Result<Value, CliError> {
     let bar = jobs::bar(is_quiet);
     if bar.is_hidden() {
-        return jobs::complete(jobs::wait_beside(fabric, id, bar, async |_| Ok(())).await?);
+        return jobs::wait_for(fabric, id, is_quiet).await;
     }
     let all = MultiProgress::new();
     let (bar, mut bars) = (all.add(bar), Bars { all, files: HashMap::new() });

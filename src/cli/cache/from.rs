@@ -120,13 +120,13 @@ fn started(command: &str, arguments: &[&str]) -> Option<PackageIn> {
     let program = Path::new(command).file_stem()?.to_str()?;
     match program {
         "npx" | "bunx" => {
-            let wanted = option(arguments, &["-p", "--package"]).or_else(|| first(arguments, WITH_VALUE))?;
+            let wanted = option(arguments, &["-p", "--package"]).or_else(|| first(arguments, |option| WITH_VALUE.contains(&option)))?;
             let at = wanted.char_indices().skip(1).find(|(_, c)| *c == '@').map(|(at, _)| at);
             Some(package("npm", &wanted[..at.unwrap_or(wanted.len())], at.map(|at| &wanted[at + 1..])))
         }
         "uvx" | "pipx" => {
             let arguments = arguments.strip_prefix(&["run"][..]).unwrap_or(arguments);
-            let wanted = option(arguments, &["--from", "--spec"]).or_else(|| first(arguments, WITH_VALUE))?;
+            let wanted = option(arguments, &["--from", "--spec"]).or_else(|| first(arguments, |option| WITH_VALUE.contains(&option)))?;
             let (name, version) =
                 wanted.split_once("==").or_else(|| wanted.split_once('@')).map_or((wanted, None), |(name, version)| (name, Some(version)));
             Some(package("pypi", name.split('[').next()?, version.filter(|version| *version != "latest")))
@@ -144,10 +144,10 @@ fn option<'a>(arguments: &[&'a str], names: &[&str]) -> Option<&'a str> {
 }
 
 /// The first argument that is neither an option nor the value of one.
-fn first<'a>(arguments: &[&'a str], with_value: &[&str]) -> Option<&'a str> {
+fn first<'a>(arguments: &[&'a str], has_value: impl Fn(&str) -> bool) -> Option<&'a str> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        if with_value.contains(argument) {
+        if has_value(argument) {
             rest.next();
         } else if !argument.starts_with('-') {
             return Some(argument);
@@ -180,16 +180,7 @@ fn image<'a>(arguments: &[&'a str]) -> Option<&'a str> {
         "--oom-kill-disable",
     ];
     let at = arguments.iter().position(|argument| *argument == "run")?;
-    let mut rest = arguments[at + 1..].iter();
-    while let Some(argument) = rest.next() {
-        if !argument.starts_with('-') {
-            return Some(argument);
-        }
-        if !argument.contains('=') && !ALONE.contains(argument) {
-            rest.next();
-        }
-    }
-    None
+    first(&arguments[at + 1..], |option| option.starts_with('-') && !option.contains('=') && !ALONE.contains(&option))
 }
 
 #[cfg(test)]
