@@ -8,12 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use audit::{Audit, AuditKeys};
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use cache::{Cache, CacheError};
+use credentials::{Credentials, CredentialsError, Ring, RingError};
 use events::Events;
 use jobs::{Handlers, Jobs};
 use platform::{
     Config, Database, Shutdown,
+    actor::Door,
     config::ConfigError,
     database::{self, OpenError, Separation, managed::Cluster},
     files::{self, FileError, IoContext as _},
@@ -26,8 +29,14 @@ use serde::{Deserialize, Serialize};
 use servers::Servers;
 use sync::{Sync, Upstream};
 use tokio::{sync::Semaphore, task::JoinHandle};
+use users::{Users, UsersError};
 
-use crate::{connections::Limits, health::Health, router};
+use crate::{
+    connections::Limits,
+    health::Health,
+    internal::{self, Internal, InternalError},
+    router,
+};
 
 /// How long requests that are under way may take once the program stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -69,6 +78,18 @@ pub enum StartError {
     /// The package cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The master keys do not fit the database.
+    #[error(transparent)]
+    Keys(#[from] RingError),
+    /// The vault cannot be opened.
+    #[error(transparent)]
+    Vault(#[from] CredentialsError),
+    /// Accounts cannot be used.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The internal listener cannot be used.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
     /// The schedule cannot be used.
     #[error(transparent)]
     Schedule(#[from] sync::ScheduleError),
@@ -89,7 +110,9 @@ impl StartError {
             Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
             Self::File(error) => error.is_configuration(),
             Self::Cache(error) => error.is_configuration(),
-            Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
+            Self::Keys(error) => error.is_configuration(),
+            Self::Internal(error) => error.is_configuration(),
+            Self::Vault(_) | Self::Users(_) | Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
         }
     }
 }
@@ -103,6 +126,14 @@ pub struct Running {
     pub pid: u32,
 }
 
+/// What is served when everything has started.
+struct Served {
+    url: String,
+    handle: Handle<SocketAddr>,
+    server: JoinHandle<std::io::Result<()>>,
+    internal: Option<Internal>,
+}
+
 /// The running program.
 pub struct App {
     /// Where it is reached from this machine.
@@ -113,6 +144,7 @@ pub struct App {
     shutdown: Shutdown,
     handle: Handle<SocketAddr>,
     server: JoinHandle<std::io::Result<()>>,
+    internal: Option<Internal>,
     database: Database,
     cluster: Option<Arc<Cluster>>,
     /// Held for as long as this process serves the data folder.
@@ -134,8 +166,9 @@ impl App {
         }
         let started = Self::serve(&config, tls, &database, &shutdown).await;
         match started {
-            Ok((url, token_file, handle, server)) => {
-                Ok(Self { url, token_file, config, shutdown, handle, server, database, cluster, _lock: lock })
+            Ok(Served { url, handle, server, internal }) => {
+                let token_file = files::operator_token_file(&config.data_dir);
+                Ok(Self { url, token_file, config, shutdown, handle, server, internal, database, cluster, _lock: lock })
             }
             Err(error) => {
                 shutdown.finish(WORK_LIMIT).await;
@@ -145,36 +178,48 @@ impl App {
         }
     }
 
-    async fn serve(
-        config: &Config,
-        tls: Option<RustlsConfig>,
-        database: &Database,
-        shutdown: &Shutdown,
-    ) -> Result<(String, PathBuf, Handle<SocketAddr>, JoinHandle<std::io::Result<()>>), StartError> {
+    async fn serve(config: &Config, tls: Option<RustlsConfig>, database: &Database, shutdown: &Shutdown) -> Result<Served, StartError> {
         if let Separation::Owner { reason } = &database.separation {
             tracing::warn!("working as the plain owner of the database, under forced row-level security: {reason}");
         }
-        let access = Access::open(&config.data_dir, config.http.trust_loopback)?;
         if config.http.trust_loopback {
             tracing::warn!("FABRIC_TRUST_LOOPBACK is set: programs on this machine act as the operator without a token");
         }
         let metrics = Metrics::default();
+        let ring = Ring::open(config, database).await?;
+        let jwt_key = credentials::jwt_key(config, &ring)?;
+        let keys = AuditKeys::derive(&credentials::instance_secret(&ring, database).await?);
+        let audit = Audit::start(config, database.clone(), keys, &metrics, shutdown)?;
+        let users = Users::start(config, database.clone(), audit.clone(), jwt_key, shutdown).await?;
         let events = Events::start(database.clone(), config.event_retention, shutdown).await.map_err(OpenError::from)?;
-        let jobs = Jobs::new(database.clone(), events.clone());
+        let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());
         let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
         let upstream = Upstream::new(config, &metrics)?;
-        let sync = Sync::new(config, database.clone(), events.clone(), jobs.clone(), servers.clone(), upstream, &metrics);
+        let neighbours = sync::Neighbours {
+            database: database.clone(),
+            audit: audit.clone(),
+            events: events.clone(),
+            jobs: jobs.clone(),
+            servers: servers.clone(),
+        };
+        let sync = Sync::new(config, neighbours, upstream, &metrics);
         let health = Health::new(database.clone(), sync.clone(), disks(config));
 
         let node = node_id(&config.data_dir)?;
-        let cache = Cache::start(config, node.clone(), database.clone(), jobs.clone(), servers.clone(), &metrics, shutdown).await?;
-        let front = Front::new(config, access.clone(), &metrics);
-        let service = router::build(
-            router::Services { servers, sync: sync.clone(), cache: cache.clone(), jobs: jobs.clone(), events, health },
-            config,
-            front,
-            metrics.clone(),
-        );
+        let neighbours =
+            cache::Neighbours { database: database.clone(), audit: audit.clone(), jobs: jobs.clone(), servers: servers.clone() };
+        let cache = Cache::start(config, node.clone(), neighbours, &metrics, shutdown).await?;
+        let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
+        users.set_belongings(vec![Arc::new(credentials.clone())]);
+        let authenticator = Arc::new(users.clone());
+        let front = Front::new(config, Access::new(authenticator.clone(), config.http.trust_loopback), Door::Public, &metrics);
+        // Being on this machine is no right to plaintext.
+        let inner_front = front.at(Door::Internal, Access::new(authenticator, false));
+        let handlers = credentials.handlers(cache.handlers(sync.handlers(Handlers::default())));
+        let internal = internal::start(config, router::internal(credentials.clone(), inner_front))?;
+        let services =
+            router::Services { audit, users, servers, sync: sync.clone(), cache, credentials, jobs: jobs.clone(), events, health };
+        let service = router::build(services, config, front, metrics.clone());
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         let url = config.local_url(bound);
@@ -188,12 +233,12 @@ impl App {
         let server =
             spawn_server(listener, tls, handle.clone(), limits, service).map_err(|error| StartError::Listen(config.listen, error))?;
 
-        jobs.start(config, node, cache.handlers(sync.handlers(Handlers::default())), &metrics, shutdown);
+        jobs.start(config, node, handlers, &metrics, shutdown);
         sync.start(shutdown).await?;
         let running = Running { url: url.clone(), pid: std::process::id() };
         let text = serde_json::to_vec_pretty(&running).unwrap_or_default();
         files::write_private(&files::address_file(&config.data_dir), &text)?;
-        Ok((url, access.token_file().to_owned(), handle, server))
+        Ok(Served { url, handle, server, internal })
     }
 
     /// Stops everything in order: requests finish, jobs reach a safe point, the database is closed.
@@ -201,6 +246,9 @@ impl App {
         let began = Instant::now();
         self.shutdown.begin();
         self.handle.graceful_shutdown(Some(DRAIN_LIMIT));
+        if let Some(internal) = self.internal {
+            internal.stop(DRAIN_LIMIT).await;
+        }
         let (ended, served) = tokio::join!(self.shutdown.finish(WORK_LIMIT), self.server);
         if !ended {
             tracing::warn!("some background work did not reach a safe point in time; it goes on after the next start");

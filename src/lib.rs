@@ -6,5 +6,6 @@ pub mod app;
 pub mod cli;
 mod connections;
 mod health;
+mod internal;
 pub mod openapi;
 mod router;

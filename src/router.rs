@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use audit::Audit;
 use axum::{
     Router,
     extract::State,
@@ -11,16 +12,18 @@ use axum::{
     routing::get,
 };
 use cache::Cache;
+use credentials::Credentials;
 use events::Events;
 use jobs::Jobs;
 use platform::{
-    Actor, Config, Problem, Scope,
+    Action, Actor, Config, Problem,
     http::{Front, Path, Peer, cors, front},
     telemetry::Metrics,
 };
 use servers::Servers;
 use sync::Sync;
 use tower::util::MapResponseLayer;
+use users::Users;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -30,9 +33,12 @@ use crate::{
 };
 
 pub(crate) struct Services {
+    pub(crate) audit: Audit,
+    pub(crate) users: Users,
     pub(crate) servers: Servers,
     pub(crate) sync: Sync,
     pub(crate) cache: Cache,
+    pub(crate) credentials: Credentials,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -43,6 +49,9 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(servers::router(services.servers.clone()))
         .merge(sync::router(services.sync))
         .merge(cache::router(services.cache.clone()))
+        .merge(users::router(services.users))
+        .merge(credentials::router(services.credentials))
+        .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));
     let registry = servers::registry_router(services.servers);
@@ -69,6 +78,14 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .layer(middleware::from_fn_with_state(front, front::front))
 }
 
+/// What the internal listener has: plaintext, and nothing else.
+pub(crate) fn internal(credentials: Credentials, front: Front) -> Router {
+    credentials::internal(credentials)
+        .fallback(front::not_found)
+        .method_not_allowed_fallback(front::method_not_allowed)
+        .layer(middleware::from_fn_with_state(front, front::front))
+}
+
 /// Changes routes and leaves their documents as they are.
 fn around(routes: OpenApiRouter, change: impl FnOnce(Router) -> Router) -> OpenApiRouter {
     let (routes, document) = routes.split_for_parts();
@@ -82,7 +99,7 @@ async fn serve_metrics(
     actor: Result<Actor, Problem>,
 ) -> Result<Response, Problem> {
     if !peer.is_some_and(|peer| peer.is_local) {
-        actor?.require(Scope::MetricsRead)?;
+        actor?.require(Action::MetricsRead)?;
     }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response())
 }

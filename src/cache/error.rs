@@ -117,6 +117,9 @@ pub enum CacheError {
     /// Not allowed.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// The audit trail cannot be written.
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -188,6 +191,16 @@ impl CacheError {
 }
 
 impl Coded for CacheError {
+    fn denial(&self) -> Option<platform::Denial> {
+        match self {
+            Self::Forbidden(error) => error.denial(),
+            Self::Servers(error) => error.denial(),
+            Self::Jobs(error) => error.denial(),
+            Self::Shared(error) => error.denial(),
+            _ => None,
+        }
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::InvalidName(_) => "invalid_package",
@@ -243,6 +256,7 @@ impl Coded for CacheError {
             Self::Servers(error) => error.code(),
             Self::Jobs(error) => error.code(),
             Self::Forbidden(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Database(error) => error.code(),
             Self::Shared(error) => error.code(),
         }
@@ -287,6 +301,7 @@ impl Coded for CacheError {
             Self::Servers(error) => error.class(),
             Self::Jobs(error) => error.class(),
             Self::Forbidden(error) => error.class(),
+            Self::Audit(error) => error.class(),
             Self::Database(error) => error.class(),
             Self::Shared(error) => error.class(),
         }

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use platform::{
-    Actor, Class, Problem, Scope,
+    Action, Actor, Class, Problem,
     config::AnonymousFill,
     http::{Peer, access, answer::is_known},
 };
@@ -49,7 +49,7 @@ impl Caller {
         accept_basic(&mut parts.headers);
         let actor = Actor::from_request_parts(&mut parts, &()).await;
         let is_authorised = match actor {
-            Ok(actor) => actor.require(Scope::CacheManage).is_ok(),
+            Ok(actor) => actor.require(Action::CacheFill).is_ok(),
             // A token that is sent has to be right: a client with a wrong one would wonder why misses fail.
             Err(problem) if parts.headers.contains_key(header::AUTHORIZATION) => return Err(problem),
             Err(_) => false,

@@ -53,5 +53,5 @@ pub use names::{InvalidName, RegistryType};
 pub use policy::Refusal;
 pub use registries::registries;
 pub use routes::router;
-pub use service::Cache;
+pub use service::{Cache, Neighbours};
 pub use sources::NoRegistry;

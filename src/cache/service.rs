@@ -1,9 +1,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use audit::{Audit, EventId, EventType, NewEvent, Outcome as Came};
 use jobs::{Handlers, JobId, Jobs, NewJob};
 use moka::future::Cache as Memory;
 use platform::{
-    Actor, Config, Database, Scope, Shutdown,
+    Action, Actor, Coded as _, Config, Database, Shutdown,
     config::{CacheConfig, Target},
     telemetry::Metrics,
 };
@@ -39,8 +40,21 @@ pub struct Cache {
     inner: Arc<Inner>,
 }
 
+/// What the cache works with.
+pub struct Neighbours {
+    /// The database.
+    pub database: Database,
+    /// The audit trail.
+    pub audit: Audit,
+    /// Fetching is a job.
+    pub jobs: Jobs,
+    /// Which packages there are.
+    pub servers: Servers,
+}
+
 struct Inner {
     database: Database,
+    audit: Audit,
     jobs: Jobs,
     servers: Servers,
     documents: Arc<Documents>,
@@ -92,9 +106,7 @@ impl Cache {
     pub async fn start(
         config: &Config,
         node: String,
-        database: Database,
-        jobs: Jobs,
-        servers: Servers,
+        Neighbours { database, audit, jobs, servers }: Neighbours,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Self, CacheError> {
@@ -147,6 +159,7 @@ impl Cache {
         shutdown.spawn(Arc::clone(&artifacts).repair());
         let inner = Inner {
             database,
+            audit,
             jobs,
             servers,
             documents,
@@ -168,7 +181,7 @@ impl Cache {
 
     /// Asks that packages of a server are cached: a job, or nothing when they are here already.
     pub(crate) async fn cache(&self, actor: &Actor, server: &ServerRef, order: &Fill) -> Result<Filling, CacheError> {
-        actor.require(Scope::CacheManage)?;
+        actor.require(Action::CacheFill)?;
         let wanted = self.wanted(server, order.version.as_deref(), order.registry_type.as_deref()).await?;
         self.begin(actor, wanted, order).await
     }
@@ -197,15 +210,17 @@ impl Cache {
             return Ok((None, standings));
         }
         let targets = targets.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = wanted.iter().map(|wanted| format!("{}:{}", wanted.registry_type, wanted.identifier)).collect();
+        let told = NewEvent::new(EventType::Execution, "cache.fill").with("packages", names.join(" "));
         let payload = Payload { packages: wanted, closure: order.closure, targets };
-        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&payload)).await?;
+        let job = self.inner.jobs.enqueue(actor, NewJob::of::<CacheJob>(&payload).told_as(told)).await?;
         Ok((Some(job), standings))
     }
 
     /// Asks that packages are cached, whichever servers name them: type, name, version and SHA-256 of each.
     /// Without a type, it is the one from which servers take a package of that name.
     pub(crate) async fn cache_packages(&self, actor: &Actor, packages: Vec<Named>, order: &Fill) -> Result<Filling, CacheError> {
-        actor.require(Scope::CacheManage)?;
+        actor.require(Action::CacheFill)?;
         let servers = &self.inner.servers;
         let mut all = Vec::with_capacity(packages.len());
         for (registry_type, identifier, version, sha256) in packages {
@@ -233,16 +248,33 @@ impl Cache {
         server: &ServerRef,
         version: Option<&str>,
     ) -> Result<(String, Vec<Standing>), CacheError> {
-        actor.require(Scope::CacheRead)?;
+        actor.require(Action::CacheRead)?;
         let (id, packages) = self.packages(server, version).await?;
         Ok((id, self.standings(packages).await?))
     }
 
     /// Removes what is cached of a server's packages; gives how many files and bytes that were.
     pub(crate) async fn clear(&self, actor: &Actor, server: &ServerRef, version: Option<&str>) -> Result<(u64, i64), CacheError> {
-        actor.require(Scope::CacheManage)?;
-        let (_, packages) = self.packages(server, version).await?;
-        self.remove_meant(&packages).await
+        actor.require(Action::CacheManage)?;
+        let (id, packages) = self.packages(server, version).await?;
+        let intent = self.intend(actor, NewEvent::change("cache.remove").server(id)).await?;
+        let removed = self.remove_meant(&packages).await;
+        self.tell(actor, intent, "cache.remove", removed.as_ref().map(|_| ()));
+        removed
+    }
+
+    /// Says what is about to be done in more than one transaction; [`Self::tell`] says what came of it.
+    pub(crate) async fn intend(&self, actor: &Actor, event: NewEvent) -> Result<EventId, CacheError> {
+        Ok(self.inner.audit.record(actor, event.outcome(Came::Intent)).await?)
+    }
+
+    pub(crate) fn tell(&self, actor: &Actor, intent: EventId, action: &'static str, came: Result<(), &CacheError>) {
+        let event = NewEvent::change(action).answers(intent);
+        let event = match came {
+            Ok(()) => event,
+            Err(error) => event.outcome(Came::Failure).with("code", error.code()),
+        };
+        self.inner.audit.note(actor, event);
     }
 
     async fn remove_meant(&self, packages: &[Wanted]) -> Result<(u64, i64), CacheError> {
@@ -258,9 +290,13 @@ impl Cache {
 
     /// Removes one package, whichever server names it.
     pub(crate) async fn remove_package(&self, actor: &Actor, wanted: &Wanted) -> Result<(u64, i64), CacheError> {
-        actor.require(Scope::CacheManage)?;
+        actor.require(Action::CacheManage)?;
         check(wanted)?;
-        let (files, bytes) = self.remove_meant(std::slice::from_ref(wanted)).await?;
+        let event = NewEvent::change("cache.remove").on("package", format!("{}:{}", wanted.registry_type, wanted.identifier));
+        let intent = self.intend(actor, event).await?;
+        let removed = self.remove_meant(std::slice::from_ref(wanted)).await;
+        self.tell(actor, intent, "cache.remove", removed.as_ref().map(|_| ()));
+        let (files, bytes) = removed?;
         if files == 0 { Err(CacheError::NotHere) } else { Ok((files, bytes)) }
     }
 
@@ -273,7 +309,7 @@ impl Cache {
         after: Option<&[String; 3]>,
         limit: i64,
     ) -> Result<Vec<Listed>, CacheError> {
-        actor.require(Scope::CacheRead)?;
+        actor.require(Action::CacheRead)?;
         Ok(store::list(self.inner.database.system(), registry, name, after, limit).await?)
     }
 
@@ -284,24 +320,32 @@ impl Cache {
 
     /// The files that come in now.
     pub(crate) async fn coming(&self, actor: &Actor) -> Result<Vec<Coming>, CacheError> {
-        actor.require(Scope::CacheRead)?;
+        actor.require(Action::CacheRead)?;
         Ok(store::coming(self.inner.database.system(), MOST_COMING).await?)
     }
 
     /// Asks that everything is read again.
     pub(crate) async fn verify(&self, actor: &Actor) -> Result<JobId, CacheError> {
-        actor.require(Scope::CacheManage)?;
-        Ok(self.inner.jobs.enqueue(actor, NewJob::of::<VerifyJob>(&VerifyOrder {})).await?)
+        actor.require(Action::CacheManage)?;
+        Ok(self
+            .inner
+            .jobs
+            .enqueue(actor, NewJob::of::<VerifyJob>(&VerifyOrder {}).told_as(NewEvent::new(EventType::Execution, "cache.verify")))
+            .await?)
     }
 
     /// Asks that what nobody needs is removed.
     pub(crate) async fn prune(&self, actor: &Actor, order: &PruneOrder) -> Result<JobId, CacheError> {
-        actor.require(Scope::CacheManage)?;
-        Ok(self.inner.jobs.enqueue(actor, NewJob::of::<PruneJob>(order)).await?)
+        actor.require(Action::CacheManage)?;
+        Ok(self
+            .inner
+            .jobs
+            .enqueue(actor, NewJob::of::<PruneJob>(order).told_as(NewEvent::new(EventType::BulkOperation, "cache.prune")))
+            .await?)
     }
 
     pub(crate) async fn stats(&self, actor: &Actor) -> Result<Stats, CacheError> {
-        actor.require(Scope::CacheRead)?;
+        actor.require(Action::CacheRead)?;
         let totals: HashMap<String, Total> = store::totals(self.inner.database.system()).await?.into_iter().collect();
         let by_type = RegistryType::ALL.map(|registry| {
             let total = totals.get(registry.as_str()).copied().unwrap_or_default();
@@ -402,6 +446,10 @@ impl Cache {
 
     pub(crate) fn blobs(&self) -> &Blobs {
         &self.inner.artifacts.blobs
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.inner.audit
     }
 
     pub(crate) fn database(&self) -> &Database {

@@ -101,13 +101,30 @@ impl Fabric {
         self.send(self.request(Method::POST, path).header("content-type", "application/json").body(body)).await
     }
 
+    pub(super) async fn put_json(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
+        self.send(self.request(Method::PUT, path).header("content-type", "application/json").body(body)).await
+    }
+
+    /// For what looks at everything before it answers.
+    pub(super) async fn post_patiently(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(self.plain(Method::POST, path)).await
+    }
+
+    /// Writes what a path gives into a new file; gives how many bytes that were.
+    pub(super) async fn save(&self, path: &str, file: &Path) -> Result<u64, CliError> {
+        self.write(self.plain(Method::GET, path), file).await
+    }
+
     pub(super) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         self.send(self.request(Method::DELETE, path)).await
     }
 
     /// Posts an order and writes what comes into a new file; gives how many bytes that were.
     pub(super) async fn download(&self, path: &str, order: Vec<u8>, file: &Path) -> Result<u64, CliError> {
-        let request = self.plain(Method::POST, path).header("content-type", "application/json").body(order);
+        self.write(self.plain(Method::POST, path).header("content-type", "application/json").body(order), file).await
+    }
+
+    async fn write(&self, request: RequestBuilder, file: &Path) -> Result<u64, CliError> {
         let unreachable = |error: reqwest::Error| ClientError::Unreachable(self.url.clone(), reason(&error));
         let mut response = request.send().await.map_err(unreachable)?;
         if !response.status().is_success() {
@@ -161,6 +178,9 @@ impl Fabric {
 
     async fn read(&self, response: reqwest::Response) -> Result<Value, ClientError> {
         let status = response.status();
+        if status == reqwest::StatusCode::NO_CONTENT {
+            return Ok(Value::Null);
+        }
         let body: Value = response.json().await.map_err(|_| ClientError::NotAFabric(self.url.clone()))?;
         if status.is_success() {
             return Ok(body);

@@ -1,7 +1,9 @@
 //! The command line: a client of the running fabric, with `serve`, `db` and `doctor` for the rest.
 
+mod audit;
 mod cache;
 mod client;
+mod credentials;
 mod db;
 mod doctor;
 mod jobs;
@@ -10,6 +12,7 @@ mod registry;
 mod serve;
 mod servers;
 mod sync;
+mod users;
 
 use std::process::ExitCode;
 
@@ -68,6 +71,18 @@ enum Command {
     /// The package cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Accounts
+    #[command(subcommand)]
+    Users(users::UsersCommand),
+    /// Service tokens
+    #[command(subcommand)]
+    Tokens(users::TokensCommand),
+    /// The credential vault and its keys
+    #[command(subcommand)]
+    Credentials(credentials::CredentialsCommand),
+    /// The audit trail
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Long work
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -110,6 +125,9 @@ pub enum CliError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// Standard input cannot be read.
+    #[error("could not read standard input: {0}")]
+    Input(#[source] std::io::Error),
     /// A command found what it was to look for.
     #[error("{0}")]
     Found(String),
@@ -177,6 +195,10 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     if matches!(command, Command::Doctor) {
         return doctor::run(&layers, cli.json).await;
     }
+    if matches!(command, Command::Credentials(credentials::CredentialsCommand::NewKey)) {
+        credentials::new_key(cli.json);
+        return Ok(());
+    }
     let config = Config::from_layers(&layers)?;
     let context = Context { layers, config, url: cli.url, token: cli.token, json: cli.json };
     match command {
@@ -184,6 +206,10 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Sync(command) => sync::run(context, command).await,
         Command::Servers(command) => servers::run(context, command).await,
         Command::Cache(command) => cache::run(context, command).await,
+        Command::Users(command) => users::run(context, command).await,
+        Command::Tokens(command) => users::run_tokens(context, command).await,
+        Command::Credentials(command) => credentials::run(context, command).await,
+        Command::Audit(command) => audit::run(context, command).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Registry(command) => registry::run(context, command).await,
         Command::Db(command) => db::run(context, command).await,
@@ -215,6 +241,7 @@ fn private_layers(layers: &Layers) -> Layers {
         ("FABRIC_SYNC_CRON", "off"),
         ("FABRIC_TLS_CERT", ""),
         ("FABRIC_TLS_KEY", ""),
+        ("FABRIC_INTERNAL_LISTEN", "off"),
     ] {
         private.set(key, value, Source::Flag);
     }

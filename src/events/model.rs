@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use platform::{Actor, clock};
+use platform::{Actor, Identity, clock};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -45,8 +45,10 @@ struct Wire<'a> {
 impl Event {
     /// Whether `actor` may hear of it; the same rule as the table's row-level security.
     pub fn is_visible_to(&self, actor: &Actor) -> bool {
-        match actor {
-            Actor::Operator | Actor::System(_) => true,
+        match actor.identity {
+            Identity::Operator | Identity::System(_) => true,
+            Identity::User { .. } | Identity::Service(_) => self.owner.as_ref().is_none_or(|owner| *owner == actor.to_string()),
+            Identity::Nobody => false,
         }
     }
 

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_stream::stream;
 use futures_util::Stream;
-use platform::{Actor, Database, Scope, Shutdown, actor::Forbidden, clock, database::DbError};
+use platform::{Action, Actor, Database, Shutdown, actor::Forbidden, clock, database::DbError};
 use sqlx::PgConnection;
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -71,7 +71,7 @@ impl Events {
         actor: &Actor,
         after: Option<i64>,
     ) -> Result<impl Stream<Item = Result<Followed, DbError>> + use<>, FollowError> {
-        actor.require(Scope::EventsRead)?;
+        actor.require(Action::EventsRead)?;
         let mut live = self.live.subscribe();
         let bounds = store::bounds(self.database.system()).await.map_err(DbError::from)?;
         let newest = bounds.map_or(0, |(_, newest)| newest);
@@ -204,6 +204,12 @@ impl platform::Coded for FollowError {
         match self {
             Self::Forbidden(error) => error.code(),
             Self::Database(error) => error.code(),
+        }
+    }
+    fn denial(&self) -> Option<platform::Denial> {
+        match self {
+            Self::Forbidden(error) => error.denial(),
+            Self::Database(_) => None,
         }
     }
     fn class(&self) -> platform::Class {

@@ -34,7 +34,7 @@ impl Context {
 
     /// As whom it acts.
     pub fn actor(&self) -> Actor {
-        Actor::System(self.kind)
+        Actor::system(self.kind)
     }
 
     /// Whether it should end: it was cancelled, the program stops, or the lease is lost.

@@ -21,6 +21,9 @@ pub enum JobsError {
     /// Not allowed.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// The audit trail cannot be written.
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -40,6 +43,7 @@ impl Coded for JobsError {
             Self::NotRetryable(_) => "job_not_retryable",
             Self::AlreadyRunning(_) => "job_already_running",
             Self::Forbidden(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Database(error) => error.code(),
         }
     }
@@ -49,12 +53,21 @@ impl Coded for JobsError {
             Self::NotFound => Class::NotFound,
             Self::Finished(_) | Self::NotRetryable(_) | Self::AlreadyRunning(_) => Class::Conflict,
             Self::Forbidden(error) => error.class(),
+            Self::Audit(error) => error.class(),
             Self::Database(error) => error.class(),
+        }
+    }
+
+    fn denial(&self) -> Option<platform::Denial> {
+        match self {
+            Self::Forbidden(error) => error.denial(),
+            _ => None,
         }
     }
 
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
+            Self::Audit(error) => error.retry_after(),
             Self::Database(error) => error.retry_after(),
             _ => None,
         }

@@ -1,3 +1,4 @@
+use audit::{EventType, NewEvent as Told};
 use chrono::{DateTime, Utc};
 use events::NewEvent;
 use serde::{Deserialize, Serialize};
@@ -112,18 +113,35 @@ pub struct NewJob {
     pub(crate) payload: Value,
     pub(crate) priority: i16,
     pub(crate) singleton: Option<String>,
+    /// What the audit trail says of it; `None` where its feature says it.
+    pub(crate) event: Option<Told>,
 }
 
 impl NewJob {
     /// A job for the handler `H`.
     pub fn of<H: crate::Handler>(payload: &H::Payload) -> Self {
-        Self { kind: H::KIND, payload: serde_json::to_value(payload).unwrap_or_default(), priority: 0, singleton: None }
+        let event = Some(Told::new(EventType::Execution, "job.create"));
+        Self { kind: H::KIND, payload: serde_json::to_value(payload).unwrap_or_default(), priority: 0, singleton: None, event }
     }
 
     /// Refused while another unfinished job has the same key.
     #[must_use]
     pub fn singleton(mut self, key: impl Into<String>) -> Self {
         self.singleton = Some(key.into());
+        self
+    }
+
+    /// What the audit trail says of it, instead of `job.create`.
+    #[must_use]
+    pub fn told_as(mut self, event: Told) -> Self {
+        self.event = Some(event);
+        self
+    }
+
+    /// The feature has told the audit trail what it is about.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        self.event = None;
         self
     }
 

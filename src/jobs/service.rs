@@ -1,12 +1,13 @@
 use std::sync::{Arc, OnceLock};
 
 use platform::{
-    Actor, Config, Database, Scope, Shutdown, clock,
+    Action, Actor, Config, Database, Shutdown, clock,
     database::{DbError, on_constraint},
     telemetry::Metrics,
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
+use audit::{Audit, EventType, NewEvent};
 use events::Events;
 
 use crate::{
@@ -22,14 +23,15 @@ use crate::{
 pub struct Jobs {
     database: Database,
     events: Events,
+    audit: Audit,
     /// What [`Jobs::start`] was given.
     handlers: Arc<OnceLock<Handlers>>,
 }
 
 impl Jobs {
     /// The service alone; [`Jobs::start`] makes it work.
-    pub fn new(database: Database, events: Events) -> Self {
-        Self { database, events, handlers: Arc::default() }
+    pub fn new(database: Database, events: Events, audit: Audit) -> Self {
+        Self { database, events, audit, handlers: Arc::default() }
     }
 
     /// Starts this process's workers. `node` is stable for a data folder: jobs that an earlier process of
@@ -61,15 +63,23 @@ impl Jobs {
                 return Err(JobsError::AlreadyRunning(rival));
             }
         }
+        if let Some(event) = job.event {
+            self.audit.record_in(transaction, actor, event.on("job", id).with("kind", job.kind)).await?;
+        }
         store::wake(transaction).await?;
         self.events.publish_in(transaction, &status_event(id, job.kind, &created_by, JobStatus::Pending)).await?;
         Ok(id)
     }
 
+    /// Admins see and steer all jobs, others their own.
+    async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
+        if actor.may(Action::JobsAll) { self.database.begin_for_all().await } else { self.database.begin(actor).await }
+    }
+
     /// One job with its log.
     pub async fn get(&self, actor: &Actor, id: JobId) -> Result<(Job, Vec<LogLine>), JobsError> {
-        actor.require(Scope::JobsRead)?;
-        let mut transaction = self.database.begin(actor).await?;
+        actor.require(Action::JobsRead)?;
+        let mut transaction = self.begin(actor).await?;
         let job = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
         let log = store::log(&mut transaction, id).await?;
         Ok((job, log))
@@ -84,8 +94,8 @@ impl Jobs {
         before: Option<JobId>,
         limit: u32,
     ) -> Result<Vec<Job>, JobsError> {
-        actor.require(Scope::JobsRead)?;
-        let mut transaction = self.database.begin(actor).await?;
+        actor.require(Action::JobsRead)?;
+        let mut transaction = self.begin(actor).await?;
         Ok(store::list(&mut transaction, kind, status, before, limit.into()).await?)
     }
 
@@ -100,8 +110,8 @@ impl Jobs {
     }
 
     async fn change(&self, actor: &Actor, id: JobId, change: Change) -> Result<(Job, Vec<LogLine>), JobsError> {
-        actor.require(Scope::JobsManage)?;
-        let mut transaction = self.database.begin(actor).await?;
+        actor.require(Action::JobsManage)?;
+        let mut transaction = self.begin(actor).await?;
         let before = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
         let done = match change {
             Change::Cancel => store::cancel(&mut transaction, id, clock::now()).await?,
@@ -121,6 +131,12 @@ impl Jobs {
         }
         let job = store::get(&mut transaction, id).await?.ok_or(JobsError::NotFound)?;
         let log = store::log(&mut transaction, id).await?;
+        let action = match change {
+            Change::Cancel => "job.cancel",
+            Change::Retry => "job.retry",
+        };
+        let event = NewEvent::new(EventType::Execution, action).of(&job.created_by).on("job", id).with("kind", job.kind.as_str());
+        self.audit.record_in(&mut transaction, actor, event).await?;
         store::wake(&mut transaction).await?;
         if let Some(handlers) = self.handlers.get()
             && job.status != before.status

@@ -1,43 +1,240 @@
-//! Who acts. Every service method that changes something or reads private data takes an [`Actor`] first.
+//! Who acts, and what they may do. Every service method that changes something or reads private data
+//! takes an [`Actor`] first.
 
-use std::fmt;
+use std::{fmt, net::IpAddr, sync::Arc};
 
-use crate::problem::{Class, Coded};
+use uuid::Uuid;
+
+use crate::{
+    problem::{Class, Coded, Denial},
+    words,
+};
+
+words! {
+    /// What kind of account a user has.
+    pub enum Role {
+        /// Everything.
+        Admin = "admin",
+        /// Their own things, and the catalogue.
+        Member = "member",
+        /// Reads the whole audit trail, and the catalogue.
+        Auditor = "auditor",
+    }
+}
+
+words! {
+    /// What a token was made for.
+    pub enum Scope {
+        /// Read the catalogue, jobs and events.
+        CatalogueRead = "catalogue:read",
+        /// Have packages cached.
+        CacheWrite = "cache:write",
+        /// Store and delete credentials.
+        CredentialsWrite = "credentials:write",
+        /// Read the plaintext of credentials, on the internal listener.
+        CredentialsReveal = "credentials:reveal",
+        /// Change configurations.
+        ConfigurationsWrite = "configurations:write",
+        /// Start and stop servers, steer jobs.
+        RuntimeWrite = "runtime:write",
+        /// Call MCP servers through the gateway.
+        McpCall = "mcp:call",
+        /// Generate servers.
+        FactoryWrite = "factory:write",
+        /// Read the audit trail.
+        AuditRead = "audit:read",
+        /// Everything else, and everything above.
+        Admin = "admin",
+    }
+}
+
+impl Scope {
+    /// Every scope, as documents list them.
+    pub const ALL: [Self; 10] = [
+        Self::CatalogueRead,
+        Self::CacheWrite,
+        Self::CredentialsWrite,
+        Self::CredentialsReveal,
+        Self::ConfigurationsWrite,
+        Self::RuntimeWrite,
+        Self::McpCall,
+        Self::FactoryWrite,
+        Self::AuditRead,
+        Self::Admin,
+    ];
+}
+
+words! {
+    /// What an actor wants to do; [`Actor::require`] decides. docs/security.md shows the same as a table.
+    pub enum Action {
+        /// See jobs, their logs and their results.
+        JobsRead = "jobs.read",
+        /// Cancel and retry jobs.
+        JobsManage = "jobs.manage",
+        /// See and steer everybody's jobs.
+        JobsAll = "jobs.all",
+        /// Follow the event stream.
+        EventsRead = "events.read",
+        /// See the state and the history of the mirror.
+        SyncRead = "sync.read",
+        /// Start a sync or import documents.
+        SyncManage = "sync.manage",
+        /// Read the metrics.
+        MetricsRead = "metrics.read",
+        /// See what is in the package cache.
+        CacheRead = "cache.read",
+        /// Have packages cached.
+        CacheFill = "cache.fill",
+        /// Remove, verify, export and import packages.
+        CacheManage = "cache.manage",
+        /// See one's own account and tokens.
+        AccountRead = "account.read",
+        /// Change one's own password and tokens, or leave.
+        AccountManage = "account.manage",
+        /// See and change accounts of others, invitations and service tokens.
+        UsersManage = "users.manage",
+        /// See which credentials there are.
+        CredentialsRead = "credentials.read",
+        /// Store and delete credentials.
+        CredentialsWrite = "credentials.write",
+        /// Get their plaintext.
+        CredentialsReveal = "credentials.reveal",
+        /// Rotate keys, verify and migrate all credentials.
+        CredentialsManage = "credentials.manage",
+        /// Read the audit trail: one's own part of it, or all for those who may.
+        AuditRead = "audit.read",
+        /// Read everybody's part of it, and verify it.
+        AuditReadAll = "audit.read_all",
+    }
+}
+
+/// What an action asks of an actor.
+struct Rule {
+    /// What a token has to carry; without one, only a login will do.
+    scope: Option<Scope>,
+    /// Which accounts may.
+    roles: &'static [Role],
+}
+
+impl Action {
+    fn rule(self) -> Rule {
+        use Role::{Admin, Auditor, Member};
+        const ALL: &[Role] = &[Admin, Member, Auditor];
+        let (scope, roles): (Option<Scope>, &[Role]) = match self {
+            Self::JobsRead | Self::EventsRead | Self::SyncRead | Self::CacheRead | Self::AccountRead => (Some(Scope::CatalogueRead), ALL),
+            Self::JobsManage => (Some(Scope::RuntimeWrite), &[Admin, Member]),
+            Self::JobsAll | Self::SyncManage | Self::CacheManage | Self::UsersManage | Self::CredentialsManage => {
+                (Some(Scope::Admin), &[Admin])
+            }
+            Self::MetricsRead => (Some(Scope::CatalogueRead), &[Admin, Auditor]),
+            Self::CacheFill => (Some(Scope::CacheWrite), &[Admin, Member]),
+            Self::AccountManage => (None, ALL),
+            Self::CredentialsRead | Self::CredentialsWrite => (Some(Scope::CredentialsWrite), &[Admin, Member]),
+            // Plaintext is for programs that start servers: no account has it.
+            Self::CredentialsReveal => (Some(Scope::CredentialsReveal), &[]),
+            Self::AuditRead => (Some(Scope::AuditRead), ALL),
+            Self::AuditReadAll => (Some(Scope::AuditRead), &[Admin, Auditor]),
+        };
+        Rule { scope, roles }
+    }
+}
+
+/// The scopes and servers that a token is limited to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The token's row.
+    pub token: Uuid,
+    /// What it may be used for.
+    pub scopes: Arc<[Scope]>,
+    /// The only servers that it may be used for; `None` for all.
+    pub servers: Option<Arc<[String]>>,
+}
+
+impl Grant {
+    fn covers(&self, scope: Option<Scope>) -> bool {
+        scope.is_some_and(|scope| self.scopes.iter().any(|held| *held == scope || *held == Scope::Admin))
+    }
+}
+
+/// How a user came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// By a login, with all that the role allows.
+    Session(Uuid),
+    /// By a personal access token.
+    Token(Grant),
+}
 
 /// Who acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Actor {
+pub enum Identity {
+    /// Nobody who is known.
+    Nobody,
     /// The local administrator: holds the operator token, or is a trusted loopback caller.
     Operator,
     /// The program itself, for a named kind of job.
     System(&'static str),
+    /// A person with an account.
+    User {
+        /// The account.
+        id: Uuid,
+        /// Its kind.
+        role: Role,
+        /// By a login or a token.
+        entry: Entry,
+    },
+    /// Another program, by a service token.
+    Service(Grant),
 }
 
-/// What an actor wants to do; [`Actor::require`] decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// See jobs, their logs and their results.
-    JobsRead,
-    /// Cancel and retry jobs.
-    JobsManage,
-    /// Follow the event stream.
-    EventsRead,
-    /// See the state and the history of the mirror.
-    SyncRead,
-    /// Start a sync or import documents.
-    SyncManage,
-    /// Read the metrics.
-    MetricsRead,
-    /// See what is in the package cache.
-    CacheRead,
-    /// Have packages cached, and remove them.
-    CacheManage,
+words! {
+    /// Through which door a request came.
+    pub enum Door {
+        /// `FABRIC_LISTEN`.
+        Public = "public",
+        /// `FABRIC_INTERNAL_LISTEN`.
+        Internal = "internal",
+        /// None: the program itself.
+        Inside = "inside",
+    }
+}
+
+/// Where a request came from; for the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Through which door.
+    pub door: Door,
+    /// As the answer's `X-Request-Id` says.
+    pub request_id: Option<String>,
+    /// The caller, behind trusted proxies.
+    pub address: Option<IpAddr>,
+    /// What the caller calls itself, cut to a sensible length.
+    pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// The program itself.
+    pub fn inside() -> Self {
+        Self { door: Door::Inside, request_id: None, address: None, user_agent: None }
+    }
+}
+
+/// Who acts, and from where; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Who.
+    pub identity: Identity,
+    /// From where.
+    pub origin: Arc<Origin>,
 }
 
 /// The actor is known, but may not do this.
 #[derive(Debug, thiserror::Error)]
-#[error("this needs the right `{0:?}`, which {1} does not have")]
-pub struct Forbidden(Scope, String);
+#[error("{reason}")]
+pub struct Forbidden {
+    reason: String,
+    denial: Denial,
+}
 
 impl Coded for Forbidden {
     fn code(&self) -> &'static str {
@@ -46,24 +243,136 @@ impl Coded for Forbidden {
     fn class(&self) -> Class {
         Class::Forbidden
     }
+    fn denial(&self) -> Option<Denial> {
+        Some(self.denial.clone())
+    }
 }
 
 impl Actor {
-    /// Fails unless this actor may do `scope`.
-    pub fn require(&self, scope: Scope) -> Result<(), Forbidden> {
-        match (self, scope) {
-            (Self::Operator | Self::System(_), _) => Ok(()),
+    /// Somebody who sent a request.
+    pub fn new(identity: Identity, origin: Arc<Origin>) -> Self {
+        Self { identity, origin }
+    }
+
+    /// The program itself, for a named kind of job.
+    pub fn system(job: &'static str) -> Self {
+        Self { identity: Identity::System(job), origin: Arc::new(Origin::inside()) }
+    }
+
+    /// The account, when a person acts.
+    pub fn user(&self) -> Option<Uuid> {
+        match self.identity {
+            Identity::User { id, .. } => Some(id),
+            Identity::Nobody | Identity::Operator | Identity::System(_) | Identity::Service(_) => None,
+        }
+    }
+
+    /// The only servers that the actor's token is for; `None` for all.
+    pub fn servers(&self) -> Option<&[String]> {
+        match &self.identity {
+            Identity::User { entry: Entry::Token(grant), .. } | Identity::Service(grant) => grant.servers.as_deref(),
+            Identity::Nobody | Identity::Operator | Identity::System(_) | Identity::User { .. } => None,
+        }
+    }
+
+    /// Whether this actor may do `action`.
+    pub fn may(&self, action: Action) -> bool {
+        self.refusal(action).is_none()
+    }
+
+    /// Fails unless this actor may do `action`.
+    pub fn require(&self, action: Action) -> Result<(), Forbidden> {
+        self.refusal(action).map_or(Ok(()), |reason| Err(self.denied(action, reason)))
+    }
+
+    /// Fails unless the actor's token may be used for `server`.
+    pub fn require_server(&self, action: Action, server: &str) -> Result<(), Forbidden> {
+        match self.servers() {
+            Some(servers) if !servers.iter().any(|granted| granted == server) => {
+                Err(self.denied(action, "this token is not for that server".into()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A refusal of `action` that this actor meets.
+    pub fn denied(&self, action: Action, reason: String) -> Forbidden {
+        Forbidden { reason, denial: Denial { actor: self.to_string(), action: action.as_str() } }
+    }
+
+    fn refusal(&self, action: Action) -> Option<String> {
+        let rule = action.rule();
+        let token = |grant: &Grant| {
+            let needed =
+                || rule.scope.map_or_else(|| "a login instead of a token".to_owned(), |scope| format!("a token with the scope `{scope}`"));
+            (!grant.covers(rule.scope)).then(|| format!("this needs {}", needed()))
+        };
+        match &self.identity {
+            Identity::Nobody => Some("this needs a token".into()),
+            Identity::Operator | Identity::System(_) => None,
+            Identity::Service(grant) => token(grant),
+            Identity::User { role, entry, .. } => {
+                if !rule.roles.contains(role) {
+                    let roles = rule.roles.iter().map(|role| format!("`{role}`")).collect::<Vec<_>>().join(" or ");
+                    let needed = if roles.is_empty() { "a service token".into() } else { format!("the role {roles}") };
+                    return Some(format!("this needs {needed}"));
+                }
+                match entry {
+                    Entry::Session(_) => None,
+                    Entry::Token(grant) => token(grant),
+                }
+            }
         }
     }
 }
 
 /// The name under which rows remember who made them and row-level security compares:
-/// `operator`, or `system:<job kind>`.
+/// `nobody`, `operator`, `system:<job kind>`, `user:<uuid>` or `service:<uuid>`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Operator => f.write_str("operator"),
-            Self::System(job) => write!(f, "system:{job}"),
+        match &self.identity {
+            Identity::Nobody => f.write_str("nobody"),
+            Identity::Operator => f.write_str("operator"),
+            Identity::System(job) => write!(f, "system:{job}"),
+            Identity::User { id, .. } => write!(f, "user:{id}"),
+            Identity::Service(grant) => write!(f, "service:{}", grant.token),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(role: Role, entry: Entry) -> Actor {
+        Actor::new(Identity::User { id: Uuid::nil(), role, entry }, Arc::new(Origin::inside()))
+    }
+
+    fn grant(scopes: &[Scope], servers: Option<&[&str]>) -> Grant {
+        let servers = servers.map(|servers| servers.iter().map(|server| (*server).to_owned()).collect());
+        Grant { token: Uuid::nil(), scopes: scopes.into(), servers }
+    }
+
+    #[test]
+    fn tokens_never_exceed_the_role_nor_their_scopes() {
+        let all = Entry::Token(grant(&[Scope::Admin], None));
+        assert!(user(Role::Admin, all.clone()).may(Action::UsersManage));
+        assert!(!user(Role::Member, all.clone()).may(Action::UsersManage));
+        assert!(!user(Role::Admin, all).may(Action::AccountManage), "a token makes no tokens");
+        let narrow = Entry::Token(grant(&[Scope::CatalogueRead], None));
+        assert!(user(Role::Admin, narrow.clone()).may(Action::JobsRead));
+        assert!(!user(Role::Admin, narrow).may(Action::CredentialsWrite));
+    }
+
+    #[test]
+    fn plaintext_is_for_no_account() {
+        for role in [Role::Admin, Role::Member, Role::Auditor] {
+            assert!(!user(role, Entry::Session(Uuid::nil())).may(Action::CredentialsReveal));
+        }
+        let service = Actor::new(Identity::Service(grant(&[Scope::CredentialsReveal], Some(&["a"]))), Arc::new(Origin::inside()));
+        assert!(service.may(Action::CredentialsReveal));
+        assert!(service.require_server(Action::CredentialsReveal, "a").is_ok());
+        assert!(service.require_server(Action::CredentialsReveal, "b").is_err());
+        assert!(!service.may(Action::CredentialsWrite));
     }
 }

@@ -119,6 +119,11 @@ impl Client {
         self.request(Method::HEAD, url)
     }
 
+    /// A POST request in the same way.
+    pub fn post(&self, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
+        self.request(Method::POST, url)
+    }
+
     fn request(&self, method: Method, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
         if self.offline {
             return Err(ClientError::Offline);

@@ -4,6 +4,9 @@
 //! Invariants: nothing here names a feature's table or route; each door to the outside world
 //! (time, randomness, environment, processes, outgoing HTTP) is opened in exactly one module.
 
+// The macros of this crate name it, here as elsewhere.
+extern crate self as platform;
+
 pub mod actor;
 pub mod client;
 pub mod clock;
@@ -12,6 +15,7 @@ pub mod database;
 pub mod files;
 pub mod http;
 pub mod ids;
+pub mod keys;
 pub mod page;
 pub mod problem;
 pub mod random;
@@ -19,8 +23,8 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod words;
 
-pub use actor::{Actor, Scope};
+pub use actor::{Action, Actor, Identity, Origin, Role, Scope};
 pub use config::Config;
 pub use database::Database;
-pub use problem::{Class, Coded, FieldError, Problem};
+pub use problem::{Class, Coded, Denial, FieldError, Problem};
 pub use shutdown::Shutdown;

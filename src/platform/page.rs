@@ -7,13 +7,13 @@ use crate::{http::extract::Query, problem::Problem, random::hex};
 
 /// How many rows a page holds when the caller does not say.
 pub const DEFAULT_LIMIT: u32 = 50;
-/// The most rows that a page holds.
+/// The most rows that a page holds, where a list does not say otherwise.
 pub const MAX_LIMIT: u32 = 200;
 
 /// Which page is asked for. `K` is the key of the last row of the page before.
 #[derive(Clone, Debug)]
-pub struct PageRequest<K> {
-    /// How many rows, 1..=200.
+pub struct PageRequest<K, const MAX: u32 = MAX_LIMIT> {
+    /// How many rows, 1..=`MAX`.
     pub limit: u32,
     /// Rows after this key.
     pub after: Option<K>,
@@ -36,20 +36,20 @@ pub struct PageParams {
     cursor: Option<String>,
 }
 
-impl<K: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for PageRequest<K> {
+impl<K: DeserializeOwned, S: Send + Sync, const MAX: u32> FromRequestParts<S> for PageRequest<K, MAX> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Query(raw) = Query::<Raw>::from_request_parts(parts, state).await?;
-        Ok(Self { limit: parse_limit(raw.limit.as_deref())?, after: raw.cursor.as_deref().map(decode_cursor).transpose()? })
+        Ok(Self { limit: parse_limit(raw.limit.as_deref(), MAX)?, after: raw.cursor.as_deref().map(decode_cursor).transpose()? })
     }
 }
 
-fn parse_limit(raw: Option<&str>) -> Result<u32, Problem> {
+fn parse_limit(raw: Option<&str>, most: u32) -> Result<u32, Problem> {
     let Some(raw) = raw else { return Ok(DEFAULT_LIMIT) };
     match raw.parse() {
-        Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
-        _ => Err(Problem::field("invalid_limit", "query.limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
+        Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Problem::field("invalid_limit", "query.limit", format!("must be a whole number from 1 to {most}"))),
     }
 }
 

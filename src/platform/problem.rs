@@ -27,6 +27,8 @@ pub enum Class {
     MethodNotAllowed,
     /// 409: the present state does not allow it.
     Conflict,
+    /// 410: it was there, and is used up.
+    Gone,
     /// 412: the caller's copy is stale.
     Stale,
     /// 413: the body is larger than the route takes.
@@ -59,6 +61,7 @@ impl Class {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::Gone => StatusCode::GONE,
             Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -89,6 +92,15 @@ impl FieldError {
     }
 }
 
+/// A refusal that the audit trail keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Who was refused, as actors are written.
+    pub actor: String,
+    /// What they wanted to do.
+    pub action: &'static str,
+}
+
 /// An error with a stable code: what each feature's error enum implements.
 pub trait Coded: std::error::Error {
     /// Stable, `snake_case`; clients compare it.
@@ -101,6 +113,10 @@ pub trait Coded: std::error::Error {
     }
     /// How long a client should wait before it tries again.
     fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+    /// Who was refused what, when it is a matter of rights.
+    fn denial(&self) -> Option<Denial> {
         None
     }
     /// Further members of the answer.
@@ -126,6 +142,8 @@ pub struct Problem {
     pub extra: Map<String, Value>,
     /// The chain of causes, for the log alone.
     pub cause: Option<String>,
+    /// Who was refused what, for the audit trail.
+    pub denial: Option<Denial>,
 }
 
 /// What the caller of a 5xx is told: nothing about the inside.
@@ -134,7 +152,7 @@ const INTERNAL_DETAIL: &str = "something went wrong on our side; the request id 
 impl Problem {
     /// A problem without fields.
     pub fn new(class: Class, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { class, code, detail: detail.into(), fields: Vec::new(), retry_after: None, extra: Map::new(), cause: None }
+        Self { class, code, detail: detail.into(), fields: Vec::new(), retry_after: None, extra: Map::new(), cause: None, denial: None }
     }
 
     /// A 400 about one field.
@@ -181,6 +199,7 @@ impl Problem {
             retry_after: error.retry_after(),
             extra: error.extra(),
             cause: Some(cause),
+            denial: error.denial(),
         }
     }
 }

@@ -53,6 +53,13 @@ impl Coded for ServersError {
         }
     }
 
+    fn denial(&self) -> Option<platform::Denial> {
+        match self {
+            Self::Forbidden(error) => error.denial(),
+            _ => None,
+        }
+    }
+
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
             Self::Database(error) => error.retry_after(),

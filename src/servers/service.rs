@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use events::{Events, NewEvent};
-use platform::{Actor, Config, Database, Scope, Shutdown, clock, database::DbError, http::Answer};
+use platform::{Action, Actor, Config, Database, Shutdown, clock, database::DbError, http::Answer};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::broadcast::error::RecvError;
@@ -61,7 +61,7 @@ impl Servers {
         shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
 
         let mut transaction = servers.inner.database.system().begin().await?;
-        let actor = Actor::System("start");
+        let actor = Actor::system("start");
         let names: Vec<String> = predefined.iter().map(|entry| entry.id.to_string()).collect();
         let applied = servers.apply_in(&mut transaction, &actor, predefined, Origin::Predefined).await?;
         let withdrawn = upkeep::withdrawn(&mut transaction, &names).await?;
@@ -87,7 +87,7 @@ impl Servers {
         entries: Vec<Entry>,
         origin: Origin,
     ) -> Result<Applied, ServersError> {
-        actor.require(Scope::SyncManage)?;
+        actor.require(Action::SyncManage)?;
         upkeep::lock(transaction).await?;
         match self.apply_together(transaction, entries.clone(), origin).await {
             // One entry that the database cannot keep does not hold up the others.
@@ -135,7 +135,7 @@ impl Servers {
     /// Removes versions that upstream erased. A server without any is hidden; its row stays for what
     /// refers to it.
     pub async fn erase_in(&self, transaction: &mut PgConnection, actor: &Actor, gone: &[(String, String)]) -> Result<u64, ServersError> {
-        actor.require(Scope::SyncManage)?;
+        actor.require(Action::SyncManage)?;
         upkeep::lock(transaction).await?;
         let (mut servers, versions): (Vec<String>, Vec<String>) = gone.iter().cloned().unzip();
         let erased = upkeep::delete_versions(transaction, &servers, &versions).await?;
@@ -253,6 +253,24 @@ impl Servers {
             read::versions(pool, id, None, DETAIL_VERSIONS),
         );
         Ok(Detail { packages: packages?, remotes: remotes?, credentials: credentials?, versions: versions?, summary })
+    }
+
+    /// The id of a server. One that is named by its id is not looked for.
+    pub async fn id_of(&self, server: &ServerRef) -> Result<String, ServersError> {
+        match server {
+            ServerRef::Id(id) => Ok(id.as_str().to_owned()),
+            ServerRef::Uuid(_) => Ok(self.summary(server).await?.id),
+        }
+    }
+
+    /// The environment variables that a server needs a value for.
+    pub async fn required_env_vars(&self, server: &ServerRef) -> Result<Vec<String>, ServersError> {
+        let (_, rows) = self.credentials(server).await?;
+        Ok(rows
+            .into_iter()
+            .filter(|row| row.location == "env" && row.required && row.default_value.is_none())
+            .map(|row| row.env_var)
+            .collect())
     }
 
     pub(crate) async fn credentials(&self, server: &ServerRef) -> Result<(String, Vec<CredentialRow>), ServersError> {

@@ -25,6 +25,9 @@ pub enum SyncError {
     /// Not allowed.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// The audit trail cannot be written.
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// The catalogue failed.
     #[error(transparent)]
     Servers(#[from] ServersError),
@@ -50,6 +53,7 @@ impl Coded for SyncError {
             Self::RunNotFound(_) => "run_not_found",
             Self::Page(_) => "invalid_page",
             Self::Forbidden(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Servers(error) => error.code(),
             Self::Jobs(error) => error.code(),
             Self::Database(error) => error.code(),
@@ -62,14 +66,25 @@ impl Coded for SyncError {
             Self::RunNotFound(_) => Class::NotFound,
             Self::Page(_) => Class::BadRequest,
             Self::Forbidden(error) => error.class(),
+            Self::Audit(error) => error.class(),
             Self::Servers(error) => error.class(),
             Self::Jobs(error) => error.class(),
             Self::Database(error) => error.class(),
         }
     }
 
+    fn denial(&self) -> Option<platform::Denial> {
+        match self {
+            Self::Forbidden(error) => error.denial(),
+            Self::Servers(error) => error.denial(),
+            Self::Jobs(error) => error.denial(),
+            _ => None,
+        }
+    }
+
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
+            Self::Audit(error) => error.retry_after(),
             Self::Servers(error) => error.retry_after(),
             Self::Jobs(error) => error.retry_after(),
             Self::Database(error) => error.retry_after(),

@@ -21,5 +21,5 @@ pub use history::{Kind, Mode, Phase, Run, RunId, RunStatus};
 pub use job::SyncJob;
 pub use routes::router;
 pub use schedule::{ScheduleError, check as check_schedule};
-pub use service::{Freshness, Sync};
+pub use service::{Freshness, Neighbours, Sync};
 pub use upstream::Upstream;

@@ -1,9 +1,10 @@
 use std::sync::{Arc, OnceLock};
 
+use audit::{Audit, EventType, NewEvent as Told};
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{Events, NewEvent};
 use jobs::{Handlers, Jobs, JobsError, NewJob};
-use platform::{Actor, Config, Database, Scope, Shutdown, clock, config::SyncConfig, database::DbError, ids, telemetry::Metrics};
+use platform::{Action, Actor, Config, Database, Shutdown, clock, config::SyncConfig, database::DbError, ids, telemetry::Metrics};
 use serde_json::json;
 use servers::{Origin, Servers};
 
@@ -29,6 +30,7 @@ const STALE_AFTER: TimeDelta = TimeDelta::hours(26);
 #[derive(Clone)]
 pub struct Sync {
     database: Database,
+    audit: Audit,
     events: Events,
     jobs: Jobs,
     servers: Servers,
@@ -37,6 +39,20 @@ pub struct Sync {
     offline: bool,
     counters: Counters,
     schedule: Arc<OnceLock<Schedule>>,
+}
+
+/// What the mirror works with.
+pub struct Neighbours {
+    /// The database.
+    pub database: Database,
+    /// The audit trail.
+    pub audit: Audit,
+    /// Who watches.
+    pub events: Events,
+    /// Runs are jobs.
+    pub jobs: Jobs,
+    /// What the mirror fills.
+    pub servers: Servers,
 }
 
 /// How old the mirror is.
@@ -66,16 +82,13 @@ impl Sync {
     /// The service; [`Sync::start`] puts it on its schedule.
     pub fn new(
         config: &Config,
-        database: Database,
-        events: Events,
-        jobs: Jobs,
-        servers: Servers,
+        Neighbours { database, audit, events, jobs, servers }: Neighbours,
         upstream: Upstream,
         metrics: &Metrics,
     ) -> Self {
         let counters = Counters::new(metrics);
         let (config, offline) = (config.sync.clone(), config.offline);
-        Self { database, events, jobs, servers, upstream, config, offline, counters, schedule: Arc::default() }
+        Self { database, audit, events, jobs, servers, upstream, config, offline, counters, schedule: Arc::default() }
     }
 
     /// What does the runs.
@@ -109,7 +122,7 @@ impl Sync {
 
     /// Every replica has the schedule; the first one to ask starts the run.
     async fn run_daily(self) {
-        match self.trigger_due(&Actor::System("cron")).await {
+        match self.trigger_due(&Actor::system("cron")).await {
             Ok(run) => tracing::info!(run = %run.id, kind = %run.kind, "the daily sync begins"),
             Err(SyncError::AlreadyRunning(_)) => tracing::info!("a sync is running already; the daily one is left out"),
             Err(error) => tracing::error!(%error, "the daily sync could not begin"),
@@ -119,7 +132,7 @@ impl Sync {
     async fn catch_up(&self) {
         let begun = match self.freshness().await {
             Ok(freshness) if freshness.last_success.is_some_and(|at| clock::now() - at <= OLD_AFTER) => return,
-            Ok(_) => self.trigger_due(&Actor::System("start")).await,
+            Ok(_) => self.trigger_due(&Actor::system("start")).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -145,7 +158,7 @@ impl Sync {
     /// Asks for a run; without a mode, for the kind that is due. What changed can only be read after a
     /// whole run, so the first run is a full one.
     pub async fn trigger(&self, actor: &Actor, mode: Option<Mode>) -> Result<Run, SyncError> {
-        actor.require(Scope::SyncManage)?;
+        actor.require(Action::SyncManage)?;
         if self.offline {
             return Err(SyncError::Offline);
         }
@@ -158,6 +171,7 @@ impl Sync {
 
         let mut transaction = self.database.begin(actor).await?;
         let job = NewJob::of::<SyncJob>(&Payload { run_id: run.id }).singleton(SINGLETON);
+        let job = job.told_as(Told::new(EventType::BulkOperation, "sync.trigger").with("mode", run.kind.to_string()));
         match self.jobs.enqueue_in(&mut transaction, actor, job).await {
             Ok(job_id) => run.job_id = Some(job_id.0),
             Err(JobsError::AlreadyRunning(job)) => {
@@ -209,14 +223,14 @@ impl Sync {
 
     /// Runs, newest first.
     pub async fn history(&self, actor: &Actor, before: Option<RunId>, limit: u32) -> Result<Vec<Run>, SyncError> {
-        actor.require(Scope::SyncRead)?;
+        actor.require(Action::SyncRead)?;
         Ok(store::list(self.database.system(), before, limit.into()).await?)
     }
 
     /// Takes one page from a file. The first page of an import starts a run, the others name it, and the
     /// last one ends it.
     pub async fn import(&self, actor: &Actor, run: Option<RunId>, is_last: bool, body: &[u8]) -> Result<Run, SyncError> {
-        actor.require(Scope::SyncManage)?;
+        actor.require(Action::SyncManage)?;
         let page = page::parse(body)?;
         let seen = page.entries.len() + page.skipped.len();
         let mut transaction = self.database.system().begin().await?;
@@ -238,6 +252,8 @@ impl Sync {
         if !store::save_page(&mut transaction, id, id.0, &done).await? {
             return Err(SyncError::RunNotFound(id));
         }
+        let told = Told::new(EventType::BulkOperation, "sync.import").on("run", id).with("entries", seen).with("last", is_last);
+        self.audit.record_in(&mut transaction, actor, told).await?;
         if is_last {
             store::end(&mut transaction, id, RunStatus::Complete, None, clock::now()).await?;
             self.servers.announce_in(&mut transaction).await?;

@@ -30,7 +30,7 @@ async fn an_owner_that_may_make_roles_makes_them_and_serves_as_one_that_owns_not
         .fetch_all(&mut connection)
         .await
         .unwrap();
-    assert_eq!(users, [format!("{prefix}_app"), format!("{prefix}_worker")]);
+    assert_eq!(users, ["app", "audit", "reveal", "worker"].map(|role| format!("{prefix}_{role}")));
     let powerful: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_roles WHERE rolname LIKE $1 || '\\_%' AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb)",
     )
@@ -105,7 +105,7 @@ async fn an_owner_that_may_not_make_roles_works_under_row_level_security_or_is_r
         .fetch_all(&mut admin)
         .await
         .unwrap();
-    assert_eq!(users, [format!("{prefix}_app"), format!("{prefix}_worker")]);
+    assert_eq!(users, ["app", "audit", "reveal", "worker"].map(|role| format!("{prefix}_{role}")));
     drop(admin);
     drop(app);
     drop_roles(&prefix).await;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use events::{Events, Followed};
 use futures_util::StreamExt as _;
-use platform::{Actor, Database, Shutdown, database::Owner};
+use platform::{Database, Shutdown, database::Owner};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::support::{TestApp, data};
+use crate::support::{TestApp, data, operator};
 
 /// Reads events until there are `count`.
 async fn read(app: &TestApp, path: &str, last_id: Option<&str>, count: usize) -> Vec<(Option<String>, Value)> {
@@ -83,7 +83,7 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
     let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
     let shutdown = Shutdown::default();
     let events = Events::start(database, 100_000, &shutdown).await.unwrap();
-    let (mut heard, followed) = (events.subscribe(), events.follow(&Actor::Operator, None).await.unwrap());
+    let (mut heard, followed) = (events.subscribe(), events.follow(&operator(), None).await.unwrap());
     let mut followed = std::pin::pin!(followed);
     let mut connection = app.database.connect().await;
     for statement in [

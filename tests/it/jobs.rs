@@ -13,7 +13,7 @@ use jobs::{
     Context, Ended, Failure, Handler, Handlers, Job, JobStatus, Jobs, JobsError, LogLevel, NewJob, Outcome, Policy, Progress, Retry,
 };
 use platform::{
-    Actor, Config, Database, Shutdown,
+    Config, Database, Shutdown,
     config::Source,
     database::{DbError, Owner},
     telemetry::Metrics,
@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::support::{
     TestApp,
     cluster::{self, TestDatabase},
-    eventually,
+    eventually, operator,
 };
 
 /// What a test job does.
@@ -157,7 +157,9 @@ impl Node {
         let database = Database::open(&Owner::from_url(&database.url().into()).unwrap(), &config).await.unwrap();
         let shutdown = Shutdown::default();
         let events = Events::start(database.clone(), 1000, &shutdown).await.unwrap();
-        let jobs = Jobs::new(database.clone(), events.clone());
+        let keys = audit::AuditKeys::derive(&platform::keys::SecretKey::generate());
+        let audit = audit::Audit::start(&config, database.clone(), keys, &Metrics::default(), &shutdown).unwrap();
+        let jobs = Jobs::new(database.clone(), events.clone(), audit);
         let [runs, effects] = std::array::from_fn(|_| Arc::<AtomicU32>::default());
         let ends = Arc::default();
         let handler = Scripted {
@@ -173,11 +175,11 @@ impl Node {
     }
 
     async fn ask(&self, script: Script) -> jobs::JobId {
-        self.jobs.enqueue(&Actor::Operator, NewJob::of::<Scripted>(&script)).await.unwrap()
+        self.jobs.enqueue(&operator(), NewJob::of::<Scripted>(&script)).await.unwrap()
     }
 
     async fn get(&self, id: jobs::JobId) -> Job {
-        self.jobs.get(&Actor::Operator, id).await.unwrap().0
+        self.jobs.get(&operator(), id).await.unwrap().0
     }
 
     async fn until(&self, id: jobs::JobId, status: JobStatus) -> Job {
@@ -207,7 +209,7 @@ async fn a_job_is_done_once_with_log_progress_result_and_events() {
     let job = node.until(id, JobStatus::Complete).await;
     assert_eq!((job.result, job.error, job.attempt), (Some(json!({ "answer": 42 })), None, 1));
     assert_eq!(job.progress.unwrap().message, "half");
-    let (_, log) = node.jobs.get(&Actor::Operator, id).await.unwrap();
+    let (_, log) = node.jobs.get(&operator(), id).await.unwrap();
     assert_eq!(log[0].message, "hello");
     let mut told = Vec::new();
     while told.last().map(String::as_str) != Some("complete") {
@@ -256,14 +258,14 @@ async fn waiting_and_running_jobs_can_be_cancelled_and_tried_again() {
     let node = Node::start(&database, "one", 1, "30").await;
     let (running, waiting) = (node.ask(Script::Wait).await, node.ask(Script::Succeed).await);
     node.until(running, JobStatus::Processing).await;
-    assert_eq!(node.jobs.cancel(&Actor::Operator, waiting).await.unwrap().0.status, JobStatus::Cancelled);
+    assert_eq!(node.jobs.cancel(&operator(), waiting).await.unwrap().0.status, JobStatus::Cancelled);
     assert_eq!(node.ends(), [JobStatus::Cancelled], "also of a job that never began");
-    node.jobs.cancel(&Actor::Operator, running).await.unwrap();
+    node.jobs.cancel(&operator(), running).await.unwrap();
     node.until(running, JobStatus::Cancelled).await;
-    assert!(matches!(node.jobs.cancel(&Actor::Operator, running).await, Err(JobsError::Finished(JobStatus::Cancelled))));
-    node.jobs.retry(&Actor::Operator, waiting).await.unwrap();
+    assert!(matches!(node.jobs.cancel(&operator(), running).await, Err(JobsError::Finished(JobStatus::Cancelled))));
+    node.jobs.retry(&operator(), waiting).await.unwrap();
     node.until(waiting, JobStatus::Complete).await;
-    assert!(matches!(node.jobs.retry(&Actor::Operator, waiting).await, Err(JobsError::NotRetryable(JobStatus::Complete))));
+    assert!(matches!(node.jobs.retry(&operator(), waiting).await, Err(JobsError::NotRetryable(JobStatus::Complete))));
     node.stop().await;
 }
 
@@ -294,9 +296,9 @@ async fn higher_priorities_go_first() {
     let mut ids = Vec::new();
     for priority in [0, 5, -5] {
         let job = NewJob::of::<Scripted>(&Script::Succeed).priority(priority);
-        ids.push(node.jobs.enqueue(&Actor::Operator, job).await.unwrap());
+        ids.push(node.jobs.enqueue(&operator(), job).await.unwrap());
     }
-    node.jobs.cancel(&Actor::Operator, blocker).await.unwrap();
+    node.jobs.cancel(&operator(), blocker).await.unwrap();
     let mut ended = Vec::new();
     for id in &ids {
         ended.push(node.until(*id, JobStatus::Complete).await.completed_at.unwrap());
@@ -320,7 +322,7 @@ async fn a_clock_that_was_set_back_holds_up_no_job() {
     .execute(&mut database.connect().await)
     .await
     .unwrap();
-    node.jobs.cancel(&Actor::Operator, blocker).await.unwrap();
+    node.jobs.cancel(&operator(), blocker).await.unwrap();
     node.until(id, JobStatus::Complete).await;
     node.stop().await;
 }
@@ -394,12 +396,12 @@ async fn a_singleton_waits_or_runs_once() {
     let database = cluster::database().await;
     let node = Node::start(&database, "one", 8, "30").await;
     let job = || NewJob::of::<Scripted>(&Script::Wait).singleton("only");
-    let first = node.jobs.enqueue(&Actor::Operator, job()).await.unwrap();
-    assert!(matches!(node.jobs.enqueue(&Actor::Operator, job()).await, Err(JobsError::AlreadyRunning(Some(id))) if id == first));
-    node.jobs.cancel(&Actor::Operator, first).await.unwrap();
+    let first = node.jobs.enqueue(&operator(), job()).await.unwrap();
+    assert!(matches!(node.jobs.enqueue(&operator(), job()).await, Err(JobsError::AlreadyRunning(Some(id))) if id == first));
+    node.jobs.cancel(&operator(), first).await.unwrap();
     node.until(first, JobStatus::Cancelled).await;
-    let second = node.jobs.enqueue(&Actor::Operator, job()).await.unwrap();
-    assert!(matches!(node.jobs.retry(&Actor::Operator, first).await, Err(JobsError::AlreadyRunning(Some(id))) if id == second));
+    let second = node.jobs.enqueue(&operator(), job()).await.unwrap();
+    assert!(matches!(node.jobs.retry(&operator(), first).await, Err(JobsError::AlreadyRunning(Some(id))) if id == second));
     node.stop().await;
 }
 

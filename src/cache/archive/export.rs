@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 
 use async_stream::try_stream;
+use audit::{EventType, NewEvent};
 use bytes::Bytes;
 use chrono::Utc;
 use futures_util::Stream;
-use platform::{Actor, Scope, clock};
+use platform::{Action, Actor, clock};
 use servers::ServersError;
 use tokio::io::AsyncReadExt as _;
 
@@ -30,10 +31,12 @@ impl Cache {
         actor: &Actor,
         order: &ExportOrder,
     ) -> Result<impl Stream<Item = Result<Bytes, std::io::Error>> + use<>, CacheError> {
-        actor.require(Scope::CacheManage)?;
+        actor.require(Action::CacheManage)?;
         // Of everything, what is here completely.
         let packages = if order.all { self.all_packages().await? } else { self.packages_of(actor, &order.servers).await? };
         let manifest = self.manifest_of(packages).await?;
+        let event = NewEvent::new(EventType::BulkOperation, "cache.export").with("packages", manifest.packages.len());
+        self.audit().record(actor, event).await?;
         let text = serde_json::to_vec(&manifest).map_err(|error| CacheError::Folder(error.into()))?;
         let signature = SigningKey::load(self.data_dir())?.sign(&text);
         let signature = serde_json::to_vec(&signature).map_err(|error| CacheError::Folder(error.into()))?;
@@ -43,7 +46,7 @@ impl Cache {
 
     /// The key that archives of this fabric are signed with.
     pub(crate) fn public_key(&self, actor: &Actor) -> Result<String, CacheError> {
-        actor.require(Scope::CacheRead)?;
+        actor.require(Action::CacheRead)?;
         Ok(SigningKey::load(self.data_dir())?.public())
     }
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use platform::{Actor, Scope, clock, database::DbError};
+use audit::{EventType, NewEvent};
+use platform::{Action, Actor, clock, database::DbError};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use utoipa::ToSchema;
@@ -44,7 +45,14 @@ impl Cache {
         archive: impl AsyncRead + Unpin + Send,
         trusted: Option<&str>,
     ) -> Result<Imported, CacheError> {
-        actor.require(Scope::CacheManage)?;
+        actor.require(Action::CacheManage)?;
+        let intent = self.intend(actor, NewEvent::new(EventType::BulkOperation, "cache.import")).await?;
+        let imported = self.take_in(archive, trusted).await;
+        self.tell(actor, intent, "cache.import", imported.as_ref().map(|_| ()));
+        imported
+    }
+
+    async fn take_in(&self, archive: impl AsyncRead + Unpin + Send, trusted: Option<&str>) -> Result<Imported, CacheError> {
         // A manifest in memory is enough at a time.
         let _turn = self.importing().lock().await;
         let mut reader = Reader { inner: archive };

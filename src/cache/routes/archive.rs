@@ -34,13 +34,13 @@ pub(super) struct KeyOut {
 }
 
 /// Show the key that archives of this fabric are signed with.
-#[utoipa::path(get, path = "/api/mcp/cache/key", tag = "cache", responses((status = 200, description = "The public key", body = KeyOut)))]
+#[utoipa::path(get, path = "/api/mcp/cache/key", tag = "cache", security(("token" = [])), responses((status = 200, description = "The public key", body = KeyOut)))]
 pub(super) async fn key(State(cache): State<Cache>, actor: Actor) -> Result<Json<KeyOut>, Problem> {
     Ok(Json(KeyOut { key: cache.public_key(&actor)? }))
 }
 
 /// Write packages into an archive, for a fabric without internet.
-#[utoipa::path(post, path = "/api/mcp/cache/export", tag = "cache", request_body = ExportOrder,
+#[utoipa::path(post, path = "/api/mcp/cache/export", tag = "cache", security(("token" = [])), request_body = ExportOrder,
     responses((status = 200, description = "A tar file", content_type = "application/x-tar", body = Vec<u8>),
         (status = 422, description = "Not everything is cached")))]
 pub(super) async fn export(State(cache): State<Cache>, actor: Actor, Json(order): Json<ExportOrder>) -> Result<Response, Problem> {
@@ -54,7 +54,7 @@ pub(super) async fn export(State(cache): State<Cache>, actor: Actor, Json(order)
 }
 
 /// Take an archive in; all of it is verified before any of it counts.
-#[utoipa::path(post, path = "/api/mcp/cache/import", tag = "cache", params(ImportQuery),
+#[utoipa::path(post, path = "/api/mcp/cache/import", tag = "cache", security(("token" = [])), params(ImportQuery),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = 200, description = "What it brought", body = Imported),
         (status = 422, description = "It is signed by nobody that is trusted, or was changed")))]

@@ -296,7 +296,7 @@ fn filled((job_id, standings): Filling) -> Response {
 }
 
 /// Cache the packages of a server, verified.
-#[utoipa::path(post, path = "/api/mcp/servers/{id}/cache", tag = "cache", params(("id" = String, Path), FillQuery), request_body = Option<FillIn>,
+#[utoipa::path(post, path = "/api/mcp/servers/{id}/cache", tag = "cache", security(("token" = [])), params(("id" = String, Path), FillQuery), request_body = Option<FillIn>,
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "They are here already", body = FillOut),
         (status = 404, description = "No such server or version"), (status = 422, description = "No package of it can be cached")))]
 async fn fill(
@@ -312,7 +312,7 @@ async fn fill(
 }
 
 /// Cache packages, whichever servers name them.
-#[utoipa::path(post, path = "/api/mcp/cache", tag = "cache", request_body = AddIn,
+#[utoipa::path(post, path = "/api/mcp/cache", tag = "cache", security(("token" = [])), request_body = AddIn,
     responses((status = 202, description = "A job does it", body = FillOut), (status = 200, description = "It is here already", body = FillOut),
         (status = 422, description = "Packages of this type cannot be cached")))]
 async fn add(State(cache): State<Cache>, actor: Actor, Json(asked): Json<AddIn>) -> Result<Response, Problem> {
@@ -331,7 +331,7 @@ async fn add(State(cache): State<Cache>, actor: Actor, Json(asked): Json<AddIn>)
 }
 
 /// Show what is cached of a server.
-#[utoipa::path(get, path = "/api/mcp/servers/{id}/cache/status", tag = "cache", params(("id" = String, Path), VersionQuery),
+#[utoipa::path(get, path = "/api/mcp/servers/{id}/cache/status", tag = "cache", security(("token" = [])), params(("id" = String, Path), VersionQuery),
     responses((status = 200, description = "Its packages", body = StatusOut), (status = 404, description = "No such server or version")))]
 async fn status(
     State(cache): State<Cache>,
@@ -344,7 +344,7 @@ async fn status(
 }
 
 /// Remove what is cached of a server.
-#[utoipa::path(delete, path = "/api/mcp/servers/{id}/cache", tag = "cache", params(("id" = String, Path), VersionQuery),
+#[utoipa::path(delete, path = "/api/mcp/servers/{id}/cache", tag = "cache", security(("token" = [])), params(("id" = String, Path), VersionQuery),
     responses((status = 200, description = "What was removed", body = ClearOut), (status = 404, description = "No such server or version")))]
 async fn clear(
     State(cache): State<Cache>,
@@ -357,7 +357,7 @@ async fn clear(
 }
 
 /// Show what is in the cache.
-#[utoipa::path(get, path = "/api/mcp/cache/stats", tag = "cache", responses((status = 200, description = "Sums", body = StatsOut)))]
+#[utoipa::path(get, path = "/api/mcp/cache/stats", tag = "cache", security(("token" = [])), responses((status = 200, description = "Sums", body = StatsOut)))]
 async fn stats(State(cache): State<Cache>, actor: Actor) -> Result<Json<StatsOut>, Problem> {
     Ok(Json(cache.stats(&actor).await?.into()))
 }

@@ -88,7 +88,7 @@ fn begun(job_id: jobs::JobId) -> (StatusCode, Json<BegunOut>) {
 }
 
 /// List what is in the cache.
-#[utoipa::path(get, path = "/api/mcp/cache", tag = "cache", params(ListQuery, PageParams),
+#[utoipa::path(get, path = "/api/mcp/cache", tag = "cache", security(("token" = [])), params(ListQuery, PageParams),
     responses((status = 200, description = "By type, name and version", body = ListOut)))]
 pub(super) async fn list(
     State(cache): State<Cache>,
@@ -121,7 +121,7 @@ struct DownloadOut {
 }
 
 /// Show the files that come in now.
-#[utoipa::path(get, path = "/api/mcp/cache/downloads", tag = "cache",
+#[utoipa::path(get, path = "/api/mcp/cache/downloads", tag = "cache", security(("token" = [])),
     responses((status = 200, description = "At most a hundred", body = DownloadsOut)))]
 pub(super) async fn downloads(State(cache): State<Cache>, actor: Actor) -> Result<Json<DownloadsOut>, Problem> {
     let out = |coming: Coming| DownloadOut {
@@ -136,7 +136,7 @@ pub(super) async fn downloads(State(cache): State<Cache>, actor: Actor) -> Resul
 }
 
 /// Remove one package from the cache.
-#[utoipa::path(delete, path = "/api/mcp/cache", tag = "cache", params(RemoveQuery),
+#[utoipa::path(delete, path = "/api/mcp/cache", tag = "cache", security(("token" = [])), params(RemoveQuery),
     responses((status = 200, description = "What was removed", body = ClearOut), (status = 404, description = "Nothing of it is cached")))]
 pub(super) async fn remove(State(cache): State<Cache>, actor: Actor, Query(query): Query<RemoveQuery>) -> Result<Json<ClearOut>, Problem> {
     let RemoveQuery { registry_type, identifier, version } = query;
@@ -145,14 +145,14 @@ pub(super) async fn remove(State(cache): State<Cache>, actor: Actor, Query(query
 }
 
 /// Read everything again; what is not what it was is set aside and fetched anew.
-#[utoipa::path(post, path = "/api/mcp/cache/verify", tag = "cache",
+#[utoipa::path(post, path = "/api/mcp/cache/verify", tag = "cache", security(("token" = [])),
     responses((status = 202, description = "A job does it", body = BegunOut)))]
 pub(super) async fn verify(State(cache): State<Cache>, actor: Actor) -> Result<(StatusCode, Json<BegunOut>), Problem> {
     Ok(begun(cache.verify(&actor).await?))
 }
 
 /// Remove what nobody needs.
-#[utoipa::path(post, path = "/api/mcp/cache/prune", tag = "cache", request_body = Option<PruneOrder>,
+#[utoipa::path(post, path = "/api/mcp/cache/prune", tag = "cache", security(("token" = [])), request_body = Option<PruneOrder>,
     responses((status = 202, description = "A job does it, and tells what went", body = BegunOut)))]
 pub(super) async fn prune(
     State(cache): State<Cache>,

@@ -5,6 +5,7 @@
 
 mod cache;
 mod parse;
+mod security;
 pub mod sources;
 
 use std::{
@@ -18,6 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
+pub use security::{AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, Registration, VaultConfig, parse_ring_file};
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
 
 /// A setting that cannot be used, with the place it came from.
@@ -84,6 +86,12 @@ pub struct Config {
     pub npm_registry: Option<Url>,
     /// The package cache.
     pub cache: CacheConfig,
+    /// Accounts and sessions.
+    pub identity: IdentityConfig,
+    /// The credential vault.
+    pub vault: VaultConfig,
+    /// The audit trail.
+    pub audit: AuditConfig,
     /// Log settings.
     pub log: LogConfig,
 }
@@ -221,6 +229,9 @@ impl Config {
             allowed_hosts: layers.list("FABRIC_ALLOWED_HOSTS")?,
             npm_registry: layers.optional("FABRIC_NPM_REGISTRY")?,
             cache: CacheConfig::from_layers(layers)?,
+            identity: IdentityConfig::from_layers(layers)?,
+            vault: VaultConfig::from_layers(layers)?,
+            audit: AuditConfig::from_layers(layers)?,
             log: LogConfig { filter: layers.get::<parse::LogFilter>("FABRIC_LOG")?.0, format: layers.get("FABRIC_LOG_FORMAT")? },
         })
     }

@@ -143,6 +143,26 @@ impl FromSetting for Days {
     }
 }
 
+/// A number with a unit, `15m`; seconds without one. From one second to a day.
+pub(super) struct Period(pub(super) Duration);
+
+impl FromSetting for Period {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "" | "s" => Some(1),
+            "m" => Some(60),
+            "h" => Some(3600),
+            _ => None,
+        };
+        let seconds = unit.zip(digits.parse::<u64>().ok()).map(|(unit, count)| count.saturating_mul(unit));
+        match seconds {
+            Some(seconds @ 1..=86_400) => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err("is not a time from 1s to 24h, such as 15m".into()),
+        }
+    }
+}
+
 /// Five or six fields; `off` switches the schedule off. Which fields are possible is checked by the
 /// scheduler that reads them.
 pub(super) struct Cron(pub(super) Option<String>);

@@ -16,7 +16,7 @@ use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    PgConnection, PgPool, Postgres, Transaction,
+    PgConnection, PgPool, Postgres, Row as _, Transaction,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
@@ -27,6 +27,8 @@ use crate::{Actor, Config, config::describe_database};
 
 /// How long a database may take to answer before we say that it does not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// Connections that keep the audit trail: the writer of the chain, notes, verification, an export.
+const AUDIT_CONNECTIONS: u32 = 6;
 /// PostgreSQL 15, as `server_version_num` tells it.
 const OLDEST_SERVER: i32 = 150_000;
 
@@ -79,6 +81,8 @@ impl OpenError {
 pub struct Database {
     requests: PgPool,
     jobs: PgPool,
+    reveal: PgPool,
+    audit: PgPool,
     /// Whether requests work as a role that owns nothing.
     pub separation: Separation,
 }
@@ -123,16 +127,33 @@ impl Owner {
         Ok(sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(connection).await?)
     }
 
-    fn pool(options: PgConnectOptions, size: u32, statement_limit: &str) -> PgPool {
-        PgPoolOptions::new()
-            .max_connections(size)
-            .acquire_timeout(Duration::from_secs(5))
-            .idle_timeout(Duration::from_mins(1))
-            .connect_lazy_with(options.application_name("mcp-fabric").options([
+    /// Connections of the program itself, which name their actor once.
+    fn system_pool(options: PgConnectOptions, actor: &str, size: u32) -> PgPool {
+        Self::pool(PgPoolOptions::new().max_connections(size), options.options([("fabric.actor", actor)]), "120s")
+    }
+
+    /// Connections that serve whoever asks. Each goes back only when nothing of the last use is left on it:
+    /// a request that is given up at the wrong moment leaves a transaction open, with its actor.
+    fn serving_pool(options: PgConnectOptions, size: u32) -> PgPool {
+        let checked = PgPoolOptions::new().max_connections(size).after_release(|connection, _| {
+            Box::pin(async move {
+                // One simple statement: it begins with its transaction, unless it stands inside another one.
+                let clean = "SELECT now() = statement_timestamp() AND coalesce(current_setting('fabric.actor', true), '') = ''";
+                let row = sqlx::raw_sql(clean).fetch_one(connection).await?;
+                row.try_get(0)
+            })
+        });
+        Self::pool(checked, options, "30s")
+    }
+
+    fn pool(pool: PgPoolOptions, options: PgConnectOptions, statement_limit: &str) -> PgPool {
+        pool.acquire_timeout(Duration::from_secs(5)).idle_timeout(Duration::from_mins(1)).connect_lazy_with(
+            options.application_name("mcp-fabric").options([
                 ("statement_timeout", statement_limit),
                 // A plan that was made once is wrong later: for tables that were empty, for other search words.
                 ("plan_cache_mode", "force_custom_plan"),
-            ]))
+            ]),
+        )
     }
 }
 
@@ -143,17 +164,23 @@ impl Database {
         migrations::migrate(&mut connection).await?;
         let roles = roles::Roles::load(&config.data_dir, &config.database.role_prefix)?;
         let separation = roles.establish(&mut connection, config.database.require_separation).await?;
-        let (requests, jobs) = match &separation {
-            Separation::Roles => (roles.log_in(&owner.options, roles::Role::App), roles.log_in(&owner.options, roles::Role::Worker)),
-            Separation::Owner { .. } => (owner.options.clone(), owner.options.clone()),
+        let log_in = |role| match &separation {
+            Separation::Roles => roles.log_in(&owner.options, role),
+            Separation::Owner { .. } => owner.options.clone(),
         };
         let database = Self {
-            requests: Owner::pool(requests, config.database.pool, "30s"),
-            jobs: Owner::pool(jobs.options([("fabric.actor", "system:worker")]), 4 + config.jobs.workers, "120s"),
+            requests: Owner::serving_pool(log_in(roles::Role::App), config.database.pool),
+            jobs: Owner::system_pool(log_in(roles::Role::Worker), "system:worker", 4 + config.jobs.workers),
+            reveal: Owner::serving_pool(log_in(roles::Role::Reveal), config.database.pool),
+            audit: Owner::system_pool(log_in(roles::Role::Audit), "system:audit", AUDIT_CONNECTIONS),
             separation,
         };
-        roles.check_serving(&database.requests).await?;
-        roles.check_serving(&database.jobs).await?;
+        for pool in [&database.requests, &database.jobs, &database.reveal, &database.audit] {
+            roles.check_serving(pool).await?;
+        }
+        for pool in [&database.requests, &database.reveal] {
+            roles::check_isolation(pool).await?;
+        }
         Ok(database)
     }
 
@@ -165,6 +192,28 @@ impl Database {
     /// For work of the system: jobs, the mirror, housekeeping. Row-level security lets it see every row.
     pub fn system(&self) -> &PgPool {
         &self.jobs
+    }
+
+    /// For the plaintext of credentials alone: the only connections that can read ciphertext.
+    pub fn reveal(&self) -> &PgPool {
+        &self.reveal
+    }
+
+    /// A transaction on one of those connections, for a named kind of work on all rows.
+    pub async fn begin_reveal(&self, job: &'static str) -> Result<Transaction<'static, Postgres>, DbError> {
+        let mut transaction = self.reveal.begin().await?;
+        sqlx::query("SELECT set_config('fabric.actor', $1, true)").bind(Actor::system(job).to_string()).execute(&mut *transaction).await?;
+        Ok(transaction)
+    }
+
+    /// For keeping the audit trail.
+    pub fn audit(&self) -> &PgPool {
+        &self.audit
+    }
+
+    /// A transaction that sees the rows of all. Whoever calls this has asked for the right to.
+    pub async fn begin_for_all(&self) -> Result<Transaction<'static, Postgres>, DbError> {
+        self.begin(&Actor::system("request")).await
     }
 
     /// A transaction in which row-level security shows what `actor` may see.
@@ -189,7 +238,7 @@ impl Database {
 
     /// Closes the pools; waits for connections that are in use.
     pub async fn close(&self) {
-        tokio::join!(self.requests.close(), self.jobs.close());
+        tokio::join!(self.requests.close(), self.jobs.close(), self.reveal.close(), self.audit.close());
     }
 }
 

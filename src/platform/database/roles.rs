@@ -79,6 +79,9 @@ pub enum RolesError {
     /// A table has rules about its rows that are switched off.
     #[error("row-level security of {0} is switched off; ALTER TABLE {0} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY puts it back")]
     Unprotected(String),
+    /// Rows of users are seen by a connection that acts for nobody.
+    #[error("the rows of {0} are seen by a connection that acts for nobody; its policies are not those of the migrations")]
+    NotIsolated(String),
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] files::FileError),
@@ -222,6 +225,15 @@ impl Roles {
                 execute(&mut transaction, statement).await?;
             }
         }
+        // The other schemas say themselves what each role may.
+        let schemas: Vec<String> = sqlx::query_scalar(
+            "SELECT quote_ident(n.nspname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.proname = 'grant_roles' ORDER BY 1",
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for schema in schemas {
+            sqlx::query(AssertSqlSafe(format!("SELECT {schema}.grant_roles($1)"))).bind(&self.prefix).execute(&mut *transaction).await?;
+        }
         transaction.commit().await
     }
 
@@ -258,6 +270,24 @@ impl Roles {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Tries what row-level security is for: a connection that acts for nobody sees no row of a table whose
+/// rows are private, which are those with a policy `<table>_own`.
+pub(super) async fn check_isolation(pool: &PgPool) -> Result<(), RolesError> {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.oid::regclass::text FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+         WHERE p.polname LIKE '%\\_own' AND has_any_column_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE')",
+    )
+    .fetch_all(pool)
+    .await?;
+    for table in tables {
+        let seen: bool = sqlx::query_scalar(AssertSqlSafe(format!("SELECT EXISTS (SELECT FROM {table})"))).fetch_one(pool).await?;
+        if seen {
+            return Err(RolesError::NotIsolated(table));
+        }
+    }
+    Ok(())
 }
 
 async fn execute(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {

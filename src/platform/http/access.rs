@@ -1,33 +1,47 @@
-//! Who a request comes from: the operator's token, or trust in this machine.
+//! Who a request comes from: a token that the [`Authenticator`] knows, or trust in this machine.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use axum::http::{HeaderMap, header};
-use sha2::{Digest as _, Sha256};
+use futures_util::future::BoxFuture;
 
 use super::{Peer, peer};
 use crate::{
-    Actor,
-    files::{self, FileError},
-    problem::{Class, Coded},
-    random,
+    Identity, Origin,
+    problem::{Class, Coded, Denial, Problem},
 };
 
-/// Decides who a request comes from.
-#[derive(Clone, Debug)]
-pub struct Access {
-    inner: Arc<Inner>,
+/// Knows the tokens; `users` is the one that does.
+pub trait Authenticator: Send + Sync + 'static {
+    /// Who holds this token; `None` for a token that is worth nothing (any more).
+    fn authenticate<'a>(&'a self, token: &'a str, origin: &'a Origin) -> BoxFuture<'a, Result<Option<Identity>, Problem>>;
+
+    /// Hears of every request that was refused for want of a token or of rights.
+    fn refused(&self, refusal: Refusal);
 }
 
-#[derive(Debug)]
-struct Inner {
-    /// The token is compared by its hash, so that the time it takes tells nothing about it.
-    operator: [u8; 32],
-    token_file: PathBuf,
+/// A request that was refused for want of a token or of rights.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Where it came from.
+    pub origin: Arc<Origin>,
+    /// Who it was, when that is known.
+    pub denial: Option<Denial>,
+    /// `POST /api/mcp/sync/trigger`: the route, not what was sent.
+    pub call: String,
+}
+
+/// Decides who a request comes from.
+#[derive(Clone)]
+pub struct Access {
+    authenticator: Arc<dyn Authenticator>,
     trust_loopback: bool,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("trust_loopback", &self.trust_loopback).finish_non_exhaustive()
+    }
 }
 
 /// Nobody in particular is asking.
@@ -45,42 +59,42 @@ impl Coded for Unauthenticated {
 }
 
 impl Access {
-    /// Reads the operator's token, or makes it on the first start (mode 0600).
-    pub fn open(data: &Path, trust_loopback: bool) -> Result<Self, FileError> {
-        let token_file = files::operator_token_file(data);
-        let token = if let Some(token) =
-            files::read_if_present(&token_file)?.map(|text| text.trim().to_owned()).filter(|token| !token.is_empty())
-        {
-            token
-        } else {
-            let token = format!("fop_{}", random::token());
-            files::private_folder(data)?;
-            files::write_private(&token_file, format!("{token}\n").as_bytes())?;
-            token
+    /// With `trust_loopback`, plain calls from this machine act as the operator.
+    pub fn new(authenticator: Arc<dyn Authenticator>, trust_loopback: bool) -> Self {
+        Self { authenticator, trust_loopback }
+    }
+
+    pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: Option<Peer>, origin: &Origin) -> Result<Identity, Problem> {
+        let identity = match bearer(headers) {
+            Bearer::None if self.trust_loopback && is_plain_local_call(headers, peer) => Some(Identity::Operator),
+            Bearer::None | Bearer::Malformed => None,
+            Bearer::Token(token) => self.authenticator.authenticate(token, origin).await?,
         };
-        Ok(Self { inner: Arc::new(Inner { operator: hash(&token), token_file, trust_loopback }) })
+        identity.ok_or_else(|| Unauthenticated.into())
     }
 
-    /// Where the operator's token lies.
-    pub fn token_file(&self) -> &Path {
-        &self.inner.token_file
-    }
-
-    pub(super) fn authenticate(&self, headers: &HeaderMap, peer: Option<Peer>) -> Option<Actor> {
-        let mut lines = headers.get_all(header::AUTHORIZATION).iter();
-        match (lines.next(), lines.next()) {
-            (None, _) => (self.inner.trust_loopback && is_plain_local_call(headers, peer)).then_some(Actor::Operator),
-            (Some(line), None) => {
-                let token = line.to_str().ok()?.strip_prefix("Bearer ")?;
-                (hash(token) == self.inner.operator).then_some(Actor::Operator)
-            }
-            (Some(_), Some(_)) => None,
-        }
+    pub(super) fn refused(&self, refusal: Refusal) {
+        self.authenticator.refused(refusal);
     }
 }
 
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+#[derive(Debug, PartialEq, Eq)]
+enum Bearer<'a> {
+    None,
+    Malformed,
+    Token(&'a str),
+}
+
+/// One well-formed header (RFC 6750, section 2.1), and nothing else.
+fn bearer(headers: &HeaderMap) -> Bearer<'_> {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let token = match (lines.next(), lines.next()) {
+        (None, _) => return Bearer::None,
+        (Some(line), None) => line.to_str().ok().and_then(|line| line.strip_prefix("Bearer ")),
+        (Some(_), Some(_)) => None,
+    };
+    let is_whole = |token: &&str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    token.filter(is_whole).map_or(Bearer::Malformed, Bearer::Token)
 }
 
 /// A call from this machine by a program that is not a web page: no browser headers, no proxy, and a
@@ -111,40 +125,28 @@ mod tests {
     }
 
     #[test]
-    fn only_one_well_formed_bearer_header_with_the_token_is_the_operator() {
-        let folder = tempfile::tempdir().unwrap();
-        let access = Access::open(folder.path(), false).unwrap();
-        let token = std::fs::read_to_string(access.token_file()).unwrap().trim().to_owned();
-        let good = format!("Bearer {token}");
-        assert_eq!(access.authenticate(&headers(&[("authorization", &good)]), None), Some(Actor::Operator));
-        for bad in
-            ["", "Bearer", "Bearer ", &token, &good.to_lowercase(), &format!("{good} "), &format!("Bearer Bearer {token}"), "Basic abc"]
-        {
-            assert_eq!(access.authenticate(&headers(&[("authorization", bad)]), None), None, "{bad}");
+    fn only_one_well_formed_bearer_header_holds_a_token() {
+        assert_eq!(bearer(&headers(&[("authorization", "Bearer abc")])), Bearer::Token("abc"));
+        assert_eq!(bearer(&headers(&[])), Bearer::None);
+        for bad in ["", "Bearer", "Bearer ", "abc", "bearer abc", "Bearer abc ", "Bearer  abc", "Bearer Bearer abc", "Basic abc"] {
+            assert_eq!(bearer(&headers(&[("authorization", bad)])), Bearer::Malformed, "{bad}");
         }
-        assert_eq!(access.authenticate(&headers(&[("authorization", &good), ("authorization", &good)]), None), None);
-        assert_eq!(
-            Access::open(folder.path(), false).unwrap().authenticate(&headers(&[("authorization", &good)]), None),
-            Some(Actor::Operator)
-        );
+        assert_eq!(bearer(&headers(&[("authorization", "Bearer abc"), ("authorization", "Bearer abc")])), Bearer::Malformed);
     }
 
     #[test]
     fn trust_in_this_machine_ends_at_browsers_proxies_and_foreign_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let access = Access::open(folder.path(), true).unwrap();
         let local = Some(Peer { address: [127, 0, 0, 1].into(), is_local: true });
-        let asks = |pairs: &[(&'static str, &str)], peer| access.authenticate(&headers(pairs), peer);
+        let trusts = |pairs: &[(&'static str, &str)], peer| is_plain_local_call(&headers(pairs), peer);
         for host in ["localhost:8085", "127.0.0.1", "[::1]:8085", "LOCALHOST"] {
-            assert_eq!(asks(&[("host", host)], local), Some(Actor::Operator), "{host}");
+            assert!(trusts(&[("host", host)], local), "{host}");
         }
         for host in ["", "evil.example", "localhost.evil.example:8085", "127.0.0.1.evil.example", "10.0.0.1"] {
-            assert_eq!(asks(&[("host", host)], local), None, "{host}");
+            assert!(!trusts(&[("host", host)], local), "{host}");
         }
         for header in ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-forwarded-host", "via"] {
-            assert_eq!(asks(&[("host", "localhost"), (header, "x")], local), None, "{header}");
+            assert!(!trusts(&[("host", "localhost"), (header, "x")], local), "{header}");
         }
-        assert_eq!(asks(&[("host", "localhost"), ("authorization", "Bearer wrong")], local), None);
-        assert_eq!(asks(&[("host", "localhost")], Some(Peer { address: [10, 0, 0, 1].into(), is_local: false })), None);
+        assert!(!trusts(&[("host", "localhost")], Some(Peer { address: [10, 0, 0, 1].into(), is_local: false })));
     }
 }

@@ -25,12 +25,14 @@ use prometheus::{HistogramVec, IntCounterVec};
 
 use super::{
     Peer,
-    access::{Access, Unauthenticated},
+    access::{Access, Refusal, Unauthenticated},
     rate::{Key, Limiter},
 };
 use crate::{
-    Actor, Config, ids,
-    problem::{Class, Problem},
+    Actor, Config, Origin,
+    actor::Door,
+    ids,
+    problem::{Class, Coded as _, Problem},
     telemetry::Metrics,
 };
 
@@ -40,12 +42,14 @@ const MAX_BODY: usize = 1 << 20;
 const HANDLER_LIMIT: Duration = Duration::from_mins(1);
 /// The same where a large body comes in, which the client's own pace decides.
 const UPLOAD_LIMIT: Duration = Duration::from_hours(6);
-/// The routes that take one.
-const UPLOADS: &[&str] = &["/api/mcp/cache/import"];
+/// The routes that take one, or look at everything before they answer.
+const UPLOADS: &[&str] = &["/api/mcp/cache/import", "/api/mcp/audit/verify"];
 /// How much of a path the access log shows, in characters.
 const LOGGED_PATH: usize = 512;
 const REQUEST_ID: &str = "x-request-id";
 const MAX_REQUEST_ID: usize = 64;
+/// How much of a caller's name for itself is kept, in bytes.
+const MAX_USER_AGENT: usize = 256;
 
 /// The state of the front layer; cheap to clone.
 #[derive(Clone)]
@@ -53,29 +57,42 @@ pub struct Front {
     inner: Arc<Inner>,
 }
 
+/// The id of the request, as its answer says it.
+#[derive(Clone)]
+struct RequestId(HeaderValue);
+
+#[derive(Clone)]
 struct Inner {
     access: Access,
+    door: Door,
     trusted_proxies: Vec<IpNet>,
-    limiter: Option<Limiter>,
+    limiter: Option<Arc<Limiter>>,
     access_log: bool,
     answers: IntCounterVec,
     seconds: HistogramVec,
 }
 
 impl Front {
-    /// As the configuration says.
-    pub fn new(config: &Config, access: Access, metrics: &Metrics) -> Self {
+    /// Of one listener, as the configuration says.
+    pub fn new(config: &Config, access: Access, door: Door, metrics: &Metrics) -> Self {
         let buckets = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0];
         Self {
             inner: Arc::new(Inner {
                 access,
+                door,
                 trusted_proxies: config.http.trusted_proxies.clone(),
-                limiter: config.http.rate_limit.and_then(Limiter::new),
+                limiter: config.http.rate_limit.and_then(Limiter::new).map(Arc::new),
                 access_log: config.http.access_log,
                 answers: metrics.counters("fabric_http_responses_total", "Answers by route and status", &["method", "route", "status"]),
                 seconds: metrics.seconds("fabric_http_seconds", "Time until the answer began, by route", &["route"], &buckets),
             }),
         }
+    }
+
+    /// The same for another listener: one set of limits and figures for both.
+    #[must_use]
+    pub fn at(&self, door: Door, access: Access) -> Self {
+        Self { inner: Arc::new(Inner { access, door, ..self.inner.as_ref().clone() }) }
     }
 
     fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
@@ -96,12 +113,42 @@ impl Front {
 impl<S: Send + Sync> FromRequestParts<S> for Actor {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let origin = Origin::from_request_parts(parts, state).await?;
         let front = parts.extensions.get::<Front>().ok_or(Unauthenticated)?;
-        let actor = front.inner.access.authenticate(&parts.headers, parts.extensions.get().copied()).ok_or(Unauthenticated)?;
+        let identity = front.inner.access.authenticate(&parts.headers, parts.extensions.get().copied(), &origin).await?;
+        let actor = Self::new(identity, Arc::new(origin));
         front.count_actor(&actor)?;
         Ok(actor)
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let front = parts.extensions.get::<Front>().ok_or(Unauthenticated)?;
+        let id = parts.extensions.get::<RequestId>().map(|id| &id.0);
+        Ok(origin(front.inner.door, id, parts.extensions.get().copied(), parts.headers.get(header::USER_AGENT)))
+    }
+}
+
+fn origin(door: Door, id: Option<&HeaderValue>, peer: Option<Peer>, agent: Option<&HeaderValue>) -> Origin {
+    Origin {
+        door,
+        request_id: id.and_then(|id| id.to_str().ok()).map(str::to_owned),
+        address: peer.map(|peer| peer.address),
+        user_agent: agent.map(|agent| one_line(agent.as_bytes())),
+    }
+}
+
+/// A text that a trail and a terminal can show: no control characters, no line ends of any kind, not too long.
+fn one_line(bytes: &[u8]) -> String {
+    let is_harmless =
+        |c: &char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut text: String = String::from_utf8_lossy(bytes).chars().map(|c| if is_harmless(&c) { c } else { '\u{fffd}' }).collect();
+    text.truncate(text.floor_char_boundary(MAX_USER_AGENT));
+    text
 }
 
 /// The middleware itself.
@@ -114,6 +161,7 @@ pub async fn front(State(front): State<Front>, mut request: Request, next: Next)
         .map(|info| Peer::find(info.0, request.headers(), &front.inner.trusted_proxies));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let agent = request.headers().get(header::USER_AGENT).cloned();
     let path = front.inner.access_log.then(|| request.uri().path().chars().take(LOGGED_PATH).collect::<String>());
 
     let allowed = match (&front.inner.limiter, peer) {
@@ -124,6 +172,7 @@ pub async fn front(State(front): State<Front>, mut request: Request, next: Next)
         request.extensions_mut().insert(peer);
     }
     request.extensions_mut().insert(front.clone());
+    request.extensions_mut().insert(RequestId(request_id.clone()));
     DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
     let mut response = match allowed {
         Ok(()) => {
@@ -134,6 +183,11 @@ pub async fn front(State(front): State<Front>, mut request: Request, next: Next)
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if problem.class == Class::Forbidden || problem.code == Unauthenticated.code() {
+            let origin = Arc::new(origin(front.inner.door, Some(&request_id), peer, agent.as_ref()));
+            let call = format!("{method} {}", route.as_ref().map_or("none", MatchedPath::as_str));
+            front.inner.access.refused(Refusal { origin, denial: problem.denial.clone(), call });
+        }
         response = write_problem(&problem, &request_id, response);
     }
     let headers = response.headers_mut();

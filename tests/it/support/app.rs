@@ -87,7 +87,10 @@ fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(S
         ("FABRIC_DATABASE_POOL", "4"),
         ("FABRIC_ACCESS_LOG", "false"),
     ];
+    let [master, jwt] = super::keys();
+    let keys = [("CREDENTIAL_ENCRYPTION_KEY", master), ("JWT_SECRET_KEY", jwt)];
     let mut settings: Vec<(String, String)> = usual.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    settings.extend(keys.map(|(key, value)| (key.to_owned(), value.to_owned())));
     settings.extend(given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     settings
 }
@@ -147,6 +150,9 @@ impl TestApp {
     pub(crate) async fn refused(database: &TestDatabase, given: &[(&str, &str)]) -> StartError {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path(), &database.url(), given);
+        if !given.iter().any(|(key, _)| *key == "FABRIC_ROLE_PREFIX") {
+            cluster::share_roles(&folder.path().join("data")).await;
+        }
         match App::start(config(&settings)).await {
             Ok(app) => {
                 app.stop().await;
@@ -214,6 +220,32 @@ impl TestApp {
     /// As the operator, with a JSON body.
     pub(crate) async fn op_post_json(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).bearer_auth(&self.token).json(body)).await
+    }
+
+    /// With a token and a JSON body.
+    pub(crate) async fn call(&self, method: Method, path: &str, token: &str, body: &Value) -> Answer {
+        let request = self.request(method, path).bearer_auth(token);
+        self.send(if body.is_null() { request } else { request.json(body) }).await
+    }
+
+    /// On the internal listener: a POST with a JSON body.
+    pub(crate) async fn internal(&self, path: &str, token: Option<&str>, body: &Value) -> Answer {
+        let socket = self.data().join("internal.sock");
+        let client = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+        let request = client.post(format!("http://localhost{path}"));
+        let request = if body.is_null() { request } else { request.json(body) };
+        self.send(match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
+        .await
+    }
+
+    /// The audit trail, newest first, once everything that was written is in it.
+    pub(crate) async fn trail(&self, filter: &str) -> Vec<Value> {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let found = self.op_get(&format!("/api/mcp/audit?limit=1000{filter}")).await.expect(200);
+        found["events"].as_array().unwrap().clone()
     }
 
     /// Takes entries into the catalogue as `sync import` does.

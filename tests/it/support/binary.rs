@@ -18,6 +18,10 @@ pub(crate) fn command(data: &Path, settings: &[(&str, &str)], arguments: &[&str]
     command.env("PATH", std::env::var("PATH").unwrap()).env("FABRIC_DATA_DIR", data).env("FABRIC_LISTEN", "127.0.0.1:0");
     command.envs([("FABRIC_SYNC_ON_START", "false"), ("FABRIC_SYNC_CRON", "off"), ("FABRIC_LOG", "info")]);
     command.envs([("FABRIC_NPM_REGISTRY", "http://127.0.0.1:9/"), ("FABRIC_PYPI_INDEX", "http://127.0.0.1:9/")]);
+    if settings.iter().any(|(key, _)| *key == "DATABASE_URL") {
+        let [master, jwt] = super::keys();
+        command.envs([("CREDENTIAL_ENCRYPTION_KEY", master), ("JWT_SECRET_KEY", jwt)]);
+    }
     command.envs(settings.iter().copied());
     command
 }

@@ -6,14 +6,29 @@ mod binary;
 pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod packages;
+mod people;
 pub(crate) mod upstream;
 
 pub(crate) use app::{Answer, TestApp};
 pub(crate) use binary::{Binary, command as binary_command};
 pub(crate) use packages::{Packages, Trouble, digest};
+pub(crate) use people::{PASSWORD, Person};
 pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};
+
+/// A credential key and a key for logins: the same for every program that this process starts, since replicas share
+/// them.
+pub(crate) fn keys() -> [&'static str; 2] {
+    static KEYS: std::sync::OnceLock<[String; 2]> = std::sync::OnceLock::new();
+    let keys = KEYS.get_or_init(|| [(); 2].map(|()| platform::keys::SecretKey::generate().to_base64().to_string()));
+    [&keys[0], &keys[1]]
+}
+
+/// Who may do everything.
+pub(crate) fn operator() -> platform::Actor {
+    platform::Actor::new(platform::Identity::Operator, std::sync::Arc::new(platform::Origin::inside()))
+}
 
 /// Says why a test does nothing here; where everything is to be tested, that is a failure.
 pub(crate) fn skip(reason: &str) {

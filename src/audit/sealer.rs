@@ -1,0 +1,196 @@
+//! The writer of the chain: one at a time, over all replicas.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{NaiveDate, TimeDelta};
+use platform::{Actor, Database, Shutdown, clock, database::DbError, telemetry::Metrics};
+use prometheus::{IntCounter, IntGauge};
+use sqlx::{Connection as _, PgConnection};
+use tokio::{sync::Notify, time::sleep};
+use uuid::Uuid;
+
+use crate::{
+    AuditKeys, checkpoint,
+    model::{Body, EventType, Link, NewEvent, Outcome, Personal},
+    store::{
+        self,
+        chain::{Head, Waiting},
+    },
+};
+
+/// How many events are chained in one commit.
+const BATCH: i64 = 2048;
+/// How long after an event was written the chain takes it, when nobody else writes.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often it looks for what other replicas wrote.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the state of the chain is signed.
+const CHECKPOINT_EVERY: TimeDelta = TimeDelta::hours(1);
+
+/// Takes what waits into the chain.
+#[derive(Clone)]
+pub(crate) struct Sealer {
+    database: Database,
+    keys: AuditKeys,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    wake: Notify,
+    awake: AtomicBool,
+    chained: IntCounter,
+    stuck: IntGauge,
+}
+
+impl Sealer {
+    pub(crate) fn new(database: Database, keys: AuditKeys, metrics: &Metrics) -> Self {
+        let shared = Shared {
+            wake: Notify::new(),
+            awake: AtomicBool::new(false),
+            chained: metrics.counter("fabric_audit_events_total", "Events that were taken into the chain"),
+            stuck: metrics.gauge("fabric_audit_stuck", "1 while events cannot be taken into the chain"),
+        };
+        Self { database, keys, shared: Arc::new(shared) }
+    }
+
+    /// Something has been written, or will be within a moment.
+    pub(crate) fn wake(&self) {
+        if !self.shared.awake.swap(true, Ordering::Relaxed) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = self.shared.wake.notified() => sleep(GATHER).await,
+                () = shutdown.begun() => break,
+            }
+            self.shared.awake.store(false, Ordering::Relaxed);
+            self.tell(self.seal_all().await);
+            if let Err(error) = self.sign_when_due(CHECKPOINT_EVERY).await {
+                tracing::warn!(%error, "the state of the audit trail could not be signed");
+            }
+        }
+        // What was written last waits for the next start, should this not work.
+        self.tell(self.seal_all().await);
+        if let Err(error) = self.sign_when_due(TimeDelta::zero()).await {
+            tracing::warn!(%error, "the state of the audit trail could not be signed");
+        }
+    }
+
+    fn tell(&self, sealed: Result<(), DbError>) {
+        self.shared.stuck.set(i64::from(sealed.is_err()));
+        if let Err(error) = sealed {
+            tracing::error!(%error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "events cannot be taken into the audit chain; they wait");
+        }
+    }
+
+    /// Chains everything that waits, and that no other replica is just chaining.
+    pub(crate) async fn seal_all(&self) -> Result<(), DbError> {
+        while store::chain::is_waiting(self.database.audit()).await? {
+            let mut connection = self.database.audit().acquire().await.map_err(DbError::from)?;
+            if self.seal(&mut connection).await? < BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn seal(&self, connection: &mut PgConnection) -> Result<i64, DbError> {
+        let today = clock::now().date_naive();
+        store::chain::ensure_day(connection, today).await?;
+        let mut transaction = connection.begin().await?;
+        let Some(head) = store::chain::lock_head(&mut transaction).await? else { return Ok(0) };
+        let day = head.day.max(today);
+        let waiting = store::chain::take(&mut transaction, BATCH).await?;
+        let taken = i64::try_from(waiting.len()).unwrap_or(BATCH);
+        if waiting.is_empty() {
+            return Ok(0);
+        }
+        let (links, personal) = self.chain(&head, waiting);
+        if day > today {
+            store::chain::ensure_day(&mut transaction, day).await?;
+        }
+        store::chain::append(&mut transaction, day, &links).await?;
+        store::chain::append_personal(&mut transaction, day, &personal).await?;
+        store::chain::set_head(&mut transaction, &self.head_after(&links, &head, day)).await?;
+        transaction.commit().await?;
+        self.shared.chained.inc_by(links.len() as u64);
+        Ok(taken)
+    }
+
+    fn chain(&self, head: &Head, waiting: Vec<Waiting>) -> (Vec<Link>, Vec<(Uuid, Personal)>) {
+        let mut links: Vec<Link> = Vec::with_capacity(waiting.len() + 1);
+        let mut personal = Vec::new();
+        let (mut seq, mut prev) = (head.seq, head.hash);
+        let mut push = |body: Body, authentic: bool| {
+            seq += 1;
+            let link = Link::new(prev, seq, body, authentic);
+            prev = link.hash;
+            links.push(link);
+        };
+        if !is_ours(&self.keys, head) {
+            push(warning("audit.head_altered", &[]), true);
+        }
+        for event in waiting {
+            let pii = event.pii.as_deref().unwrap_or_default();
+            let authentic = self.keys.verify_mac(&[event.event.as_bytes(), &[0], pii.as_bytes()], &event.mac);
+            let Ok(body) = serde_json::from_str::<Body>(&event.event) else {
+                push(warning("audit.unreadable", &[("n", event.n)]), false);
+                continue;
+            };
+            if let Ok(person) = serde_json::from_str::<Personal>(pii) {
+                personal.push((body.id.0, person));
+            }
+            push(body, authentic);
+        }
+        (links, personal)
+    }
+
+    fn head_after(&self, links: &[Link], head: &Head, day: NaiveDate) -> Head {
+        let (seq, hash) = links.last().map_or((head.seq, head.hash), |link| (link.seq, link.hash));
+        Head { seq, day, hash, mac: Some(head_mac(&self.keys, seq, &hash).to_vec()) }
+    }
+
+    /// Signs the state of the chain when it has grown and the last signature is older than `after`.
+    pub(crate) async fn sign_when_due(&self, after: TimeDelta) -> Result<(), DbError> {
+        let mut connection = self.database.audit().acquire().await.map_err(DbError::from)?;
+        let last = store::upkeep::last_checkpoint(&mut connection).await?;
+        let due = last.as_ref().is_none_or(|last| clock::now() - last.at >= after);
+        if !due {
+            return Ok(());
+        }
+        let mut transaction = connection.begin().await?;
+        let Some(head) = store::chain::lock_head(&mut transaction).await? else { return Ok(()) };
+        if head.seq == last.as_ref().map_or(0, |last| last.seq) {
+            return Ok(());
+        }
+        checkpoint::write(&mut transaction, &self.keys, &head, None).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Whether this fabric wrote the end of the chain.
+pub(crate) fn is_ours(keys: &AuditKeys, head: &Head) -> bool {
+    match &head.mac {
+        Some(mac) => keys.verify_mac(&[b"head", &head.seq.to_be_bytes(), &head.hash], mac),
+        None => head.seq == 0,
+    }
+}
+
+fn head_mac(keys: &AuditKeys, seq: i64, hash: &[u8; 32]) -> [u8; 32] {
+    keys.mac(&[b"head", &seq.to_be_bytes(), hash])
+}
+
+fn warning(action: &'static str, detail: &[(&str, i64)]) -> Body {
+    let event = NewEvent::new(EventType::Warning, action).outcome(Outcome::Failure);
+    detail.iter().fold(event, |event, (key, value)| event.with(key, *value)).by(&Actor::system("audit")).0
+}

@@ -1,0 +1,191 @@
+//! Storing values.
+
+use audit::NewEvent;
+use chrono::{DateTime, Utc};
+use platform::{Action, Actor, clock};
+use secrecy::{ExposeSecret as _, SecretString};
+use servers::ServerRef;
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use crate::{
+    Credentials,
+    envelope::{self, Identity, Sealed},
+    error::CredentialsError,
+    model::{CredentialId, EnvVar, Metadata, UserRef},
+    service::{Value, acting},
+    store::rows::{self, Before, New},
+};
+
+pub(crate) const DOMAIN: &str = "mcp-cred/1";
+const LONGEST_VALUE: usize = 64 << 10;
+/// How often a write that met another one is tried again.
+const ATTEMPTS: usize = 8;
+/// Values in one request.
+const MOST: usize = 200;
+
+/// A value that was stored.
+pub(crate) struct Stored {
+    pub(crate) id: CredentialId,
+    pub(crate) is_new: bool,
+    pub(crate) metadata: Metadata,
+}
+
+/// Where a value goes.
+struct Place<'a> {
+    actor: &'a Actor,
+    user: &'a UserRef,
+    server: &'a str,
+}
+
+fn check(location: &str, value: &SecretString, expires_at: Option<DateTime<Utc>>) -> Result<(), CredentialsError> {
+    let text = value.expose_secret();
+    let wrong = |message| Err(CredentialsError::field(location, message));
+    if text.is_empty() {
+        wrong("is empty; delete the credential instead")
+    } else if text.len() > LONGEST_VALUE {
+        wrong("is longer than 64 KiB")
+    } else if text.contains('\0') {
+        wrong("contains U+0000, which no environment variable can hold")
+    } else if expires_at.is_some_and(|at| at <= clock::now()) {
+        Err(CredentialsError::field("body.expires_at", "is not in the future"))
+    } else {
+        Ok(())
+    }
+}
+
+/// What the trail remembers of a ciphertext, so that an older one in its place is found.
+pub(crate) fn digest(value: &str, iv: &str) -> String {
+    platform::random::hex(&Sha256::digest([value.as_bytes(), b"|", iv.as_bytes()].concat()))
+}
+
+impl Credentials {
+    /// Stores one value: anew, or in the place of the one before. With `expected`, only over that revision.
+    pub(crate) async fn store(
+        &self,
+        actor: &Actor,
+        user: Option<&str>,
+        server: &ServerRef,
+        value: Value,
+        expected: Option<i64>,
+    ) -> Result<(UserRef, String, Stored), CredentialsError> {
+        actor.require(Action::CredentialsWrite)?;
+        let user = Self::user_of(actor, user)?;
+        check("body.value", &value.plaintext, value.expires_at)?;
+        let server_id = self.server(actor, Action::CredentialsWrite, server).await?;
+        let place = Place { actor, user: &user, server: &server_id };
+        for _ in 0..ATTEMPTS {
+            let before = self.before(&place, &value.env_var).await?;
+            if let Some(expected) = expected {
+                let present = before.row.filter(|_| before.is_present).map_or(0, |(_, rev)| rev);
+                if present != expected {
+                    return Err(CredentialsError::Stale(present));
+                }
+            }
+            let mut connection = self.inner.database.public().acquire().await?;
+            if let Some(stored) = self.put(&mut connection, &place, &before, &value).await? {
+                return Ok((user, server_id, stored));
+            }
+        }
+        Err(CredentialsError::Contended)
+    }
+
+    /// Stores many values of one server at once, all or none; with `replace`, removes the others.
+    pub(crate) async fn store_all(
+        &self,
+        actor: &Actor,
+        user: &str,
+        server: &ServerRef,
+        values: Vec<Value>,
+        replace: bool,
+    ) -> Result<(), CredentialsError> {
+        actor.require(Action::CredentialsWrite)?;
+        let user = Self::user_in_path(actor, user)?;
+        if values.len() > MOST {
+            return Err(CredentialsError::field("body.credentials", "holds more than 200 values"));
+        }
+        for (n, value) in values.iter().enumerate() {
+            check(&format!("body.credentials[{n}].value"), &value.plaintext, value.expires_at)?;
+        }
+        let server_id = self.server(actor, Action::CredentialsWrite, server).await?;
+        let place = Place { actor, user: &user, server: &server_id };
+        let mut transaction = match actor.user() {
+            Some(_) => self.inner.database.begin(actor).await?,
+            None => self.inner.database.begin_for_all().await?,
+        };
+        for value in &values {
+            let before = self.before(&place, &value.env_var).await?;
+            self.put(&mut transaction, &place, &before, value).await?.ok_or(CredentialsError::Contended)?;
+        }
+        if replace {
+            let kept: Vec<String> = values.iter().map(|value| value.env_var.as_str().to_owned()).collect();
+            for (id, env_var) in rows::delete_others(&mut transaction, &user, &server_id, &kept).await? {
+                let event = self.event("credential.delete", &user, &server_id).on("credential", id).with("env_var", env_var);
+                self.inner.audit.record_in(&mut transaction, actor, event).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    async fn before(&self, place: &Place<'_>, env_var: &EnvVar) -> Result<Before, CredentialsError> {
+        let before = rows::peek(self.inner.database.public(), &acting(place.actor), place.user, place.server, env_var).await?;
+        before.ok_or_else(|| servers::ServersError::NotFound.into())
+    }
+
+    async fn put(
+        &self,
+        connection: &mut PgConnection,
+        place: &Place<'_>,
+        before: &Before,
+        value: &Value,
+    ) -> Result<Option<Stored>, CredentialsError> {
+        let (id, rev) = before.row.map_or_else(|| (platform::ids::fresh(), 1), |(id, rev)| (id, rev + 1));
+        let (version, kek) = self.inner.ring.active()?;
+        let identity = Identity { domain: DOMAIN, id, parts: [place.user.as_str(), place.server, value.env_var.as_str()], rev };
+        let sealed = envelope::seal(&kek, version, &identity, value.plaintext.expose_secret().as_bytes());
+        let actor = acting(place.actor);
+        let (_, event) = self.inner.audit.prepare(place.actor, self.stored_event(place, id, rev, &sealed, value));
+        let new = New {
+            actor: &actor,
+            id,
+            user: place.user,
+            server: place.server,
+            env_var: &value.env_var,
+            sealed,
+            rev,
+            kind: value.kind,
+            expires_at: value.expires_at,
+            incarnation: before.incarnation,
+            event,
+        };
+        let written = rows::put(connection, &new).await.map_err(unwritten)?;
+        Ok(written.map(|(created_at, updated_at)| Stored {
+            id: CredentialId(id),
+            is_new: !before.is_present,
+            metadata: Metadata {
+                env_var: value.env_var.as_str().to_owned(),
+                kind: value.kind,
+                created_at,
+                updated_at,
+                last_used_at: None,
+                expires_at: value.expires_at,
+                key_version: Some(version),
+                revision: rev,
+            },
+        }))
+    }
+
+    fn stored_event(&self, place: &Place<'_>, id: uuid::Uuid, rev: i64, sealed: &Sealed, value: &Value) -> NewEvent {
+        self.event("credential.store", place.user, place.server)
+            .on("credential", id)
+            .with("env_var", value.env_var.as_str())
+            .with("rev", rev)
+            .with("digest", digest(&sealed.value, &sealed.iv))
+    }
+}
+
+/// A write that failed for want of the trail says so.
+pub(crate) fn unwritten(error: sqlx::Error) -> CredentialsError {
+    let is_trail = error.as_database_error().is_some_and(|error| error.message().contains("pending"));
+    if is_trail { audit::AuditError::Unavailable(Some(error)).into() } else { CredentialsError::from(error) }
+}

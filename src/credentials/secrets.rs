@@ -1,0 +1,75 @@
+//! Secrets that are not people's credentials: those of the fabric itself, and secret fields of other features.
+
+use platform::{Database, keys::SecretKey};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use crate::{
+    Credentials, Ring,
+    envelope::{self, Identity, Sealed},
+    error::CredentialsError,
+    store::{
+        keys,
+        secrets::{self, Secret},
+    },
+};
+
+const DOMAIN: &str = "mcp-secret/1";
+/// The name of the fabric's own secret: owner, scope, name.
+const INSTANCE: [&str; 3] = ["system:fabric", "fabric", "instance"];
+
+pub(crate) fn identity(id: uuid::Uuid, name: [&str; 3], rev: i64) -> Identity<'_> {
+    Identity { domain: DOMAIN, id, parts: name, rev }
+}
+
+fn sealed(ring: &Ring, name: [&str; 3], id: uuid::Uuid, rev: i64, value: &SecretString) -> Result<Secret, CredentialsError> {
+    let (version, kek) = ring.active()?;
+    let sealed: Sealed = envelope::seal(&kek, version, &identity(id, name, rev), value.expose_secret().as_bytes());
+    Ok(Secret { id, rev, sealed })
+}
+
+fn opened(ring: &Ring, name: [&str; 3], secret: &Secret) -> Result<SecretString, CredentialsError> {
+    let kek = ring.kek(secret.sealed.kek_version)?;
+    envelope::open(&kek, &identity(secret.id, name, secret.rev), &secret.sealed).map_err(|_| CredentialsError::Integrity)
+}
+
+/// The secret that this fabric drew at its first start, and which stays when master keys change: what the audit trail
+/// is signed with is derived from it.
+pub async fn instance_secret(ring: &Ring, database: &Database) -> Result<SecretKey, CredentialsError> {
+    let mut transaction = database.begin_reveal("keys").await?;
+    keys::lock(&mut transaction).await?;
+    let [owner, scope, name] = INSTANCE;
+    let secret = if let Some(secret) = secrets::get(&mut transaction, owner, scope, name).await? {
+        opened(ring, INSTANCE, &secret)?
+    } else {
+        let value: SecretString = platform::random::token().into();
+        let secret = sealed(ring, INSTANCE, platform::ids::fresh(), 1, &value)?;
+        secrets::put(&mut transaction, INSTANCE, &secret).await?;
+        value
+    };
+    transaction.commit().await?;
+    Ok(SecretKey::from_bytes(Sha256::digest(secret.expose_secret()).into()))
+}
+
+impl Credentials {
+    /// Seals a secret field of another feature, in its transaction on the reveal connection: `owner` is as actors are
+    /// written, `scope` the feature's own.
+    pub async fn seal_secret_in(
+        &self,
+        connection: &mut PgConnection,
+        name: [&str; 3],
+        value: &SecretString,
+    ) -> Result<(), CredentialsError> {
+        let before = secrets::get(connection, name[0], name[1], name[2]).await?;
+        let (id, rev) = before.map_or((platform::ids::fresh(), 1), |secret| (secret.id, secret.rev + 1));
+        let secret = sealed(&self.inner.ring, name, id, rev, value)?;
+        if secrets::put(connection, name, &secret).await? { Ok(()) } else { Err(CredentialsError::Contended) }
+    }
+
+    /// Opens a secret field of another feature.
+    pub async fn open_secret_in(&self, connection: &mut PgConnection, name: [&str; 3]) -> Result<Option<SecretString>, CredentialsError> {
+        let secret = secrets::get(connection, name[0], name[1], name[2]).await?;
+        secret.map(|secret| opened(&self.inner.ring, name, &secret)).transpose()
+    }
+}

@@ -1,0 +1,117 @@
+//! From what a request carries to who sent it.
+
+use std::{sync::Arc, time::Duration};
+
+use audit::{EventType, NewEvent, Outcome};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use moka::future::Cache;
+use platform::{
+    Actor, Identity, Origin, Problem, Role,
+    actor::{Entry, Grant},
+    clock,
+    database::DbError,
+    http::access::{Authenticator, Refusal},
+};
+use uuid::Uuid;
+
+use crate::{
+    Users,
+    model::{SessionId, TokenKind, UserId},
+    store::{self, tokens::Stored},
+    token::Token,
+};
+
+/// How long an end that another replica made may go unnoticed here.
+const MEMORY: Duration = Duration::from_secs(2);
+const REMEMBERED: u64 = 20_000;
+
+/// Sessions and tokens that were looked up a moment ago.
+pub(crate) struct Known {
+    sessions: Cache<Uuid, Option<(UserId, Role)>>,
+    tokens: Cache<String, Option<Arc<Stored>>>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        let built = || Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build();
+        Self { sessions: built(), tokens: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build() }
+    }
+}
+
+impl Known {
+    /// Something has ended, or has other rights: whatever is remembered may be wrong.
+    pub(crate) fn forget(&self) {
+        self.sessions.invalidate_all();
+        self.tokens.invalidate_all();
+    }
+}
+
+impl Users {
+    async fn identify(&self, text: &str) -> Result<Option<Identity>, Arc<DbError>> {
+        if self.inner.jwt.is_meant(text) {
+            return self.session(text).await;
+        }
+        match Token::parse(text) {
+            Some(token) => self.token(token).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn session(&self, text: &str) -> Result<Option<Identity>, Arc<DbError>> {
+        let Some(claims) = self.inner.jwt.read(text, clock::now()) else { return Ok(None) };
+        let load = async {
+            let mut transaction = self.inner.database.begin_for_all().await?;
+            let open = store::sessions::open(&mut transaction, SessionId(claims.sid), clock::now()).await?;
+            Ok::<_, DbError>(open.map(|open| (open.user, open.role)))
+        };
+        let open = self.inner.known.sessions.try_get_with(claims.sid, load).await?;
+        Ok(open.filter(|(user, _)| user.0 == claims.sub).map(|(user, role)| Identity::User {
+            id: user.0,
+            role,
+            entry: Entry::Session(claims.sid),
+        }))
+    }
+
+    async fn token(&self, token: Token) -> Result<Option<Identity>, Arc<DbError>> {
+        let load = async {
+            let mut transaction = self.inner.database.begin_for_all().await?;
+            let stored = store::tokens::look_up(&mut transaction, &token.handle).await?;
+            transaction.commit().await.map_err(DbError::from)?;
+            Ok::<_, DbError>(stored.map(Arc::new))
+        };
+        let stored = self.inner.known.tokens.try_get_with(token.handle.clone(), load).await?;
+        Ok(stored.filter(|stored| is_open(stored, &token)).and_then(|stored| identity(&stored)))
+    }
+}
+
+fn is_open(stored: &Stored, token: &Token) -> bool {
+    token.matches(&stored.hash)
+        && stored.kind == token.kind
+        && !stored.revoked
+        && stored.expires_at.is_none_or(|expires_at| expires_at > clock::now())
+}
+
+fn identity(stored: &Stored) -> Option<Identity> {
+    let grant =
+        || Grant { token: stored.id.0, scopes: stored.scopes.as_slice().into(), servers: stored.servers.as_deref().map(Into::into) };
+    match stored.kind {
+        TokenKind::Operator => Some(Identity::Operator),
+        TokenKind::Service => Some(Identity::Service(grant())),
+        TokenKind::Personal => stored.user.map(|(id, role)| Identity::User { id: id.0, role, entry: Entry::Token(grant()) }),
+    }
+}
+
+impl Authenticator for Users {
+    fn authenticate<'a>(&'a self, token: &'a str, _: &'a Origin) -> BoxFuture<'a, Result<Option<Identity>, Problem>> {
+        async move { self.identify(token).await.map_err(|error| Problem::of(error.as_ref())) }.boxed()
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        let event = match refusal.denial {
+            Some(denial) => NewEvent::new(EventType::Authorization, "access.deny").acted_by(denial.actor).with("action", denial.action),
+            None => NewEvent::new(EventType::Authentication, "access.refuse"),
+        };
+        let actor = Actor::new(Identity::Nobody, refusal.origin);
+        self.inner.audit.note(&actor, event.outcome(Outcome::Denied).with("call", refusal.call));
+    }
+}
