@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 
 use platform::{
     Config, client,
-    config::ConfigError,
+    config::{ConfigError, InternalListen},
     files::{self, IoContext as _},
 };
 use reqwest::{Method, RequestBuilder};
@@ -38,6 +38,9 @@ pub enum ClientError {
     /// A URL was given without a token.
     #[error("FABRIC_URL is set, and so FABRIC_TOKEN has to be: the token that fabric takes")]
     NoToken,
+    /// Plaintext is given out by a running fabric on this machine only.
+    #[error("this needs the internal socket of a fabric that runs on this data folder; start it first")]
+    NoSocket,
     /// The client cannot be made.
     #[error(transparent)]
     Setup(#[from] client::ClientError),
@@ -157,6 +160,25 @@ impl Fabric {
         let size = body.metadata().await.about("read", file)?.len();
         let request = self.plain(Method::POST, path).header("content-type", "application/x-tar").header("content-length", size);
         Ok(self.send(request.body(reqwest::Body::wrap_stream(ReaderStream::new(body)))).await?)
+    }
+
+    /// Posts to the internal listener, which is where plaintext is; gives the text of the answer.
+    pub(super) async fn internal(&self, config: &Config, path: &str, body: Vec<u8>) -> Result<String, ClientError> {
+        let InternalListen::Socket(socket) = &config.vault.internal else { return Err(ClientError::NoSocket) };
+        if !socket.exists() {
+            return Err(ClientError::NoSocket);
+        }
+        let request = client::socket_api(socket)?.post(format!("http://localhost{path}")).header("content-type", "application/json");
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        };
+        let sent = request.body(body).timeout(REQUEST_LIMIT).send().await;
+        let response = sent.map_err(|error| ClientError::Unreachable(socket.display().to_string(), reason(&error)))?;
+        if response.status().is_success() {
+            return response.text().await.map_err(|error| ClientError::Unreachable(socket.display().to_string(), reason(&error)));
+        }
+        Err(self.read(response).await.err().unwrap_or_else(|| ClientError::NotAFabric(socket.display().to_string())))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -1,5 +1,7 @@
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
-use platform::keys::SecretKey;
+use platform::{files::IoContext as _, keys::SecretKey};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -38,6 +40,33 @@ pub(super) enum CredentialsCommand {
         server: String,
         /// The name of the variable
         env_var: String,
+    },
+    /// Take credentials from a file: .env, JSON, or an encrypted export (whose passphrase is read from standard input)
+    Import {
+        /// Whose they become
+        user: String,
+        /// The file
+        file: PathBuf,
+        /// env, json or age; by the file's ending unless given
+        #[arg(long)]
+        format: Option<String>,
+        /// For which server, where the file does not say
+        #[arg(long)]
+        server: Option<String>,
+        /// What becomes of what is there: overlay, append or replace
+        #[arg(long, default_value = "overlay")]
+        strategy: String,
+    },
+    /// Write all credentials of a user into a file, encrypted with age: to a recipient, or with a passphrase that is
+    /// read from standard input
+    Export {
+        /// Whose
+        user: String,
+        /// The file
+        file: PathBuf,
+        /// Who can read it: age1…
+        #[arg(long)]
+        recipient: Option<String>,
     },
     /// Go on to a new master key while everything goes on
     RotateKey {
@@ -96,6 +125,10 @@ async fn credentials(fabric: &Fabric, context: &Context, command: CredentialsCom
             fabric.delete(&path).await?;
             output::done(context.json, "deleted", &json!({ "deleted": env_var }));
         }
+        CredentialsCommand::Import { user, file, format, server, strategy } => {
+            import(fabric, context, &user, &file, format, server, &strategy).await?;
+        }
+        CredentialsCommand::Export { user, file, recipient } => export(fabric, context, &user, &file, recipient).await?,
         CredentialsCommand::RotateKey { dry_run } => rotate(fabric, context, dry_run).await?,
         CredentialsCommand::Rotations => rotations(fabric, context).await?,
         CredentialsCommand::Pause { id } => steer(fabric, context, &id, "pause").await?,
@@ -129,6 +162,44 @@ async fn list(fabric: &Fabric, context: &Context, user: &str, server: Option<Str
     for missing in found["missing"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         output::say(format!("missing: {missing}"));
     }
+    Ok(())
+}
+
+async fn import(
+    fabric: &Fabric,
+    context: &Context,
+    user: &str,
+    file: &Path,
+    format: Option<String>,
+    server: Option<String>,
+    strategy: &str,
+) -> Result<(), CliError> {
+    let content = zeroize::Zeroizing::new(std::fs::read_to_string(file).about("read", file)?);
+    let format = format.unwrap_or_else(|| match file.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => "json".into(),
+        Some("age") => "age".into(),
+        _ => "env".into(),
+    });
+    let passphrase = if format == "age" { Some(read_secret("passphrase or identity: ")?) } else { None };
+    let body = json!({
+        "user_id": user, "server_id": server, "format": format, "content": content.as_str(), "strategy": strategy,
+        "passphrase": passphrase.as_ref().map(|passphrase| passphrase.expose_secret()),
+    });
+    let done = fabric.post_json("/api/mcp/credentials/import", body.to_string().into_bytes()).await?;
+    let [stored, kept, servers] = ["stored", "kept", "servers"].map(|key| output::text(&done, key));
+    output::done(context.json, format!("stored {stored}, left {kept} as they were, for {servers} servers"), &done);
+    Ok(())
+}
+
+async fn export(fabric: &Fabric, context: &Context, user: &str, file: &Path, recipient: Option<String>) -> Result<(), CliError> {
+    let body = match recipient {
+        Some(recipient) => json!({ "recipient": recipient }),
+        None => json!({ "passphrase": read_secret("passphrase: ")?.expose_secret() }),
+    };
+    let path = format!("/api/mcp/credentials/{}/export", encoded(user));
+    let text = fabric.internal(&context.config, &path, body.to_string().into_bytes()).await?;
+    platform::files::write_private(file, text.as_bytes())?;
+    output::done(context.json, format!("encrypted into {}", file.display()), &json!({ "file": file.display().to_string() }));
     Ok(())
 }
 

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use platform::{
     database::{
@@ -11,7 +13,7 @@ use platform::{
 };
 use serde_json::json;
 
-use super::{CliError, Context, output};
+use super::{CliError, Context, backup, output};
 use crate::app;
 
 #[derive(Debug, Subcommand)]
@@ -33,6 +35,23 @@ pub(super) enum DbCommand {
     Upgrade,
     /// Stop the managed database, should a killed program have left it up
     Stop,
+    /// Write the database, the keys (under a passphrase that is read from standard input) and, if asked for, the package
+    /// cache into a file; the program may go on meanwhile
+    Backup {
+        /// The file
+        file: PathBuf,
+        /// Also the package cache
+        #[arg(long)]
+        cache: bool,
+    },
+    /// Put a backup into an empty data folder or database
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// In the place of what is there
+        #[arg(long)]
+        replace: bool,
+    },
     /// Make the roles that the service works as, or print the SQL for an administrator
     Setup,
 }
@@ -54,7 +73,7 @@ async fn managed(context: &Context, command: DbCommand) -> Result<(), CliError> 
     let data = &context.config.data_dir;
     let running = app::running(data);
     let _lock = match (&running, &command) {
-        (Some(running), DbCommand::Stop | DbCommand::Upgrade | DbCommand::Revert) => {
+        (Some(running), DbCommand::Stop | DbCommand::Upgrade | DbCommand::Revert | DbCommand::Restore { .. }) => {
             return Err(CliError::Found(format!("stop the program first (pid {})", running.pid)));
         }
         (Some(_), _) => None,
@@ -111,6 +130,8 @@ async fn on(context: &Context, owner: &Owner, command: DbCommand) -> Result<(), 
             output::done(context.json, sentence, &json!({ "undone": version }));
         }
         DbCommand::Setup => setup(context, &mut connection).await?,
+        DbCommand::Backup { file, cache } => backup::save(context, &mut connection, &file, cache).await?,
+        DbCommand::Restore { file, replace } => backup::restore(context, &mut connection, &file, replace).await?,
         DbCommand::Upgrade | DbCommand::Stop => {
             let sentence = "nothing to do here: DATABASE_URL names a server that somebody else looks after";
             output::done(context.json, sentence, &json!({ "managed": false }));

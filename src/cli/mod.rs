@@ -1,6 +1,7 @@
 //! The command line: a client of the running fabric, with `serve`, `db` and `doctor` for the rest.
 
 mod audit;
+mod backup;
 mod cache;
 mod client;
 mod credentials;
@@ -128,6 +129,9 @@ pub enum CliError {
     /// Standard input cannot be read.
     #[error("could not read standard input: {0}")]
     Input(#[source] std::io::Error),
+    /// The vault refused.
+    #[error(transparent)]
+    Vault(#[from] ::credentials::CredentialsError),
     /// A command found what it was to look for.
     #[error("{0}")]
     Found(String),

@@ -11,6 +11,7 @@
 //! - a rotation changes how values are wrapped, never the values; whenever it dies, it goes on where it was.
 
 mod changes;
+mod dotenv;
 mod envelope;
 mod error;
 mod keeper;
@@ -23,6 +24,7 @@ mod routes;
 mod secrets;
 mod service;
 mod store;
+mod transfer;
 mod verify;
 
 pub use error::CredentialsError;
@@ -31,3 +33,5 @@ pub use ring::{Ring, RingError, jwt_key};
 pub use routes::{internal, router};
 pub use secrets::instance_secret;
 pub use service::Credentials;
+pub use store::keys::is_in_use;
+pub use transfer::{decrypted, encrypted};

@@ -140,6 +140,11 @@ fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder().user_agent(USER_AGENT).connect_timeout(CONNECT_LIMIT).no_proxy()
 }
 
+/// A client for the socket of a fabric on this machine.
+pub fn socket_api(socket: &std::path::Path) -> Result<reqwest::Client, ClientError> {
+    builder().redirect(redirect::Policy::none()).unix_socket(socket).build().map_err(ClientError::Setup)
+}
+
 /// A client for the API of a fabric that is named by its URL.
 pub fn fabric_api() -> Result<reqwest::Client, ClientError> {
     builder().redirect(redirect::Policy::none()).build().map_err(ClientError::Setup)

@@ -15,6 +15,7 @@ mod support;
 
 mod access;
 mod audit;
+mod backup;
 mod cache;
 mod catalogue;
 mod credentials;

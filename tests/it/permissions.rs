@@ -68,6 +68,7 @@ fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/credentials" => json!({ "server_id": "everything", "env_var": "KEY", "value": "x" }),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => json!({ "credentials": [] }),
+        "POST /api/mcp/credentials/import" => json!({ "server_id": "everything", "format": "env", "content": "A=1" }),
         "POST /api/mcp/tokens" => json!({ "name": "x", "scopes": ["catalogue:read"] }),
         "DELETE /api/mcp/users/me" => json!({ "password": "wrong" }),
         "PUT /api/mcp/users/me/password" => json!({ "current_password": "wrong", "new_password": "tundra anvil 94 quince" }),

@@ -137,7 +137,7 @@ async fn dump(database: &cluster::TestDatabase) -> String {
     for table in tables {
         let rows: Vec<String> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT t::text FROM {table} t"))).fetch_all(&mut connection).await.unwrap();
-        text.push_str(&format!("{table}\n{}\n", rows.join("\n")));
+        text += &[table, rows.join("\n"), String::new()].join("\n");
     }
     assert!(text.contains("ada@example.com") && text.contains("credentials.mcp_credentials"));
     text

@@ -18,13 +18,14 @@ use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
 use super::{UserAndServer, parse_server, unkept};
-use crate::{Credentials, error::CredentialsError, reveal::Revealed};
+use crate::{Credentials, error::CredentialsError, reveal::Revealed, transfer::Reader};
 
 /// Everything that the internal listener has.
 pub fn internal(credentials: Credentials) -> axum::Router {
     axum::Router::new()
         .route("/api/mcp/credentials/{user_id}/{server_id}/decrypt", axum::routing::post(decrypt))
         .route("/api/mcp/credentials/{user_id}/{server_id}/wrap", axum::routing::post(wrap))
+        .route("/api/mcp/credentials/{user_id}/export", axum::routing::post(export))
         .route("/api/mcp/credentials/unwrap", axum::routing::post(unwrap))
         .layer(middleware::from_fn(no_browsers))
         .layer(MapResponseLayer::new(unkept))
@@ -120,6 +121,29 @@ async fn wrap(
     let ttl = body.ttl_seconds.map(|seconds| TimeDelta::seconds(seconds.into()));
     let (token, ttl) = credentials.wrap(&actor, &user, &server, body.env_vars, ttl).await?;
     Ok(Json(WrapOut { wrap_token: token.expose_secret().to_owned(), expires_in: ttl.num_seconds() }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportIn {
+    recipient: Option<String>,
+    passphrase: Option<SecretString>,
+}
+
+/// Give out all credentials of a user, encrypted with age.
+async fn export(
+    State(credentials): State<Credentials>,
+    actor: Actor,
+    Path(user): Path<String>,
+    Json(body): Json<ExportIn>,
+) -> Result<Response, Problem> {
+    let reader = match (body.recipient, body.passphrase) {
+        (Some(recipient), None) => Reader::Recipient(recipient),
+        (None, Some(passphrase)) => Reader::Passphrase(passphrase),
+        _ => return Err(CredentialsError::field("body", "must hold either `recipient` or `passphrase`").into()),
+    };
+    let file = credentials.export(&actor, &user, reader).await?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/age-encryption"))], file).into_response())
 }
 
 #[derive(Deserialize)]

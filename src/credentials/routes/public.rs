@@ -20,11 +20,13 @@ use crate::{
     error::CredentialsError,
     model::{CredentialId, EnvVar, Kind},
     service::Value,
+    transfer::{FileKind, Import, Imported, Strategy},
 };
 
 pub(super) fn router() -> OpenApiRouter<Credentials> {
     OpenApiRouter::new()
         .routes(routes!(store, list))
+        .routes(routes!(import))
         .routes(routes!(of_server, store_all))
         .routes(routes!(delete))
         // `…/decrypt` is a path of the internal listener; here it is not even one that takes other methods.
@@ -182,6 +184,44 @@ async fn delete(
     let server = server.parse().map_err(|_| CredentialsError::NotFound("credential"))?;
     credentials.delete(&actor, &user, &server, &env_var).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ImportIn {
+    /// Whose: your own id, or for services anybody's.
+    #[serde(alias = "userId")]
+    user_id: Option<String>,
+    /// For which server, where the file does not say.
+    #[serde(alias = "serverId")]
+    server_id: Option<String>,
+    /// What the file is.
+    #[schema(value_type = FileKind)]
+    format: String,
+    /// The file itself.
+    #[schema(value_type = String)]
+    content: SecretString,
+    /// What opens an encrypted file.
+    #[schema(value_type = Option<String>, format = "password")]
+    passphrase: Option<SecretString>,
+    /// The same: `AGE-SECRET-KEY-…`.
+    #[schema(value_type = Option<String>, format = "password")]
+    identity: Option<SecretString>,
+    /// What becomes of what is there: `overlay` (default), `append` or `replace`.
+    #[schema(value_type = Option<Strategy>)]
+    strategy: Option<String>,
+}
+
+/// Take credentials from a file: `.env`, JSON, or an encrypted export.
+#[utoipa::path(post, path = "/api/mcp/credentials/import", tag = "credentials", request_body = ImportIn, security(("token" = [])),
+    responses((status = 200, description = "What was taken in", body = Imported), (status = 404, description = "No such server")))]
+async fn import(State(credentials): State<Credentials>, actor: Actor, Json(body): Json<ImportIn>) -> Result<Json<Imported>, Problem> {
+    let kind = body.format.parse().map_err(|_| CredentialsError::field("body.format", "must be env, json or age"))?;
+    let unknown = |_| CredentialsError::field("body.strategy", "must be replace, overlay or append");
+    let strategy = body.strategy.as_deref().map_or(Ok(Strategy::Overlay), |text| text.parse().map_err(unknown))?;
+    let secret = body.passphrase.or(body.identity);
+    let import = Import { kind, strategy, server: body.server_id, content: body.content, secret };
+    Ok(Json(credentials.import(&actor, body.user_id.as_deref(), import).await?))
 }
 
 #[derive(Serialize, ToSchema)]

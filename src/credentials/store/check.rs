@@ -46,6 +46,33 @@ pub(crate) async fn rows(connection: &mut PgConnection, after: Uuid, only_plain:
         .collect())
 }
 
+/// All of a user, each with its kind, by server and name.
+pub(crate) async fn of_user(connection: &mut PgConnection, user: &str) -> Result<Vec<(Whole, crate::Kind)>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT c.id, c.user_id, c.server_id, c.env_var, c.encrypted_value, c.iv, c.alg, c.kek_version, c.wrapped_dek, c.key_commit, c.rev, c.kind,
+                c.expires_at
+         FROM credentials.mcp_credentials c JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
+         WHERE c.user_id = $1 ORDER BY c.server_id, c.env_var",
+        user
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let kind = super::rows::kind(&row.kind, row.id)?;
+            let sealed = Sealed {
+                value: row.encrypted_value,
+                iv: row.iv,
+                kek_version: row.kek_version.unwrap_or_default(),
+                wrapped_dek: row.wrapped_dek.unwrap_or_default(),
+                key_commit: row.key_commit.unwrap_or_default(),
+            };
+            let (id, env_var, alg, rev, expires_at) = (row.id, row.env_var, row.alg, row.rev, row.expires_at);
+            Ok((Whole { user: row.user_id, server: row.server_id, row: Row { id, env_var, alg, rev, expires_at, sealed } }, kind))
+        })
+        .collect()
+}
+
 /// Those of these rows that the trail has not been told of since `before`.
 pub(crate) async fn unattested(
     connection: &mut PgConnection,

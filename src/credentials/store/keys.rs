@@ -29,6 +29,11 @@ pub(crate) async fn fabric_id(connection: &mut PgConnection) -> Result<Uuid, DbE
     Ok(sqlx::query_scalar!("SELECT id FROM credentials.fabric").fetch_one(connection).await?)
 }
 
+/// Whether a fabric has worked on this database.
+pub async fn is_in_use(connection: &mut PgConnection) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM credentials.key_versions) AS "used!""#).fetch_one(connection).await?)
+}
+
 /// Makes replicas that open their keys take turns until the transaction ends.
 pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), DbError> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('credentials.keys'))").execute(connection).await?;

@@ -3,6 +3,7 @@
 //! [`Database::open`] takes either `DATABASE_URL` or the managed cluster ([`managed`]), migrates,
 //! makes the roles ([`roles`]) and hands out two pools: one for requests, one for jobs.
 
+pub mod backup;
 pub mod binaries;
 mod error;
 pub mod fetch;
@@ -64,6 +65,9 @@ pub enum OpenError {
     /// The database failed once it was open.
     #[error(transparent)]
     Failed(#[from] DbError),
+    /// A file of a backup cannot be read or written.
+    #[error(transparent)]
+    File(crate::files::FileError),
 }
 
 impl OpenError {
@@ -71,7 +75,7 @@ impl OpenError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::BadUrl | Self::TooOld(_) | Self::Roles(_) | Self::Migrate(migrations::MigrateError::Newer(_)) => true,
-            Self::Unreachable { .. } | Self::Migrate(_) | Self::Managed(_) | Self::Database(_) | Self::Failed(_) => false,
+            Self::Unreachable { .. } | Self::Migrate(_) | Self::Managed(_) | Self::Database(_) | Self::Failed(_) | Self::File(_) => false,
         }
     }
 }

@@ -56,31 +56,39 @@ async fn move_to(old: &Cluster, bin: binaries::Binaries) -> Result<(Cluster, u64
     Ok((next, copied?))
 }
 
-struct Table {
-    name: String,
-    columns: String,
-}
-
 async fn copy(old: &Cluster, next: &Cluster) -> Result<u64, OpenError> {
     let mut from = old.admin_of_database().connect().await?;
     let mut to = next.admin_of_database().connect().await?;
     // Rows come table by table, so references hold only at the end; row-level security is not for copies.
     sqlx::raw_sql("SET session_replication_role = replica").execute(&mut to).await?;
+    for statement in partitions(&mut from).await? {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut to).await?;
+    }
+    // The owner of the tables, not the administrator who copies, is to drop them one day.
+    let owned: Vec<String> = sqlx::query_scalar(
+        "SELECT format('ALTER TABLE %s OWNER TO %I', i.inhrelid::regclass, pg_get_userbyid(p.relowner))
+         FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE p.relkind = 'p'",
+    )
+    .fetch_all(&mut to)
+    .await?;
+    for statement in owned {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut to).await?;
+    }
     let tables = tables(&mut from).await?;
     // Migrations may have put rows there.
-    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|(name, _)| name.as_str()).collect();
     sqlx::raw_sql(AssertSqlSafe(format!("TRUNCATE {}", names.join(", ")))).execute(&mut to).await?;
     let mut rows = 0;
-    for table in &tables {
-        rows += copy_table(&mut from, &mut to, table).await?;
+    for (name, columns) in &tables {
+        rows += copy_table(&mut from, &mut to, name, columns).await?;
     }
     set_sequences(&mut to).await?;
     Ok(rows)
 }
 
 /// Every table of ours with the columns that hold what was put there; names are quoted by the database.
-async fn tables(connection: &mut PgConnection) -> Result<Vec<Table>, sqlx::Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
+pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<(String, String)>, sqlx::Error> {
+    sqlx::query_as(
         "SELECT format('%I.%I', n.nspname, c.relname),
                 (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
@@ -89,12 +97,23 @@ async fn tables(connection: &mut PgConnection) -> Result<Vec<Table>, sqlx::Error
          ORDER BY 1",
     )
     .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|(name, columns)| Table { name, columns }).collect())
+    .await
 }
 
-async fn copy_table(from: &mut PgConnection, to: &mut PgConnection, table: &Table) -> Result<u64, OpenError> {
-    let Table { name, columns } = table;
+/// What makes the partitions that are there: migrations make tables with partitions, and the program the partitions,
+/// which have to be there before their rows.
+pub(super) async fn partitions(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT format('CREATE TABLE IF NOT EXISTS %I.%I PARTITION OF %s %s', n.nspname, c.relname, i.inhparent::regclass,
+                       pg_get_expr(c.relpartbound, c.oid))
+         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relispartition AND c.relkind = 'r'",
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn copy_table(from: &mut PgConnection, to: &mut PgConnection, name: &str, columns: &str) -> Result<u64, OpenError> {
     let mut rows = from.copy_out_raw(&format!("COPY (SELECT {columns} FROM {name}) TO STDOUT (FORMAT binary)")).await?;
     let mut sink = to.copy_in_raw(&format!("COPY {name} ({columns}) FROM STDIN (FORMAT binary)")).await?;
     while let Some(chunk) = rows.try_next().await? {
@@ -104,7 +123,7 @@ async fn copy_table(from: &mut PgConnection, to: &mut PgConnection, table: &Tabl
 }
 
 /// Numbers go on where they were.
-async fn set_sequences(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn set_sequences(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let statements: Vec<String> = sqlx::query_scalar(
         "SELECT format('SELECT setval(%L, coalesce((SELECT max(%I) FROM %I.%I), 0) + 1, false)',
                        pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname), a.attname, n.nspname, c.relname)
