@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use platform::{files::IoContext as _, keys::SecretKey};
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::{
@@ -174,7 +174,7 @@ async fn import(
     server: Option<String>,
     strategy: &str,
 ) -> Result<(), CliError> {
-    let content = zeroize::Zeroizing::new(std::fs::read_to_string(file).about("read", file)?);
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(file).about("read", file)?);
     let format = format.unwrap_or_else(|| match file.extension().and_then(|extension| extension.to_str()) {
         Some("json") => "json".into(),
         Some("age") => "age".into(),
@@ -182,12 +182,12 @@ async fn import(
     });
     let passphrase = if format == "age" { Some(read_secret("passphrase or identity: ")?) } else { None };
     let body = json!({
-        "user_id": user, "server_id": server, "format": format, "content": content.as_str(), "strategy": strategy,
-        "passphrase": passphrase.as_ref().map(|passphrase| passphrase.expose_secret()),
+        "user_id": user, "server_id": server, "format": format, "content": text.as_str(), "strategy": strategy,
+        "passphrase": passphrase.as_ref().map(ExposeSecret::expose_secret),
     });
     let done = fabric.post_json("/api/mcp/credentials/import", body.to_string().into_bytes()).await?;
-    let [stored, kept, servers] = ["stored", "kept", "servers"].map(|key| output::text(&done, key));
-    output::done(context.json, format!("stored {stored}, left {kept} as they were, for {servers} servers"), &done);
+    let [new, old, count] = ["stored", "kept", "servers"].map(|key| output::text(&done, key));
+    output::done(context.json, format!("stored {new}, left {old} as they were, for {count} servers"), &done);
     Ok(())
 }
 

@@ -14,6 +14,8 @@ mod changes;
 mod dotenv;
 mod envelope;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod keeper;
 mod migrate;
 mod model;

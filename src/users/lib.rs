@@ -15,6 +15,8 @@ mod authenticate;
 mod email;
 mod error;
 mod failures;
+#[doc(hidden)]
+pub mod fuzz;
 mod jwt;
 mod model;
 mod operator;

@@ -1,0 +1,4 @@
+//! Tokens and addresses.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| users::fuzz::callers(data));
