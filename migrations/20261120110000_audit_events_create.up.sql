@@ -128,7 +128,11 @@ DECLARE
     newest bigint;
 BEGIN
     IF to_regclass('audit.events_' || to_char(gone, 'YYYYMMDD')) IS NULL THEN
-        RETURN false;
+        IF to_regclass('audit.event_pii_' || to_char(gone, 'YYYYMMDD')) IS NULL THEN
+            RETURN false;
+        END IF;
+        EXECUTE format('DROP TABLE audit.event_pii_%s', to_char(gone, 'YYYYMMDD'));
+        RETURN true;
     END IF;
     EXECUTE format('SELECT max(seq) FROM audit.events_%s', to_char(gone, 'YYYYMMDD')) INTO newest;
     IF newest IS NOT NULL AND NOT EXISTS (SELECT FROM audit.checkpoints c WHERE c.purged_to >= newest) THEN

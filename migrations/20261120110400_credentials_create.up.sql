@@ -145,16 +145,16 @@ BEGIN
 END $$;
 
 -- Writes a value with its event: revision 1 makes the row, any other replaces the one before it. No row comes back
--- when somebody else was faster.
+-- when somebody else was faster, or the key is not the active one any more.
 CREATE FUNCTION credentials.put(
     p_actor text, p_id uuid, p_user text, p_server text, p_env_var text, p_value text, p_iv text, p_kek integer, p_wrapped bytea,
     p_commit bytea, p_rev bigint, p_kind text, p_expires timestamptz, p_incarnation integer, p_event text, p_pii text, p_mac bytea)
     RETURNS TABLE (created_at timestamptz, updated_at timestamptz)
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET lock_timeout = '1500ms' AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM set_config('fabric.actor', p_actor, true);
-    IF NOT EXISTS (SELECT FROM credentials.key_versions k WHERE k.version = p_kek AND k.state <> 'retired' FOR KEY SHARE) THEN
+    IF NOT EXISTS (SELECT FROM credentials.key_versions k WHERE k.version = p_kek AND k.state = 'active' FOR KEY SHARE) THEN
         RETURN;
     END IF;
     IF p_rev = 1 THEN
@@ -192,7 +192,7 @@ END $$;
 CREATE FUNCTION credentials.reveal(p_user text, p_server text, p_env_vars text[], p_by text, p_event text, p_pii text, p_mac bytea)
     RETURNS TABLE (id uuid, env_var text, encrypted_value text, iv text, alg smallint, kek_version integer, wrapped_dek bytea,
                    key_commit bytea, rev bigint, expires_at timestamptz)
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET lock_timeout = '1500ms' AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM set_config('fabric.actor', 'system:reveal', true);

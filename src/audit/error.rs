@@ -8,6 +8,9 @@ pub enum AuditError {
     /// It cannot be written, and so what needs it does not happen.
     #[error("the audit trail cannot be written now, and nothing is done without it")]
     Unavailable(#[source] Option<sqlx::Error>),
+    /// Enough exports are under way.
+    #[error("other exports of the audit trail are under way; try again when they are done")]
+    Exporting,
     /// The actor may not.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
@@ -34,6 +37,7 @@ impl Coded for AuditError {
     fn code(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "audit_unavailable",
+            Self::Exporting => "too_many_exports",
             Self::Forbidden(error) => error.code(),
             Self::Filter { .. } => "invalid_filter",
             Self::Database(error) => error.code(),
@@ -42,6 +46,7 @@ impl Coded for AuditError {
     fn class(&self) -> Class {
         match self {
             Self::Unavailable(_) => Class::Unavailable,
+            Self::Exporting => Class::TooMany,
             Self::Forbidden(error) => error.class(),
             Self::Filter { .. } => Class::BadRequest,
             Self::Database(error) => error.class(),
@@ -50,12 +55,13 @@ impl Coded for AuditError {
     fn fields(&self) -> Vec<FieldError> {
         match self {
             Self::Filter { location, message } => vec![FieldError::new(*location, *message)],
-            Self::Unavailable(_) | Self::Forbidden(_) | Self::Database(_) => Vec::new(),
+            Self::Unavailable(_) | Self::Exporting | Self::Forbidden(_) | Self::Database(_) => Vec::new(),
         }
     }
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable(_) => Some(Duration::from_secs(2)),
+            Self::Exporting => Some(Duration::from_secs(30)),
             Self::Database(error) => error.retry_after(),
             Self::Forbidden(_) | Self::Filter { .. } => None,
         }
@@ -63,7 +69,7 @@ impl Coded for AuditError {
     fn denial(&self) -> Option<platform::Denial> {
         match self {
             Self::Forbidden(error) => error.denial(),
-            Self::Unavailable(_) | Self::Filter { .. } | Self::Database(_) => None,
+            Self::Unavailable(_) | Self::Exporting | Self::Filter { .. } | Self::Database(_) => None,
         }
     }
 }

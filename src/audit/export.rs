@@ -1,5 +1,7 @@
 //! The trail as a file: one line for each event and a signed last one, or CSV for spreadsheets.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::Stream;
 use platform::{Action, Actor, clock, random};
@@ -112,11 +114,13 @@ impl Audit {
     ) -> Result<impl Stream<Item = Result<Bytes, AuditError>> + use<>, AuditError> {
         let complete = actor.may(Action::AuditReadAll) && is_everything(&filter);
         let filter = visible(actor, filter)?;
+        let place = Arc::clone(&self.inner.exports).try_acquire_owned().map_err(|_| AuditError::Exporting)?;
         let event = NewEvent::new(EventType::DataAccess, "audit.export").with("format", format.as_str()).with("complete", complete);
         self.record(actor, event).await?;
         self.seal().await?;
         let audit = self.clone();
         Ok(async_stream::try_stream! {
+            let _place = place;
             let mut connection = audit.inner.database.audit().acquire().await?;
             let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             let (mut after, mut rows, mut digest) = (0, 0_u64, Sha256::new());

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::{
     Audit, AuditError, checkpoint,
     model::{EventType, NewEvent, Outcome},
+    sealer::is_ours,
     store::{
         self,
         upkeep::{self, Day},
@@ -95,15 +96,24 @@ async fn purge(audit: &Audit, day: NaiveDate, reason: Reason) -> Result<bool, Au
     if !upkeep::lock_upkeep(&mut transaction).await? {
         return Ok(false);
     }
+    // Readers of the whole trail keep a day from going; nobody else is to wait for them because of us.
+    upkeep::limit_waiting(&mut transaction).await?;
     let end = upkeep::end_of(&mut transaction, day).await?;
     if let Some((seq, hash, _)) = end {
         let covered = upkeep::last_checkpoint(&mut transaction).await?.and_then(|last| last.purged_to).is_some_and(|to| to >= seq);
         if !covered {
-            let Some(head) = store::chain::lock_head(&mut transaction).await? else { return Ok(false) };
+            let Some(head) = store::chain::lock_head(&mut transaction).await?.filter(|head| is_ours(&audit.inner.keys, head)) else {
+                return Ok(false);
+            };
             checkpoint::write(&mut transaction, &audit.inner.keys, &head, Some((seq, hash))).await?;
         }
     }
-    upkeep::drop_day(&mut transaction, day).await?;
+    match upkeep::drop_day(&mut transaction, day).await {
+        Ok(true) => {}
+        // Somebody reads it; or it is gone already.
+        Ok(false) | Err(DbError::Timeout(_)) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
     let (to_seq, events) = end.map_or((0, 0), |(seq, _, count)| (seq, count));
     let event = NewEvent::new(EventType::System, "audit.purge")
         .with("day", day.to_string())

@@ -11,7 +11,7 @@ use std::{
 use chrono::{NaiveDate, TimeDelta};
 use platform::{Actor, Database, Shutdown, clock, database::DbError, telemetry::Metrics};
 use prometheus::{IntCounter, IntGauge};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Postgres, Transaction};
 use tokio::{sync::Notify, time::sleep};
 use uuid::Uuid;
 
@@ -30,6 +30,10 @@ const BATCH: i64 = 2048;
 const GATHER: Duration = Duration::from_millis(100);
 /// How often it looks for what other replicas wrote.
 const LOOK: Duration = Duration::from_secs(1);
+/// Said in the chain where its end had been altered.
+pub(crate) const HEAD_ALTERED: &str = "audit.head_altered";
+/// How long somebody who needs everything chained waits for the other writer.
+const TURN_LIMIT: &str = "5s";
 /// How often the state of the chain is signed.
 const CHECKPOINT_EVERY: TimeDelta = TimeDelta::hours(1);
 
@@ -74,7 +78,7 @@ impl Sealer {
                 () = shutdown.begun() => break,
             }
             self.shared.awake.store(false, Ordering::Relaxed);
-            self.tell(self.seal_all().await);
+            self.tell(self.seal_soon().await);
             if let Err(error) = self.sign_when_due(CHECKPOINT_EVERY).await {
                 tracing::warn!(%error, "the state of the audit trail could not be signed");
             }
@@ -93,22 +97,34 @@ impl Sealer {
         }
     }
 
-    /// Chains everything that waits, and that no other replica is just chaining.
-    pub(crate) async fn seal_all(&self) -> Result<(), DbError> {
+    /// Chains what waits, unless another writer is at it.
+    async fn seal_soon(&self) -> Result<(), DbError> {
         while store::chain::is_waiting(self.database.audit()).await? {
             let mut connection = self.database.audit().acquire().await.map_err(DbError::from)?;
-            if self.seal(&mut connection).await? < BATCH {
+            let mut transaction = connection.begin().await?;
+            let Some(head) = store::chain::lock_head(&mut transaction).await? else { return Ok(()) };
+            if self.seal(transaction, head).await? < BATCH {
                 break;
             }
         }
         Ok(())
     }
 
-    async fn seal(&self, connection: &mut PgConnection) -> Result<i64, DbError> {
+    /// Chains everything that was written before this was called, also what another writer has just taken.
+    pub(crate) async fn seal_all(&self) -> Result<(), DbError> {
+        loop {
+            let mut connection = self.database.audit().acquire().await.map_err(DbError::from)?;
+            let mut transaction = connection.begin().await?;
+            let head = store::chain::wait_for_head(&mut transaction, TURN_LIMIT).await?;
+            if self.seal(transaction, head).await? < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn seal(&self, mut transaction: Transaction<'_, Postgres>, head: Head) -> Result<i64, DbError> {
         let today = clock::now().date_naive();
-        store::chain::ensure_day(connection, today).await?;
-        let mut transaction = connection.begin().await?;
-        let Some(head) = store::chain::lock_head(&mut transaction).await? else { return Ok(0) };
+        store::chain::ensure_day(&mut transaction, today).await?;
         let day = head.day.max(today);
         let waiting = store::chain::take(&mut transaction, BATCH).await?;
         let taken = i64::try_from(waiting.len()).unwrap_or(BATCH);
@@ -138,7 +154,8 @@ impl Sealer {
             links.push(link);
         };
         if !is_ours(&self.keys, head) {
-            push(warning("audit.head_altered", &[]), true);
+            // What was signed before says how far the chain was right; from here on it says that it is not.
+            push(warning(HEAD_ALTERED, &[]), true);
         }
         for event in waiting {
             let pii = event.pii.as_deref().unwrap_or_default();
@@ -169,8 +186,8 @@ impl Sealer {
             return Ok(());
         }
         let mut transaction = connection.begin().await?;
-        let Some(head) = store::chain::lock_head(&mut transaction).await? else { return Ok(()) };
-        if head.seq == last.as_ref().map_or(0, |last| last.seq) {
+        let head = store::chain::wait_for_head(&mut transaction, TURN_LIMIT).await?;
+        if head.seq == last.as_ref().map_or(0, |last| last.seq) || !is_ours(&self.keys, &head) {
             return Ok(());
         }
         checkpoint::write(&mut transaction, &self.keys, &head, None).await?;

@@ -8,7 +8,10 @@ use chrono::{DateTime, Utc};
 use platform::{Action, Actor, Config, Database, Shutdown, client::ClientError, telemetry::Metrics};
 use prometheus::IntCounter;
 use sqlx::PgConnection;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +26,9 @@ use crate::{
 
 /// How long writing an event may take before what needs it is refused.
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Exports at once; the others are told to come back.
+const EXPORTS: usize = 2;
 
 /// What events are asked for.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) sealer: Sealer,
     pub(crate) retention: Duration,
     pub(crate) max_bytes: u64,
+    /// An export reads for as long as its reader takes.
+    pub(crate) exports: Arc<Semaphore>,
     notes: mpsc::Sender<Written>,
     lost: IntCounter,
     /// Refusals that found the queue full, by action; told as one event each.
@@ -90,6 +98,7 @@ impl Audit {
                 sealer: sealer.clone(),
                 retention: config.audit.retention,
                 max_bytes: config.audit.max_bytes,
+                exports: Arc::new(Semaphore::new(EXPORTS)),
                 notes: sender,
                 lost: metrics.counter("fabric_audit_notes_lost_total", "Refusals that were counted instead of recorded one by one"),
                 unsaid: Mutex::default(),
@@ -125,6 +134,14 @@ impl Audit {
         Ok(id)
     }
 
+    /// Counts an event instead of recording it, when there are too many of its kind; one event tells the count.
+    pub fn count(&self, action: &'static str) {
+        self.inner.lost.inc();
+        if let Ok(mut unsaid) = self.inner.unsaid.lock() {
+            *unsaid.entry(action).or_default() += 1;
+        }
+    }
+
     /// What a statement of the caller's own puts into the database beside what it does: the event, what is
     /// personal about it, and their authentication.
     pub fn prepare(&self, actor: &Actor, event: NewEvent) -> (EventId, Prepared) {
@@ -138,10 +155,7 @@ impl Audit {
         let action = event.action;
         let (_, written) = self.write(actor, event);
         if self.inner.notes.try_send(written).is_err() {
-            self.inner.lost.inc();
-            if let Ok(mut unsaid) = self.inner.unsaid.lock() {
-                *unsaid.entry(action).or_default() += 1;
-            }
+            self.count(action);
         }
     }
 

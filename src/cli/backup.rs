@@ -49,10 +49,15 @@ pub(super) async fn save(context: &Context, connection: &mut PgConnection, file:
         return Err(CliError::Found(format!("{} is there already", file.display())));
     }
     let passphrase = read_secret("a passphrase for the keys: ")?;
-    let keys = ::credentials::encrypted(keys(&context.config)?, &passphrase).await?;
+    let before = keys(&context.config)?;
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = tempfile::tempdir_in(parent).about("write in", parent)?;
     let contents = backup::save(connection, folder.path()).await?;
+    // Rows may be under a key that was made meanwhile, and a key may have gone since.
+    if *keys(&context.config)? != *before {
+        return Err(CliError::Found("the keys were rotated meanwhile; make the backup once more".into()));
+    }
+    let keys = ::credentials::encrypted(before, &passphrase).await?;
     let rows: u64 = contents.tables.iter().map(|table| table.rows).sum();
     let manifest = Manifest { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned(), contents };
     let draft = folder.path().join("backup.tar");

@@ -1,5 +1,7 @@
 //! Storing values.
 
+use std::collections::BTreeSet;
+
 use audit::NewEvent;
 use chrono::{DateTime, Utc};
 use platform::{Action, Actor, clock};
@@ -75,19 +77,28 @@ impl Credentials {
         let server_id = self.server(actor, Action::CredentialsWrite, server).await?;
         let place = Place { actor, user: &user, server: &server_id };
         for _ in 0..ATTEMPTS {
-            let before = self.before(&place, &value.env_var).await?;
+            let mut connection = self.inner.database.public().acquire().await?;
+            let before = before(&mut connection, &place, &value.env_var).await?;
             if let Some(expected) = expected {
                 let present = before.row.filter(|_| before.is_present).map_or(0, |(_, rev)| rev);
                 if present != expected {
                     return Err(CredentialsError::Stale(present));
                 }
             }
-            let mut connection = self.inner.database.public().acquire().await?;
             if let Some(stored) = self.put(&mut connection, &place, &before, &value).await? {
                 return Ok((user, server_id, stored));
             }
+            drop(connection);
+            self.catch_up().await;
         }
         Err(CredentialsError::Contended)
+    }
+
+    /// Another replica may have gone on to a new key.
+    async fn catch_up(&self) {
+        if let Err(error) = self.inner.ring.reload(&self.inner.database).await {
+            tracing::warn!(%error, "the keys were read again, and do not fit");
+        }
     }
 
     /// Stores many values of one server at once, all or none; with `replace`, removes the others.
@@ -104,32 +115,48 @@ impl Credentials {
         if values.len() > MOST {
             return Err(CredentialsError::field("body.credentials", "holds more than 200 values"));
         }
+        let mut names = BTreeSet::new();
         for (n, value) in values.iter().enumerate() {
             check(&format!("body.credentials[{n}].value"), &value.plaintext, value.expires_at)?;
+            if !names.insert(&value.env_var) {
+                return Err(CredentialsError::field(format!("body.credentials[{n}].env_var"), "is named twice"));
+            }
         }
         let server_id = self.server(actor, Action::CredentialsWrite, server).await?;
         let place = Place { actor, user: &user, server: &server_id };
-        let mut transaction = match actor.user() {
-            Some(_) => self.inner.database.begin(actor).await?,
+        for _ in 0..ATTEMPTS {
+            if self.put_all(&place, &values, replace).await? {
+                return Ok(());
+            }
+            self.catch_up().await;
+        }
+        Err(CredentialsError::Contended)
+    }
+
+    /// All in one transaction; `false` when somebody else was faster with one of them.
+    async fn put_all(&self, place: &Place<'_>, values: &[Value], replace: bool) -> Result<bool, CredentialsError> {
+        let mut transaction = match place.actor.user() {
+            Some(_) => self.inner.database.begin(place.actor).await?,
             None => self.inner.database.begin_for_all().await?,
         };
-        for value in &values {
-            let before = self.before(&place, &value.env_var).await?;
-            self.put(&mut transaction, &place, &before, value).await?.ok_or(CredentialsError::Contended)?;
+        // In one order, so that two of these do not wait for each other.
+        let mut in_order: Vec<&Value> = values.iter().collect();
+        in_order.sort_by(|a, b| a.env_var.cmp(&b.env_var));
+        for value in in_order {
+            let before = before(&mut transaction, place, &value.env_var).await?;
+            if self.put(&mut transaction, place, &before, value).await?.is_none() {
+                return Ok(false);
+            }
         }
         if replace {
             let kept: Vec<String> = values.iter().map(|value| value.env_var.as_str().to_owned()).collect();
-            for (id, env_var) in rows::delete_others(&mut transaction, &user, &server_id, &kept).await? {
-                let event = self.event("credential.delete", &user, &server_id).on("credential", id).with("env_var", env_var);
-                self.inner.audit.record_in(&mut transaction, actor, event).await?;
+            for (id, env_var) in rows::delete_others(&mut transaction, place.user, place.server, &kept).await? {
+                let event = self.event("credential.delete", place.user, place.server).on("credential", id).with("env_var", env_var);
+                self.inner.audit.record_in(&mut transaction, place.actor, event).await?;
             }
         }
-        Ok(transaction.commit().await?)
-    }
-
-    async fn before(&self, place: &Place<'_>, env_var: &EnvVar) -> Result<Before, CredentialsError> {
-        let before = rows::peek(self.inner.database.public(), &acting(place.actor), place.user, place.server, env_var).await?;
-        before.ok_or_else(|| servers::ServersError::NotFound.into())
+        transaction.commit().await?;
+        Ok(true)
     }
 
     async fn put(
@@ -184,8 +211,15 @@ impl Credentials {
     }
 }
 
+async fn before(connection: &mut PgConnection, place: &Place<'_>, env_var: &EnvVar) -> Result<Before, CredentialsError> {
+    let before = rows::peek(connection, &acting(place.actor), place.user, place.server, env_var).await?;
+    before.ok_or_else(|| servers::ServersError::NotFound.into())
+}
+
 /// A write that failed for want of the trail says so.
 pub(crate) fn unwritten(error: sqlx::Error) -> CredentialsError {
-    let is_trail = error.as_database_error().is_some_and(|error| error.message().contains("pending"));
+    // The functions that write both wait for locks of the trail no longer than this.
+    let is_trail =
+        error.as_database_error().is_some_and(|error| error.message().contains("pending") || error.code().as_deref() == Some("55P03"));
     if is_trail { audit::AuditError::Unavailable(Some(error)).into() } else { CredentialsError::from(error) }
 }

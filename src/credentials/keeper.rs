@@ -16,6 +16,8 @@ use crate::{
 
 /// Seconds between two looks at everything.
 const EVERY: i64 = 24 * 3600;
+/// Seconds after a start.
+const AFTER_START: i64 = 600;
 
 /// Looks at every value, or moves those of the plain form.
 pub(crate) struct Keep(pub(crate) Credentials);
@@ -62,8 +64,8 @@ pub(crate) async fn when_due(vault: &Credentials) {
     let now = clock::now().timestamp();
     let last = LAST.load(Ordering::Relaxed);
     if last == 0 {
-        // Not at every start; the first look is a day after it, or whenever somebody asks.
-        LAST.store(now, Ordering::Relaxed);
+        // Some time after the start, so that a program that is started every day looks every day.
+        LAST.store(now - EVERY + AFTER_START, Ordering::Relaxed);
     } else if now - last >= EVERY {
         LAST.store(now, Ordering::Relaxed);
         if let Err(error) = vault.order(&Actor::system("keeper"), Chore::Verify).await {

@@ -13,7 +13,10 @@ use crate::{
     envelope::{self, Identity},
     error::CredentialsError,
     model::UserRef,
-    store::check::{self, Whole},
+    store::{
+        check::{self, Whole},
+        keys,
+    },
 };
 
 const PAGE: i64 = 200;
@@ -36,6 +39,9 @@ impl Credentials {
                     failed.push(whole.row.id);
                     continue;
                 };
+                if !keys::hold(&mut transaction, sealed.kek_version).await? {
+                    return Err(CredentialsError::Contended);
+                }
                 if check::seal_plain(&mut transaction, whole, rev, &sealed).await? {
                     let event = self.migrated_event(whole, rev, &sealed);
                     self.inner.audit.record_in(&mut transaction, &Actor::system("credentials_migrate"), event).await?;

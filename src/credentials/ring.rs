@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -41,6 +41,17 @@ pub enum RingError {
         "CREDENTIAL_ENCRYPTION_KEY is not set, and DATABASE_URL is: `mcp-fabric credentials new-key` prints a key; set it (better in a file, CREDENTIAL_ENCRYPTION_KEY_FILE) and keep a copy elsewhere"
     )]
     Missing,
+    /// No key for logins was given.
+    #[error(
+        "JWT_SECRET_KEY is not set, and DATABASE_URL is: `mcp-fabric credentials new-key` prints a key; set it, or its file as JWT_SECRET_KEY_FILE"
+    )]
+    MissingJwt,
+    /// The file with our own key for logins is gone.
+    #[error(
+        "{path} is gone; put it back from your backup, or write another key into it (`mcp-fabric credentials new-key`, mode 0600), which ends all logins",
+        path = .0.display()
+    )]
+    LostJwt(PathBuf),
     /// The file with our own key is gone.
     #[error(
         "{path} is gone, and the database has values that are sealed with the key {kid} in it: put it back from your backup (`mcp-fabric credentials new-key` would make another key, which opens none of them)",
@@ -147,8 +158,22 @@ struct Inner {
     source: KeySource,
     /// Whether the file is our own, which we may write.
     is_own: bool,
+    /// Held while the file is read and written.
+    file: Mutex<()>,
+    /// Whether this start made the master key.
+    is_new: bool,
     keys: RwLock<Keys>,
     wraps: AtomicI64,
+}
+
+/// The keys of a database that has gone on to a new one.
+pub(crate) struct Promoted(Keys);
+
+impl Promoted {
+    /// The version that seals.
+    pub(crate) fn version(&self) -> i32 {
+        self.0.active
+    }
 }
 
 impl Ring {
@@ -159,7 +184,8 @@ impl Ring {
         let fabric = keys::fabric_id(&mut transaction).await?;
         let known = keys::versions(&mut transaction).await?;
         let (source, is_own) = find_source(config, &known)?;
-        let ring = Self { inner: Arc::new(Inner { fabric, source, is_own, keys: RwLock::default(), wraps: AtomicI64::new(0) }) };
+        let (file, keys, wraps) = (Mutex::default(), RwLock::default(), AtomicI64::new(0));
+        let ring = Self { inner: Arc::new(Inner { fabric, source, is_own, file, is_new: known.is_empty(), keys, wraps }) };
         let loaded = ring.load(&mut transaction, known, true).await?;
         ring.replace(loaded);
         transaction.commit().await?;
@@ -297,9 +323,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Goes on to a new key: one that was given, or one that is made where the key file is our own. Gives its version.
-    pub(crate) async fn promote(&self, connection: &mut PgConnection) -> Result<i32, RingError> {
-        keys::lock(connection).await?;
+    /// Goes on to a new key: one that was given, or one that is made where the key file is our own. It seals in this
+    /// process once [`Self::install`] is called, which is when the transaction is committed.
+    pub(crate) async fn promote(&self, connection: &mut PgConnection) -> Result<Promoted, RingError> {
         let known = keys::versions(connection).await?;
         let mut loaded = self.load(connection, known.clone(), true).await?;
         let before = known.iter().find(|version| version.state == KeyState::Active).map_or(0, |version| version.number);
@@ -307,7 +333,7 @@ impl Ring {
             let (label, master) = match loaded.staged.take() {
                 Some(staged) => staged,
                 None if self.inner.is_own => (None, SecretKey::generate()),
-                None => return Ok(before),
+                None => return Ok(Promoted(loaded)),
             };
             let version = next_version(&known, label)?;
             if self.inner.is_own {
@@ -318,21 +344,40 @@ impl Ring {
             loaded.by_version.insert(version, Arc::new(self.key(master)));
             loaded.active = version;
         }
-        let active = loaded.active;
+        Ok(Promoted(loaded))
+    }
+
+    /// Seals with the key that was gone on to.
+    pub(crate) fn install(&self, promoted: Promoted) {
         self.inner.wraps.store(0, Ordering::Relaxed);
-        self.replace(loaded);
-        Ok(active)
+        self.replace(promoted.0);
     }
 
     /// Forgets keys that nothing is sealed with any more, also in a file of our own.
     pub(crate) fn forget(&self, retired: &[i32]) -> Result<(), RingError> {
-        let Ok(mut keys) = self.inner.keys.write() else { return Ok(()) };
-        keys.by_version.retain(|version, _| !retired.contains(version));
-        if self.inner.is_own { self.write_own(&keys, None) } else { Ok(()) }
+        let mut gone = Vec::new();
+        if let Ok(mut keys) = self.inner.keys.write() {
+            gone.extend(retired.iter().filter_map(|version| keys.by_version.remove(version)));
+        }
+        let KeySource::File(path) = &self.inner.source else { return Ok(()) };
+        if !self.inner.is_own {
+            return Ok(());
+        }
+        // Of the file as it is now: a newer key may have come into it since.
+        let _writing = self.inner.file.lock();
+        let left = self.given()?.into_iter().filter(|(_, key)| gone.iter().all(|gone| gone.master != *key));
+        let mut text = zeroize::Zeroizing::new(String::new());
+        for (version, key) in left {
+            text.push_str(&version.map(|version| format!("{version}:")).unwrap_or_default());
+            text.push_str(&key.to_base64());
+            text.push('\n');
+        }
+        Ok(files::write_private(path, text.as_bytes())?)
     }
 
     fn write_own(&self, keys: &Keys, first: Option<(i32, &SecretKey)>) -> Result<(), RingError> {
         let KeySource::File(path) = &self.inner.source else { return Ok(()) };
+        let _writing = self.inner.file.lock();
         let line = |version: i32, master: &SecretKey| format!("{version}:{}\n", master.to_base64().as_str());
         let mut text = zeroize::Zeroizing::new(first.map(|(version, master)| line(version, master)).unwrap_or_default());
         for (version, key) in keys.by_version.iter().rev() {
@@ -398,10 +443,13 @@ fn find_source(config: &Config, known: &[Version]) -> Result<(KeySource, bool), 
 pub fn jwt_key(config: &Config, ring: &Ring) -> Result<SecretKey, RingError> {
     let input = match &config.identity.jwt_key {
         Some(input) => input.clone(),
-        None if config.database.url.is_some() => return Err(RingError::Missing),
+        None if config.database.url.is_some() => return Err(RingError::MissingJwt),
         None => {
             let path = config.data_dir.join("jwt.key");
             if !path.is_file() {
+                if !ring.inner.is_new {
+                    return Err(RingError::LostJwt(path));
+                }
                 make_own(&path, "signs logins")?;
             }
             let mut keys = parse_ring_file(&path).map_err(RingError::BadFile)?;

@@ -49,11 +49,14 @@ impl Credentials {
     pub(crate) async fn rotate(&self, actor: &Actor, dry_run: bool) -> Result<(Rotation, JobId), CredentialsError> {
         actor.require(Action::CredentialsManage)?;
         let mut transaction = self.inner.database.begin_reveal("rotation").await?;
-        let to = if dry_run {
-            self.inner.ring.active()?.0
-        } else {
-            self.inner.ring.promote(&mut transaction).await.map_err(|error| no_new_key(&error))?
-        };
+        keys::lock(&mut transaction).await?;
+        if store::is_unfinished(&mut transaction).await? {
+            return Err(CredentialsError::RotationState("another rotation is under way"));
+        }
+        let promoted =
+            if dry_run { None } else { Some(self.inner.ring.promote(&mut transaction).await.map_err(|error| no_new_key(&error))?) };
+        let to =
+            promoted.as_ref().map_or_else(|| self.inner.ring.active().map(|(version, _)| version), |promoted| Ok(promoted.version()))?;
         let left = store::left(&mut transaction, to).await?;
         if left == 0 && !dry_run {
             return Err(CredentialsError::NoNewKey(
@@ -68,6 +71,9 @@ impl Credentials {
         self.inner.audit.record_in(&mut transaction, actor, event).await?;
         let rotation = store::get(&mut transaction, id).await?.ok_or(CredentialsError::NotFound("rotation"))?;
         transaction.commit().await?;
+        if let Some(promoted) = promoted {
+            self.inner.ring.install(promoted);
+        }
         // Should the program end here, the keeper of the vault finds the rotation without its job.
         Ok((rotation, self.put_to_work(actor, id).await?))
     }
@@ -191,8 +197,12 @@ impl Rotate {
             Table::Secrets => store::secrets(&mut transaction, other_than, after, BATCH).await?,
         };
         let last = rows.last().map(|row| row.id);
+        if vault.ring.kek(to).is_err() {
+            // Another replica went on to it.
+            vault.ring.reload(&vault.database).await.map_err(|_| CredentialsError::KeyUnavailable(to))?;
+        }
         let new = vault.ring.kek(to)?;
-        let (rewrapped, failed) = self.rewrap(rows, &new, to, table)?;
+        let (rewrapped, failed) = self.rewrap(rows, &new, to, table);
         for row in &failed {
             context.log(LogLevel::Error, format!("{row} does not open and stays as it is")).await;
         }
@@ -205,10 +215,13 @@ impl Rotate {
         Ok((rotation, last))
     }
 
-    fn rewrap(&self, rows: Vec<Wrapped>, new: &SecretKey, to: i32, table: Table) -> Result<(Rewrapped, Vec<Uuid>), CredentialsError> {
+    fn rewrap(&self, rows: Vec<Wrapped>, new: &SecretKey, to: i32, table: Table) -> (Rewrapped, Vec<Uuid>) {
         let (mut rewrapped, mut failed) = (Rewrapped::default(), Vec::new());
         for row in rows {
-            let old = self.0.inner.ring.kek(row.sealed.kek_version)?;
+            let Ok(old) = self.0.inner.ring.kek(row.sealed.kek_version) else {
+                failed.push(row.id);
+                continue;
+            };
             let [a, b, c] = &row.parts;
             let identity = match table {
                 Table::Credentials => Identity { domain: DOMAIN, id: row.id, parts: [a, b, c], rev: row.rev },
@@ -223,7 +236,7 @@ impl Rotate {
                 Err(_) => failed.push(row.id),
             }
         }
-        Ok((rewrapped, failed))
+        (rewrapped, failed)
     }
 
     /// Says that it is over, and retires keys that nothing needs any more.
@@ -231,7 +244,13 @@ impl Rotate {
         let vault = &self.0.inner;
         let mut transaction = vault.database.begin_reveal("rotation").await?;
         keys::lock(&mut transaction).await?;
+        store::lock(&mut transaction, id).await?;
         let rotation = store::get(&mut transaction, id).await?.ok_or(CredentialsError::NotFound("rotation"))?;
+        if rotation.state != RotationState::Running {
+            return Ok(json!({ "state": rotation.state, "done": rotation.done }));
+        }
+        // Writers hold the key that they seal with until they commit; none of them is counted too early.
+        keys::lock_previous(&mut transaction).await?;
         let left = store::left(&mut transaction, rotation.to_version).await?;
         if left > rotation.failed && !rotation.dry_run {
             // Rows that somebody held while we went by.

@@ -64,6 +64,9 @@ impl Credentials {
         let before = secrets::get(connection, name[0], name[1], name[2]).await?;
         let (id, rev) = before.map_or((platform::ids::fresh(), 1), |secret| (secret.id, secret.rev + 1));
         let secret = sealed(&self.inner.ring, name, id, rev, value)?;
+        if !keys::hold(connection, secret.sealed.kek_version).await? {
+            return Err(CredentialsError::Contended);
+        }
         if secrets::put(connection, name, &secret).await? { Ok(()) } else { Err(CredentialsError::Contended) }
     }
 

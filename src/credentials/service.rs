@@ -128,8 +128,7 @@ impl Credentials {
             Some(_) => self.inner.database.begin(actor).await?,
             None => self.inner.database.begin_for_all().await?,
         };
-        let mut rows = rows::list_all(&mut transaction, &user, after, limit.into()).await?;
-        rows.retain(|(server, _)| actor.servers().is_none_or(|servers| servers.contains(server)));
+        let rows = rows::list_all(&mut transaction, &user, actor.servers(), after, limit.into()).await?;
         Ok((user, rows))
     }
 

@@ -16,6 +16,7 @@ use platform::{Action, Actor};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use servers::ServerRef;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -140,7 +141,7 @@ impl Credentials {
 
     /// All credentials of a user, encrypted for a reader. It is a reveal, and told like one.
     pub(crate) async fn export(&self, actor: &Actor, user: &str, reader: Reader) -> Result<String, CredentialsError> {
-        actor.require(Action::CredentialsReveal)?;
+        actor.require(Action::CredentialsExport)?;
         let user = UserRef::parse(user).map_err(|_| CredentialsError::NotFound("credential"))?;
         let recipient = Recipient::parse(reader)?;
         let event = self.event_of(EventType::BulkOperation, "credential.export", &user, "all");
@@ -164,6 +165,9 @@ impl Credentials {
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CredentialsError> + Send + 'static,
 ) -> Result<T, CredentialsError> {
+    // A passphrase takes up to 256 MiB: one at a time, whoever asks.
+    static TURN: Semaphore = Semaphore::const_new(1);
+    let _turn = TURN.acquire().await.map_err(|_| CredentialsError::Contended)?;
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(CredentialsError::Contended))
 }
 

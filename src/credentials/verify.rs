@@ -90,6 +90,10 @@ impl Credentials {
     /// Looks at every value. With `attest`, tells the trail anew of those that are right.
     pub(crate) async fn verify_all(&self, context: &Context, attest: bool) -> Result<Option<Value>, CredentialsError> {
         let actor = context.actor();
+        self.inner.ring.reload(&self.inner.database).await.map_err(|error| {
+            tracing::error!(%error, "the keys do not fit the database");
+            CredentialsError::KeyUnavailable(0)
+        })?;
         let mut facts = Facts::default();
         self.read_facts(&actor, &mut facts).await?;
         let (mut after, mut checked) = (Uuid::nil(), 0_u64);
@@ -105,7 +109,7 @@ impl Credentials {
             let mut right = BTreeMap::new();
             for whole in &page {
                 seen.insert(whole.row.id);
-                match self.fault(whole, &facts)? {
+                match self.fault(whole, &facts) {
                     Some(fault) => {
                         suspects.insert(whole.row.id, fault);
                     }
@@ -142,6 +146,8 @@ impl Credentials {
             return Ok(Vec::new());
         }
         let mut findings = Vec::new();
+        self.read_facts(actor, facts).await?;
+        let known: HashMap<Uuid, Option<Fact>> = suspects.keys().filter_map(|id| Some((*id, facts.by_id.get(id)?.clone()))).collect();
         let mut rows: HashMap<Uuid, Whole> = HashMap::new();
         for id in suspects.keys() {
             let mut transaction = self.inner.database.begin_reveal("verify").await?;
@@ -151,12 +157,19 @@ impl Credentials {
         }
         self.read_facts(actor, facts).await?;
         for id in suspects.into_keys() {
-            let fault = match rows.get(&id) {
-                Some(whole) => self.fault(whole, facts)?,
-                None => matches!(facts.by_id.get(&id), Some(Some(_))).then_some(Fault::Missing),
+            let whole = rows.get(&id);
+            // A row is older than what was known before it was read, or newer than what is known now: else it was
+            // written between the two.
+            let was = known.get(&id).and_then(Option::as_ref).map_or(0, |fact| fact.rev);
+            let is = facts.by_id.get(&id).and_then(Option::as_ref).map_or(0, |fact| fact.rev);
+            let fault = match whole {
+                Some(whole) if was < is && (was..is).contains(&whole.row.rev) => None,
+                Some(whole) => self.fault(whole, facts),
+                None => {
+                    (matches!(known.get(&id), Some(Some(_))) && matches!(facts.by_id.get(&id), Some(Some(_)))).then_some(Fault::Missing)
+                }
             };
             if let Some(fault) = fault {
-                let whole = rows.get(&id);
                 let (server_id, env_var) = (whole.map(|whole| whole.server.clone()), whole.map(|whole| whole.row.env_var.clone()));
                 findings.push(Finding { credential: id, fault, server_id, env_var });
             }
@@ -164,23 +177,19 @@ impl Credentials {
         Ok(findings)
     }
 
-    fn fault(&self, whole: &Whole, facts: &Facts) -> Result<Option<Fault>, CredentialsError> {
+    fn fault(&self, whole: &Whole, facts: &Facts) -> Option<Fault> {
         let row = &whole.row;
         if row.alg != 1 {
-            return Ok(Some(Fault::Plain));
+            return Some(Fault::Plain);
         }
         let fault = facts.fault(row.id, &Fact::of(whole));
         if matches!(fault, Some(Fault::RolledBack | Fault::Resurrected)) {
-            return Ok(fault);
+            return fault;
         }
-        let kek = match self.inner.ring.kek(row.sealed.kek_version) {
-            Ok(kek) => kek,
-            // A version that nobody knows is a changed row; one that we lack says nothing.
-            Err(_) if row.sealed.kek_version <= 0 => return Ok(Some(Fault::Unopenable)),
-            Err(error) => return Err(error),
-        };
+        // The keys were read anew when the look began: a version that is not among them is no row's.
+        let Ok(kek) = self.inner.ring.kek(row.sealed.kek_version) else { return Some(Fault::Unopenable) };
         let identity = Identity { domain: DOMAIN, id: row.id, parts: [&whole.user, &whole.server, &row.env_var], rev: row.rev };
-        Ok(if envelope::open(&kek, &identity, &row.sealed).is_err() { Some(Fault::Unopenable) } else { fault })
+        if envelope::open(&kek, &identity, &row.sealed).is_err() { Some(Fault::Unopenable) } else { fault }
     }
 
     /// Tells the trail of values that are right and that it was not told of for a while, many in one event.

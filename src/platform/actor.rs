@@ -43,7 +43,7 @@ words! {
         FactoryWrite = "factory:write",
         /// Read the audit trail.
         AuditRead = "audit:read",
-        /// Everything else, and everything above.
+        /// Everything else, and everything above but `credentials:reveal`.
         Admin = "admin",
     }
 }
@@ -99,6 +99,8 @@ words! {
         CredentialsWrite = "credentials.write",
         /// Get their plaintext.
         CredentialsReveal = "credentials.reveal",
+        /// Write all of a user's into an encrypted file.
+        CredentialsExport = "credentials.export",
         /// Rotate keys, verify and migrate all credentials.
         CredentialsManage = "credentials.manage",
         /// Read the audit trail: one's own part of it, or all for those who may.
@@ -131,7 +133,7 @@ impl Action {
             Self::AccountManage => (None, ALL),
             Self::CredentialsRead | Self::CredentialsWrite => (Some(Scope::CredentialsWrite), &[Admin, Member]),
             // Plaintext is for programs that start servers: no account has it.
-            Self::CredentialsReveal => (Some(Scope::CredentialsReveal), &[]),
+            Self::CredentialsReveal | Self::CredentialsExport => (Some(Scope::CredentialsReveal), &[]),
             Self::AuditRead => (Some(Scope::AuditRead), ALL),
             Self::AuditReadAll => (Some(Scope::AuditRead), &[Admin, Auditor]),
         };
@@ -152,7 +154,8 @@ pub struct Grant {
 
 impl Grant {
     fn covers(&self, scope: Option<Scope>) -> bool {
-        scope.is_some_and(|scope| self.scopes.iter().any(|held| *held == scope || *held == Scope::Admin))
+        let holds = |held: &Scope, scope| *held == scope || (*held == Scope::Admin && scope != Scope::CredentialsReveal);
+        scope.is_some_and(|scope| self.scopes.iter().any(|held| holds(held, scope)))
     }
 }
 
@@ -309,7 +312,12 @@ impl Actor {
         };
         match &self.identity {
             Identity::Nobody => Some("this needs a token".into()),
+            // The operator could open everything, but servers are started by programs whose tokens say for which.
+            Identity::Operator if action == Action::CredentialsReveal => Some("this needs a service token".into()),
             Identity::Operator | Identity::System(_) => None,
+            Identity::Service(grant) if action == Action::CredentialsReveal && grant.servers.is_none() => {
+                Some("this needs a service token that names its servers".into())
+            }
             Identity::Service(grant) => token(grant),
             Identity::User { role, entry, .. } => {
                 if !rule.roles.contains(role) {

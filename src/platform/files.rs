@@ -52,7 +52,9 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&draft, path)
+        fs::rename(&draft, path)?;
+        // The name has to survive a power cut, too.
+        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
     write().about("write", path)
 }

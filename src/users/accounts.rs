@@ -148,13 +148,19 @@ impl Users {
         let user = store::users::get_user_by_id(&mut transaction, id).await?.ok_or(UsersError::NotFound("user"))?;
         Self::keep_an_admin(&mut transaction, &user, user.role, true).await?;
         self.erase_belongings(&mut transaction, id).await?;
+        store::invites::erase(&mut transaction, &user.email).await?;
         store::users::delete_user(&mut transaction, id).await?;
         // The event is the system's own, so that nothing personal is written once more.
         let event = NewEvent::change("user.erase").on("user", id).of(user.owner()).acted_by(actor.to_string());
         self.note_in(&mut transaction, &Actor::system("erase"), event).await?;
+        // Before the account goes, so that nothing is left that nobody could erase any more; and after it, for what was
+        // written meanwhile.
+        self.inner.audit.erase(id.0).await?;
         transaction.commit().await?;
         self.inner.known.forget();
-        self.inner.audit.erase(id.0).await?;
+        if let Err(error) = self.inner.audit.erase(id.0).await {
+            tracing::warn!(%error, "what was written of an account in its last moment stays until its day goes");
+        }
         Ok(())
     }
 
@@ -213,6 +219,8 @@ impl Users {
         let user = store::users::get_user_by_id(&mut transaction, id).await?.ok_or(UsersError::NotFound("user"))?;
         store::users::update_user_password(&mut transaction, id, &hash).await?;
         store::sessions::revoke_all(&mut transaction, id).await?;
+        // Whoever had the password may have made tokens with it.
+        store::tokens::revoke_all(&mut transaction, id).await?;
         Keys::of(&self.inner.secret, &parse_email(&user.email)?, None).clear(&mut transaction).await?;
         self.note_in(&mut transaction, actor, NewEvent::change("user.reset_password").of(user.owner()).on("user", id)).await?;
         transaction.commit().await?;

@@ -107,6 +107,13 @@ impl Authenticator for Users {
     }
 
     fn refused(&self, refusal: Refusal) {
+        // A flood from one address is counted, so that it does not push the rest of the trail out.
+        if refusal.denial.is_none()
+            && let Some(address) = refusal.origin.address
+            && self.inner.refusals.check_key(&address).is_err()
+        {
+            return self.inner.audit.count("access.refuse");
+        }
         let event = match refusal.denial {
             Some(denial) => NewEvent::new(EventType::Authorization, "access.deny").acted_by(denial.actor).with("action", denial.action),
             None => NewEvent::new(EventType::Authentication, "access.refuse"),

@@ -51,7 +51,7 @@ impl Keys {
         let mut locked = false;
         for (key, most) in [(Some(self.account), PER_ACCOUNT), (self.address, PER_ADDRESS)] {
             let Some(key) = key else { continue };
-            let count = failures::count(connection, &key, now, now - WINDOW).await?;
+            let Some(count) = failures::count(connection, &key, now, now - WINDOW).await? else { continue };
             if let Some(lock) = lock_after(count, most) {
                 failures::lock(connection, &key, now + lock).await?;
                 locked |= key == self.account;

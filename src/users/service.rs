@@ -1,8 +1,13 @@
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+};
 
 use audit::{Audit, NewEvent};
 use chrono::TimeDelta;
 use futures_util::future::BoxFuture;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use platform::{Actor, Config, Database, Identity, Origin, Shutdown, actor::Entry, clock, config::Registration, keys::SecretKey};
 use sqlx::PgConnection;
 
@@ -15,6 +20,9 @@ use crate::{
     password::Passwords,
     store,
 };
+
+const REFUSALS_A_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
+const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(500).unwrap();
 
 /// Accounts, sessions and tokens; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) secret: SecretKey,
     pub(crate) passwords: Passwords,
     pub(crate) known: Known,
+    /// Refusals without a token that are recorded one by one, by address.
+    pub(crate) refusals: DefaultKeyedRateLimiter<IpAddr>,
     pub(crate) registration: Registration,
     pub(crate) access_ttl: TimeDelta,
     pub(crate) session_ttl: TimeDelta,
@@ -60,6 +70,7 @@ impl Users {
                 secret,
                 passwords: Passwords::new()?,
                 known: Known::default(),
+                refusals: RateLimiter::keyed(Quota::per_minute(REFUSALS_A_MINUTE).allow_burst(REFUSALS_AT_ONCE)),
                 registration: config.identity.registration,
                 access_ttl: TimeDelta::from_std(config.identity.access_ttl).unwrap_or_default(),
                 session_ttl: TimeDelta::from_std(config.identity.session_ttl).unwrap_or_default(),
@@ -98,6 +109,8 @@ impl Users {
             let forgotten = async {
                 let mut transaction = self.inner.database.begin_for_all().await?;
                 store::sessions::forget(&mut transaction, clock::now()).await?;
+                store::invites::forget(&mut transaction, clock::now() - TimeDelta::days(30)).await?;
+                self.inner.refusals.retain_recent();
                 store::failures::forget(&mut transaction, clock::now() - TimeDelta::days(2)).await?;
                 transaction.commit().await.map_err(platform::database::DbError::from)
             };

@@ -50,15 +50,15 @@ impl Users {
         let open = account.as_ref().filter(|(user, _)| !locked && user.disabled_at.is_none());
         let verdict = self.inner.passwords.verify(password.clone(), open.map(|(_, hash)| hash.clone())).await?;
         match (open, verdict) {
-            (Some((user, _)), Verdict::Right) => self.open_session(user, &keys, &origin, None).await,
-            (Some((user, _)), Verdict::Outdated) => self.open_session(user, &keys, &origin, Some(password)).await,
+            (Some(verified), Verdict::Right) => self.open_session(verified, &keys, &origin, None).await,
+            (Some(verified), Verdict::Outdated) => self.open_session(verified, &keys, &origin, Some(password)).await,
             _ => self.fail(&email, account.map(|(user, _)| user), &keys, locked, &origin).await,
         }
     }
 
     async fn open_session(
         &self,
-        user: &User,
+        (user, verified): &(User, String),
         keys: &Keys,
         origin: &Arc<Origin>,
         rehash: Option<SecretString>,
@@ -70,6 +70,13 @@ impl Users {
         let (session, refresh, now) = (SessionId::fresh(), opaque(), clock::now());
         let actor = person(user.id, user.role, session, origin);
         let mut transaction = self.inner.database.begin_for_all().await?;
+        // Verifying took a while: the password may be another one by now, the account shut, or locked by guesses.
+        let still = store::users::lock_verified(&mut transaction, user.id, verified).await?;
+        if !still || keys.are_locked(&mut transaction, now).await? {
+            drop(transaction);
+            let email = Email::parse(&user.email).map_err(|_| UsersError::Credentials)?;
+            return self.fail(&email, Some(user.clone()), keys, true, origin).await;
+        }
         keys.clear(&mut transaction).await?;
         if let Some(hash) = &rehashed {
             store::users::update_user_password(&mut transaction, user.id, hash).await?;

@@ -49,6 +49,13 @@ pub(crate) async fn lock_head(connection: &mut PgConnection) -> Result<Option<He
     row.map(|row| Ok(Head { seq: row.seq, day: row.day, hash: digest(&row.hash, "hash")?, mac: row.mac })).transpose()
 }
 
+/// The same, once another writer is done.
+pub(crate) async fn wait_for_head(connection: &mut PgConnection, limit: &str) -> Result<Head, DbError> {
+    sqlx::query!("SELECT set_config('lock_timeout', $1, true)", limit).fetch_one(&mut *connection).await?;
+    let row = sqlx::query!("SELECT seq, day, hash, mac FROM audit.head FOR UPDATE").fetch_one(connection).await?;
+    Ok(Head { seq: row.seq, day: row.day, hash: digest(&row.hash, "hash")?, mac: row.mac })
+}
+
 /// The end of the chain, as it is.
 pub(crate) async fn head(connection: &mut PgConnection) -> Result<Head, DbError> {
     let row = sqlx::query!("SELECT seq, day, hash, mac FROM audit.head").fetch_one(connection).await?;

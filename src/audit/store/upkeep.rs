@@ -72,6 +72,12 @@ pub(crate) async fn lock_upkeep(connection: &mut PgConnection) -> Result<bool, D
     Ok(taken.fetch_one(connection).await?)
 }
 
+/// Waits for no lock longer than a second, until the transaction ends.
+pub(crate) async fn limit_waiting(connection: &mut PgConnection) -> Result<(), DbError> {
+    sqlx::query!("SET LOCAL lock_timeout = '1s'").execute(connection).await?;
+    Ok(())
+}
+
 /// What the database's own clock says.
 pub(crate) async fn database_time(connection: &mut PgConnection) -> Result<DateTime<Utc>, DbError> {
     Ok(sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(connection).await?)

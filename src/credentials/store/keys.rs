@@ -62,6 +62,19 @@ pub(crate) async fn activate(connection: &mut PgConnection, version: i32, kid: &
     Ok(())
 }
 
+/// Waits for everybody who seals with an older key, and keeps others from beginning to.
+pub(crate) async fn lock_previous(connection: &mut PgConnection) -> Result<(), DbError> {
+    sqlx::query!("SELECT version FROM credentials.key_versions WHERE state = 'previous' FOR UPDATE").fetch_all(connection).await?;
+    Ok(())
+}
+
+/// Holds a version until the transaction ends, so that it is not retired under what was sealed with it; `false` when it
+/// does not seal any more.
+pub(crate) async fn hold(connection: &mut PgConnection, version: i32) -> Result<bool, DbError> {
+    let held = sqlx::query!("SELECT version FROM credentials.key_versions WHERE version = $1 AND state = 'active' FOR KEY SHARE", version);
+    Ok(held.fetch_optional(connection).await?.is_some())
+}
+
 /// Retires every version that nothing is sealed with, but the active one; gives those.
 pub(crate) async fn retire_unused(connection: &mut PgConnection) -> Result<Vec<i32>, DbError> {
     let retired = sqlx::query_scalar!(

@@ -106,6 +106,19 @@ pub(crate) async fn left(connection: &mut PgConnection, to: i32) -> Result<i64, 
     Ok(count.fetch_one(connection).await?)
 }
 
+/// Whether one runs or is paused.
+pub(crate) async fn is_unfinished(connection: &mut PgConnection) -> Result<bool, DbError> {
+    let found =
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM credentials.key_rotations WHERE state IN ('running', 'paused')) AS "found!""#);
+    Ok(found.fetch_one(connection).await?)
+}
+
+/// Keeps others from steering it until the transaction ends.
+pub(crate) async fn lock(connection: &mut PgConnection, id: RotationId) -> Result<(), DbError> {
+    sqlx::query!("SELECT id FROM credentials.key_rotations WHERE id = $1 FOR UPDATE", id.0).fetch_optional(connection).await?;
+    Ok(())
+}
+
 /// Begins one; `None` while another is under way.
 pub(crate) async fn create(
     connection: &mut PgConnection,

@@ -19,7 +19,13 @@ pub(crate) struct Before {
 }
 
 /// `None` when there is no such server.
-pub(crate) async fn peek(pool: &PgPool, actor: &str, user: &UserRef, server: &str, env_var: &EnvVar) -> Result<Option<Before>, DbError> {
+pub(crate) async fn peek(
+    connection: &mut PgConnection,
+    actor: &str,
+    user: &UserRef,
+    server: &str,
+    env_var: &EnvVar,
+) -> Result<Option<Before>, DbError> {
     let row = sqlx::query!(
         r#"SELECT id AS "id?", rev AS "rev?", incarnation AS "incarnation?", present AS "present!" FROM credentials.peek($1, $2, $3, $4)"#,
         actor,
@@ -27,7 +33,7 @@ pub(crate) async fn peek(pool: &PgPool, actor: &str, user: &UserRef, server: &st
         server,
         env_var.as_str()
     )
-    .fetch_optional(pool)
+    .fetch_optional(connection)
     .await?;
     Ok(row.map(|row| Before { row: row.id.zip(row.rev), is_present: row.incarnation == Some(row.present), incarnation: row.present }))
 }
@@ -112,6 +118,7 @@ pub(crate) async fn list(pool: &PgPool, actor: &str, user: &UserRef, server: &st
 pub(crate) async fn list_all(
     connection: &mut PgConnection,
     user: &UserRef,
+    servers: Option<&[String]>,
     after: Option<(&str, &str)>,
     limit: i64,
 ) -> Result<Vec<(String, Metadata)>, DbError> {
@@ -120,12 +127,13 @@ pub(crate) async fn list_all(
         r#"SELECT c.id, c.server_id, c.env_var, c.kind, c.created_at AS "created_at!", c.updated_at AS "updated_at!", c.last_used_at,
                   c.expires_at, c.kek_version, c.rev
            FROM credentials.mcp_credentials c JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
-           WHERE c.user_id = $1 AND (c.server_id COLLATE "C", c.env_var COLLATE "C") > ($2, $3)
+           WHERE c.user_id = $1 AND ($5::text[] IS NULL OR c.server_id = ANY ($5)) AND (c.server_id COLLATE "C", c.env_var COLLATE "C") > ($2, $3)
            ORDER BY c.server_id COLLATE "C", c.env_var COLLATE "C" LIMIT $4"#,
         user.as_str(),
         server,
         name,
-        limit
+        limit,
+        servers
     )
     .fetch_all(connection)
     .await?;

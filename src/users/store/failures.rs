@@ -12,24 +12,26 @@ pub(crate) async fn is_locked(connection: &mut PgConnection, keys: &[Vec<u8>], n
     Ok(locked.fetch_one(connection).await?)
 }
 
-/// Counts a failure; gives how many there are since the count began. It begins anew after `window_start`.
+/// Counts a failure; gives how many there are since the count began, or nothing while the key is locked: guesses that
+/// were under way when it was do not prolong that. The count begins anew after `window_start`.
 pub(crate) async fn count(
     connection: &mut PgConnection,
     key: &[u8],
     now: DateTime<Utc>,
     window_start: DateTime<Utc>,
-) -> Result<i32, DbError> {
+) -> Result<Option<i32>, DbError> {
     let row = sqlx::query_scalar!(
         "INSERT INTO identity.login_failures AS f (key, failures, first_at) VALUES ($1, 1, $2)
          ON CONFLICT (key) DO UPDATE SET
             failures = CASE WHEN greatest(f.first_at, coalesce(f.locked_until, f.first_at)) < $3 THEN 1 ELSE f.failures + 1 END,
             first_at = CASE WHEN greatest(f.first_at, coalesce(f.locked_until, f.first_at)) < $3 THEN $2 ELSE f.first_at END
+         WHERE f.locked_until IS NULL OR f.locked_until <= $2
          RETURNING failures",
         key,
         now,
         window_start
     );
-    Ok(row.fetch_one(connection).await?)
+    Ok(row.fetch_optional(connection).await?)
 }
 
 pub(crate) async fn lock(connection: &mut PgConnection, key: &[u8], until: DateTime<Utc>) -> Result<(), DbError> {

@@ -72,6 +72,18 @@ pub(crate) async fn list(connection: &mut PgConnection, after: Option<Uuid>, lim
         .collect()
 }
 
+/// Forgets who was invited with this address.
+pub(crate) async fn erase(connection: &mut PgConnection, email: &str) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM identity.invites WHERE email = $1", email).execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets invitations that ended before.
+pub(crate) async fn forget(connection: &mut PgConnection, before: DateTime<Utc>) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM identity.invites WHERE expires_at < $1", before).execute(connection).await?;
+    Ok(())
+}
+
 pub(crate) async fn delete(connection: &mut PgConnection, id: Uuid) -> Result<bool, DbError> {
     Ok(sqlx::query!("DELETE FROM identity.invites WHERE id = $1", id).execute(connection).await?.rows_affected() == 1)
 }

@@ -126,6 +126,12 @@ pub(crate) async fn list(
         .collect()
 }
 
+/// Ends every token of a user.
+pub(crate) async fn revoke_all(connection: &mut PgConnection, user: UserId) -> Result<u64, DbError> {
+    let done = sqlx::query!("UPDATE identity.tokens SET revoked_at = now() WHERE user_id = $1 AND revoked_at IS NULL", user.0);
+    Ok(done.execute(connection).await?.rows_affected())
+}
+
 /// Ends a token of this user; without one, a token that belongs to nobody. Gives its kind and name.
 pub(crate) async fn revoke(
     connection: &mut PgConnection,

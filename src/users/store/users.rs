@@ -88,6 +88,16 @@ pub(crate) async fn hashed_password(connection: &mut PgConnection, id: UserId) -
     Ok(sqlx::query_scalar!("SELECT hashed_password FROM identity.users WHERE id = $1", id.0).fetch_optional(connection).await?)
 }
 
+/// Locks an open account that still has this hash; `false` when it has changed.
+pub(crate) async fn lock_verified(connection: &mut PgConnection, id: UserId, hashed_password: &str) -> Result<bool, DbError> {
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM identity.users WHERE id = $1 AND hashed_password = $2 AND disabled_at IS NULL FOR UPDATE",
+        id.0,
+        hashed_password
+    );
+    Ok(found.fetch_optional(connection).await?.is_some())
+}
+
 pub(crate) async fn update_user_password(connection: &mut PgConnection, id: UserId, hashed_password: &str) -> Result<bool, DbError> {
     let done =
         sqlx::query!("UPDATE identity.users SET hashed_password = $2 WHERE id = $1", id.0, hashed_password).execute(connection).await?;
