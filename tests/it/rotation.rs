@@ -94,6 +94,58 @@ async fn a_key_file_is_read_again_when_keys_are_rotated() {
     assert_eq!(beside.op_post_json(PATH, &body).await.status, 200, "and seals with it");
 }
 
+/// A rotation that is refused leaves the old key sealing: nothing of the new one is in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_rotation_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    let write = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    let (first, second) = (SecretKey::generate().to_base64().to_string(), SecretKey::generate().to_base64().to_string());
+    write(first.clone());
+    let app = TestApp::with(&[("CREDENTIAL_ENCRYPTION_KEY", ""), ("CREDENTIAL_ENCRYPTION_KEY_FILE", file.to_str().unwrap())]).await;
+    fill(&app, 1).await;
+    let mut connection = app.database.connect().await;
+    sqlx::query("INSERT INTO credentials.key_rotations (id, to_version, state, total, started_by) VALUES (gen_random_uuid(), 1, 'paused', 1, 'test')")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    write(format!("{second}\n{first}\n"));
+    app.op_post_json(ROTATIONS, &json!({})).await.expect_problem(409, "rotation_state");
+    assert_eq!(versions(&app).await, [(1, "active".to_owned())]);
+    let body = json!({ "user_id": "user0", "server_id": "everything", "env_var": "KEY_1", "value": "new" });
+    assert_eq!(app.op_post_json(PATH, &body).await.expect(200)["key_version"], 1);
+}
+
+/// Somebody who is about to commit a value under the old key keeps it from being retired.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_not_retired_under_a_writer() {
+    let mut app = TestApp::start().await;
+    fill(&app, 1).await;
+    let mut writer = app.database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT version FROM credentials.key_versions WHERE version = 1 FOR KEY SHARE")
+        .execute(&mut writer)
+        .await
+        .unwrap();
+    let new = SecretKey::generate().to_base64().to_string();
+    app.set("CREDENTIAL_ENCRYPTION_KEY", "");
+    app.set("CREDENTIAL_ENCRYPTION_KEYS", &format!("{new},{}", keys()[0]));
+    app.restart().await;
+    let began = app.op_post_json(ROTATIONS, &json!({})).await.expect(202);
+    let id = began["id"].as_str().unwrap();
+    eventually(20, "all rows are moved", || async {
+        let standing = app.op_get(&format!("{ROTATIONS}/{id}")).await.expect(200);
+        (standing["done"] == standing["total"]).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(versions(&app).await[0], (1, "previous".to_owned()));
+    sqlx::raw_sql("COMMIT").execute(&mut writer).await.unwrap();
+    assert_eq!(app.job(began["job_id"].as_str().unwrap()).await["result"]["retired"], json!([1]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_does_not_open_stays_and_so_does_its_key() {
     let mut app = TestApp::start().await;

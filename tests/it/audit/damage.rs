@@ -95,6 +95,16 @@ async fn events_that_wait_are_authenticated_and_never_lost() {
     assert_eq!(report["damage"]["kind"], "unauthentic", "{report}");
 }
 
+/// An end that was altered is not made right by what comes after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_end_stays_told() {
+    let (app, mut connection) = scene().await;
+    execute(&mut connection, "DELETE FROM audit.checkpoints; DELETE FROM audit.events WHERE seq > 8; UPDATE audit.head SET seq = 8, hash = (SELECT hash FROM audit.events WHERE seq = 8)").await;
+    app.op_post_json("/api/mcp/invites", &json!({})).await.expect(201);
+    let report = verify(&app).await;
+    assert_eq!((&report["damage"]["kind"], &report["damage"]["seq"]), (&json!("bad_signature"), &json!(9)), "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_partition_is_made_again() {
     let (app, mut connection) = scene().await;

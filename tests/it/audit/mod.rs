@@ -254,6 +254,25 @@ async fn refusals_are_in_the_trail_and_a_flood_does_not_stop_anything() {
     assert_eq!(verify(&app).await["ok"], true);
 }
 
+/// Beyond a measure, refusals of one address are counted instead of written one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refusals_is_counted() {
+    let app = TestApp::with(&[("FABRIC_RATE_LIMIT", "0")]).await;
+    for _ in 0..7 {
+        futures_util::future::join_all((0..100).map(|_| app.get("/api/mcp/jobs"))).await;
+    }
+    // The count is told with the next event that nobody waits for.
+    app.send(app.request(Method::GET, "/api/mcp/users").bearer_auth(app.person("root@example.com", "admin").await.access))
+        .await
+        .expect(200);
+    let ada = app.person("ada@example.com", "member").await;
+    app.call(Method::GET, "/api/mcp/users", &ada.access, &Value::Null).await.expect_problem(403, "forbidden");
+    let flood = eventually(10, "the flood is told", || async { app.trail("&action=audit.flood").await.into_iter().next() }).await;
+    let counted = flood["detail"]["not_recorded_singly"].as_i64().unwrap();
+    let single = i64::try_from(app.trail("&action=access.refuse").await.len()).unwrap();
+    assert!((500..600).contains(&single) && single + counted == 700, "{single} {counted}");
+}
+
 /// The database goes away in the middle: whoever asks is told, and the trail is whole when it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_goes_away_is_an_error_and_no_gap() {

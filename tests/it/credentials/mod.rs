@@ -108,6 +108,9 @@ async fn plaintext_is_on_the_internal_listener_alone() {
     app.internal(&path, Some(&ada.access), &json!({})).await.expect_problem(403, "forbidden");
     let writer = app.service(&["credentials:write"], None).await;
     app.internal(&path, Some(&writer), &json!({})).await.expect_problem(403, "forbidden");
+    app.internal(&path, Some(&app.token), &json!({})).await.expect_problem(403, "forbidden");
+    let everything = app.service(&["admin"], None).await;
+    app.internal(&path, Some(&everything), &json!({})).await.expect_problem(403, "forbidden");
     let elsewhere = app.service(&["credentials:reveal"], Some(&["fetch"])).await;
     app.internal(&path, Some(&elsewhere), &json!({})).await.expect_problem(403, "forbidden");
     app.internal("/api/mcp/credentials", Some(&service), &json!({})).await.expect_problem(404, "route_not_found");
@@ -116,7 +119,7 @@ async fn plaintext_is_on_the_internal_listener_alone() {
     assert_eq!(mode & 0o777, 0o600);
     let denied = app.trail("&outcome=denied").await;
     let on_the_inside = denied.iter().filter(|event| event["source"] == "internal").count();
-    assert_eq!(on_the_inside, 5, "{denied:?}");
+    assert_eq!(on_the_inside, 7, "{denied:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,6 +222,8 @@ async fn several_are_stored_at_once_or_not_at_all() {
     let broken = json!({ "credentials": [{ "env_var": "C", "value": "3" }, { "env_var": "PATH", "value": "4" }] });
     let problem = app.call(Method::PUT, &path, &ada.access, &broken).await.expect_problem(400, "invalid_field");
     assert_eq!(problem["errors"][0]["location"], "body.credentials[1].env_var");
+    let twice = json!({ "credentials": [{ "env_var": "C", "value": "3" }, { "env_var": "C", "value": "4" }] });
+    app.call(Method::PUT, &path, &ada.access, &twice).await.expect_problem(400, "invalid_field");
     let replaced = json!({ "credentials": [{ "env_var": "B", "value": "5" }], "replace": true });
     app.call(Method::PUT, &path, &ada.access, &replaced).await.expect(200);
     assert_eq!(revealed(&app, &service, &ada.id).await, json!({ "B": "5" }));
