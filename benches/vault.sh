@@ -146,7 +146,8 @@ row "store over the one before, 1 client" "$rate/s" "$p50 ms" "$p99 ms" "$fabric
 
 # --- rotation, with readers and writers
 say "sealing $ROTATED values"
-sql "DELETE FROM credentials.mcp_credentials WHERE user_id LIKE 'filled%'; VACUUM FULL credentials.mcp_credentials"
+sql "DELETE FROM credentials.mcp_credentials WHERE user_id LIKE 'filled%'"
+sql "VACUUM FULL credentials.mcp_credentials"
 python3 - "$public" "$token" "$ROTATED" <<'PY'
 import http.client, json, sys
 port, token, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
