@@ -74,14 +74,7 @@ impl Link {
 
 /// 32 bytes of hexadecimal: a digest, or the public key that checkpoints are signed with.
 pub fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
+    platform::random::unhex(text)?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -91,9 +91,8 @@ impl Seal {
     pub(crate) fn is_valid_for(&self, lines: &str, public: Option<[u8; 32]>) -> bool {
         let is_them = random::hex(&Sha256::digest(lines.as_bytes())) == self.sha256 && lines.lines().count() as u64 == self.rows;
         let key = unhex(&self.public_key).filter(|key| public.is_none_or(|expected| expected == *key));
-        let signature = self.signature.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-        let signature: Option<Vec<u8>> = signature.collect();
-        is_them && key.zip(signature).is_some_and(|(key, signature)| is_signed(&key, self.text().as_bytes(), &signature))
+        is_them
+            && key.zip(random::unhex(&self.signature)).is_some_and(|(key, signature)| is_signed(&key, self.text().as_bytes(), &signature))
     }
 }
 

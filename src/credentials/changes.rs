@@ -135,10 +135,7 @@ impl Credentials {
 
     /// All in one transaction; `false` when somebody else was faster with one of them.
     async fn put_all(&self, place: &Place<'_>, values: &[Value], replace: bool) -> Result<bool, CredentialsError> {
-        let mut transaction = match place.actor.user() {
-            Some(_) => self.inner.database.begin(place.actor).await?,
-            None => self.inner.database.begin_for_all().await?,
-        };
+        let mut transaction = self.begin(place.actor).await?;
         // In one order, so that two of these do not wait for each other.
         let mut in_order: Vec<&Value> = values.iter().collect();
         in_order.sort_by(|a, b| a.env_var.cmp(&b.env_var));

@@ -52,6 +52,24 @@ pub(crate) struct Sealed {
     pub(crate) key_commit: Vec<u8>,
 }
 
+impl Sealed {
+    /// From the columns of a row, of which some are empty in the plain form.
+    pub(crate) fn from_columns(
+        (value, iv): (String, String),
+        kek_version: Option<i32>,
+        wrapped_dek: Option<Vec<u8>>,
+        key_commit: Option<Vec<u8>>,
+    ) -> Self {
+        Self {
+            value,
+            iv,
+            kek_version: kek_version.unwrap_or_default(),
+            wrapped_dek: wrapped_dek.unwrap_or_default(),
+            key_commit: key_commit.unwrap_or_default(),
+        }
+    }
+}
+
 /// The row is not what was sealed: moved, changed, or sealed with another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the value does not open: its row was changed, or it was sealed for another one")]
@@ -172,11 +190,7 @@ pub(crate) fn open_plain(master: &SecretKey, value: &str, iv: &str) -> Result<Se
 
 /// Bytes in base64, or in the hexadecimal that programs on Node write.
 fn either(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex {
-        return text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-    }
-    STANDARD.decode(text).ok()
+    random::unhex(text).or_else(|| STANDARD.decode(text).ok())
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use audit::{Audit, EventType, NewEvent};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jobs::{Handlers, Jobs};
-use platform::{Action, Actor, Config, Database, Identity, Shutdown};
+use platform::{Action, Actor, Config, Database, Identity, Shutdown, database::DbError};
 use secrecy::SecretString;
 use servers::{ServerRef, Servers};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 use users::{Belongings, UserId};
 use uuid::Uuid;
 
@@ -124,12 +124,17 @@ impl Credentials {
     ) -> Result<(UserRef, Vec<(String, Metadata)>), CredentialsError> {
         actor.require(Action::CredentialsRead)?;
         let user = Self::user_of(actor, user)?;
-        let mut transaction = match actor.user() {
-            Some(_) => self.inner.database.begin(actor).await?,
-            None => self.inner.database.begin_for_all().await?,
-        };
+        let mut transaction = self.begin(actor).await?;
         let rows = rows::list_all(&mut transaction, &user, actor.servers(), after, limit.into()).await?;
         Ok((user, rows))
+    }
+
+    /// A transaction on the actor's own rows; services and the operator act for all.
+    pub(crate) async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
+        match actor.user() {
+            Some(_) => self.inner.database.begin(actor).await,
+            None => self.inner.database.begin_for_all().await,
+        }
     }
 
     /// Removes one.
@@ -138,10 +143,7 @@ impl Credentials {
         let user = Self::user_in_path(actor, user)?;
         let env_var = EnvVar::parse(env_var).map_err(|_| CredentialsError::NotFound("credential"))?;
         let server_id = self.server(actor, Action::CredentialsWrite, server).await.map_err(hidden)?;
-        let mut transaction = match actor.user() {
-            Some(_) => self.inner.database.begin(actor).await?,
-            None => self.inner.database.begin_for_all().await?,
-        };
+        let mut transaction = self.begin(actor).await?;
         let id = rows::delete(&mut transaction, &user, &server_id, &env_var).await?.ok_or(CredentialsError::NotFound("credential"))?;
         let event = self.event("credential.delete", &user, &server_id).on("credential", id).with("env_var", env_var.as_str());
         self.inner.audit.record_in(&mut transaction, actor, event).await?;

@@ -118,7 +118,7 @@ fn stretched(passphrase: &SecretString, salt: &[u8; 16]) -> SecretKey {
 /// Both alphabets of base64, with and without padding, and hexadecimal.
 fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let bytes = match text.len() {
-        64 => Zeroizing::new(unhex(text)?),
+        64 => Zeroizing::new(random::unhex(text)?),
         43 | 44 => {
             let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
             let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
@@ -131,11 +131,6 @@ fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
         out.copy_from_slice(&bytes);
         out
     })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
 fn is_regular(bytes: &[u8; 32]) -> bool {

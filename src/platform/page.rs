@@ -3,7 +3,11 @@
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{http::extract::Query, problem::Problem, random::hex};
+use crate::{
+    http::extract::Query,
+    problem::Problem,
+    random::{hex, unhex},
+};
 
 /// How many rows a page holds when the caller does not say.
 pub const DEFAULT_LIMIT: u32 = 50;
@@ -62,14 +66,6 @@ fn decode_cursor<K: DeserializeOwned>(cursor: &str) -> Result<K, Problem> {
     unhex(cursor)
         .and_then(|json| serde_json::from_slice(&json).ok())
         .ok_or_else(|| Problem::field("invalid_cursor", "query.cursor", "is not a cursor that this list gave out"))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// Cuts one row more than the page holds down to the page, and tells the cursor of the next one.

@@ -34,3 +34,9 @@ pub fn hex(bytes: &[u8]) -> String {
         out
     })
 }
+
+/// The bytes of hexadecimal digits in either case, and nothing else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}

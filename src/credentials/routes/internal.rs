@@ -10,14 +10,14 @@ use axum::{
 use chrono::TimeDelta;
 use platform::{
     Actor, Class, Origin, Problem,
-    http::{Json, Path},
+    http::{Json, Path, answer::unkept},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
-use super::{UserAndServer, parse_server, unkept};
+use super::{UserAndServer, parse_server};
 use crate::{Credentials, error::CredentialsError, reveal::Revealed, transfer::Reader};
 
 /// Everything that the internal listener has.

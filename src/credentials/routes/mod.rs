@@ -4,11 +4,11 @@ mod internal;
 mod keys;
 mod public;
 
-use axum::{
-    http::{HeaderValue, header},
-    response::Response,
+use axum::http::header;
+use platform::{
+    Problem,
+    http::{Path, answer::unkept},
 };
-use platform::{Problem, http::Path};
 use servers::ServerRef;
 use tower::util::MapResponseLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,12 +20,6 @@ pub use internal::internal;
 /// What everybody may reach.
 pub fn router(credentials: Credentials) -> OpenApiRouter {
     OpenApiRouter::new().merge(public::router()).merge(keys::router()).layer(MapResponseLayer::new(unkept)).with_state(credentials)
-}
-
-/// No answer of these is for a cache.
-fn unkept(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// A server as a path or a body names it.

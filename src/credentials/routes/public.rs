@@ -19,7 +19,7 @@ use crate::{
     Credentials, Metadata,
     error::CredentialsError,
     model::{CredentialId, EnvVar, Kind},
-    service::Value,
+    service::{OfServer, Value},
     transfer::{FileKind, Import, Imported, Strategy},
 };
 
@@ -129,6 +129,13 @@ struct OfServerOut {
     missing: Vec<String>,
 }
 
+impl From<OfServer> for OfServerOut {
+    fn from(found: OfServer) -> Self {
+        let OfServer { user, server_id, credentials, missing } = found;
+        Self { user_id: user.as_str().to_owned(), server_id, credentials, missing }
+    }
+}
+
 /// Show which credentials there are for a server, never their values.
 #[utoipa::path(get, path = "/api/mcp/credentials/{user_id}/{server_id}", tag = "credentials", security(("token" = [])),
     params(("user_id" = String, Path), ("server_id" = String, Path)),
@@ -139,12 +146,7 @@ async fn of_server(
     Path((user, server)): UserAndServer,
 ) -> Result<Json<OfServerOut>, Problem> {
     let found = credentials.of_server(&actor, &user, &parse_server(&server)?).await?;
-    Ok(Json(OfServerOut {
-        user_id: found.user.as_str().to_owned(),
-        server_id: found.server_id,
-        credentials: found.credentials,
-        missing: found.missing,
-    }))
+    Ok(Json(found.into()))
 }
 
 /// Store several credentials of a server at once: all or none.
@@ -164,12 +166,7 @@ async fn store_all(
     }
     credentials.store_all(&actor, &user, &server, values, body.replace).await?;
     let found = credentials.of_server(&actor, &user, &server).await?;
-    Ok(Json(OfServerOut {
-        user_id: found.user.as_str().to_owned(),
-        server_id: found.server_id,
-        credentials: found.credentials,
-        missing: found.missing,
-    }))
+    Ok(Json(found.into()))
 }
 
 /// Delete a credential.

@@ -34,13 +34,7 @@ pub(crate) async fn rows(connection: &mut PgConnection, after: Uuid, only_plain:
                 alg: row.alg,
                 rev: row.rev,
                 expires_at: row.expires_at,
-                sealed: Sealed {
-                    value: row.encrypted_value,
-                    iv: row.iv,
-                    kek_version: row.kek_version.unwrap_or_default(),
-                    wrapped_dek: row.wrapped_dek.unwrap_or_default(),
-                    key_commit: row.key_commit.unwrap_or_default(),
-                },
+                sealed: Sealed::from_columns((row.encrypted_value, row.iv), row.kek_version, row.wrapped_dek, row.key_commit),
             },
         })
         .collect())
@@ -60,13 +54,7 @@ pub(crate) async fn of_user(connection: &mut PgConnection, user: &str) -> Result
     rows.into_iter()
         .map(|row| {
             let kind = super::rows::kind(&row.kind, row.id)?;
-            let sealed = Sealed {
-                value: row.encrypted_value,
-                iv: row.iv,
-                kek_version: row.kek_version.unwrap_or_default(),
-                wrapped_dek: row.wrapped_dek.unwrap_or_default(),
-                key_commit: row.key_commit.unwrap_or_default(),
-            };
+            let sealed = Sealed::from_columns((row.encrypted_value, row.iv), row.kek_version, row.wrapped_dek, row.key_commit);
             let (id, env_var, alg, rev, expires_at) = (row.id, row.env_var, row.alg, row.rev, row.expires_at);
             Ok((Whole { user: row.user_id, server: row.server_id, row: Row { id, env_var, alg, rev, expires_at, sealed } }, kind))
         })

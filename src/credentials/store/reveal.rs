@@ -49,13 +49,7 @@ pub(crate) async fn reveal(pool: &PgPool, wanted: &Wanted<'_>) -> Result<Vec<Row
             alg: row.alg,
             rev: row.rev,
             expires_at: row.expires_at,
-            sealed: Sealed {
-                value: row.encrypted_value,
-                iv: row.iv,
-                kek_version: row.kek_version.unwrap_or_default(),
-                wrapped_dek: row.wrapped_dek.unwrap_or_default(),
-                key_commit: row.key_commit.unwrap_or_default(),
-            },
+            sealed: Sealed::from_columns((row.encrypted_value, row.iv), row.kek_version, row.wrapped_dek, row.key_commit),
         })
         .collect())
 }

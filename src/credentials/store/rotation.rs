@@ -181,24 +181,19 @@ pub(crate) async fn set_state(
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Counts a batch; gives where the rotation stands.
-pub(crate) async fn advance(
-    connection: &mut PgConnection,
-    id: RotationId,
-    done: i64,
-    failed: i64,
-    took: TimeDelta,
-) -> Result<String, DbError> {
+/// Counts a batch.
+pub(crate) async fn advance(connection: &mut PgConnection, id: RotationId, done: i64, failed: i64, took: TimeDelta) -> Result<(), DbError> {
     let worked = PgInterval { months: 0, days: 0, microseconds: took.num_microseconds().unwrap_or_default() };
-    let state = sqlx::query_scalar!(
-        "UPDATE credentials.key_rotations SET done = done + $2, failed = failed + $3, worked = worked + $4, heartbeat_at = now()
-         WHERE id = $1 RETURNING state",
+    sqlx::query!(
+        "UPDATE credentials.key_rotations SET done = done + $2, failed = failed + $3, worked = worked + $4, heartbeat_at = now() WHERE id = $1",
         id.0,
         done,
         failed,
         worked
-    );
-    Ok(state.fetch_one(connection).await?)
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Says how many rows do not open: those that are left when all were tried.
@@ -215,6 +210,13 @@ pub(crate) struct Wrapped {
     pub(crate) sealed: Sealed,
 }
 
+impl Wrapped {
+    /// The value itself stays where it is.
+    fn new(id: Uuid, parts: [String; 3], rev: i64, (kek_version, wrapped_dek, key_commit): (i32, Vec<u8>, Vec<u8>)) -> Self {
+        Self { id, parts, rev, sealed: Sealed { value: String::new(), iv: String::new(), kek_version, wrapped_dek, key_commit } }
+    }
+}
+
 /// The next credentials under other keys, after `after`, locked.
 pub(crate) async fn credentials(connection: &mut PgConnection, to: i32, after: Uuid, limit: i64) -> Result<Vec<Wrapped>, DbError> {
     let rows = sqlx::query!(
@@ -228,17 +230,8 @@ pub(crate) async fn credentials(connection: &mut PgConnection, to: i32, after: U
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Wrapped {
-            id: row.id,
-            parts: [row.user_id, row.server_id, row.env_var],
-            rev: row.rev,
-            sealed: Sealed {
-                value: String::new(),
-                iv: String::new(),
-                kek_version: row.kek_version,
-                wrapped_dek: row.wrapped_dek,
-                key_commit: row.key_commit,
-            },
+        .map(|row| {
+            Wrapped::new(row.id, [row.user_id, row.server_id, row.env_var], row.rev, (row.kek_version, row.wrapped_dek, row.key_commit))
         })
         .collect())
 }
@@ -256,18 +249,7 @@ pub(crate) async fn secrets(connection: &mut PgConnection, to: i32, after: Uuid,
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Wrapped {
-            id: row.id,
-            parts: [row.owner, row.scope, row.name],
-            rev: row.rev,
-            sealed: Sealed {
-                value: String::new(),
-                iv: String::new(),
-                kek_version: row.kek_version,
-                wrapped_dek: row.wrapped_dek,
-                key_commit: row.key_commit,
-            },
-        })
+        .map(|row| Wrapped::new(row.id, [row.owner, row.scope, row.name], row.rev, (row.kek_version, row.wrapped_dek, row.key_commit)))
         .collect())
 }
 

@@ -13,6 +13,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::random::hex;
 
+/// Marks an answer as one that no cache may keep.
+pub fn unkept(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// From here on it counts more how long compressing takes than what it saves.
 const HASTE_FROM: usize = 1 << 20;
 /// Below this a compressed answer is not worth its header.

@@ -4,10 +4,7 @@ mod accounts;
 mod auth;
 mod tokens;
 
-use axum::{
-    http::{HeaderValue, header},
-    response::Response,
-};
+use platform::http::answer::unkept;
 use tower::util::MapResponseLayer;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -21,10 +18,4 @@ pub fn router(users: Users) -> OpenApiRouter {
         .merge(tokens::router())
         .layer(MapResponseLayer::new(unkept))
         .with_state(users)
-}
-
-/// No answer of these is for a cache.
-fn unkept(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
