@@ -82,6 +82,11 @@ impl NewEvent {
         }
     }
 
+    /// What was done.
+    pub fn action(&self) -> &'static str {
+        self.action
+    }
+
     /// A change that was made.
     pub fn change(action: &'static str) -> Self {
         Self::new(EventType::DataChange, action)

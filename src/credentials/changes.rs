@@ -1,14 +1,17 @@
 //! Storing values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use audit::NewEvent;
+use audit::{EventType, NewEvent};
 use chrono::{DateTime, Utc};
 use platform::{Action, Actor, clock};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+use serde_json::json;
 use servers::ServerRef;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::{
     Credentials,
@@ -17,6 +20,7 @@ use crate::{
     model::{CredentialId, EnvVar, Metadata, UserRef},
     service::{Value, acting},
     store::rows::{self, Before, New},
+    verify::Fact,
 };
 
 pub(crate) const DOMAIN: &str = "mcp-cred/1";
@@ -31,6 +35,30 @@ pub(crate) struct Stored {
     pub(crate) id: CredentialId,
     pub(crate) is_new: bool,
     pub(crate) metadata: Metadata,
+}
+
+/// A sealed value, for a row and a revision of it.
+struct SealedRow {
+    id: Uuid,
+    rev: i64,
+    sealed: Sealed,
+}
+
+impl SealedRow {
+    fn record(&self, value: &Value) -> Record {
+        Record {
+            env_var: value.env_var.as_str().to_owned(),
+            fact: Fact { rev: self.rev, digest: digest(&self.sealed.value, &self.sealed.iv) },
+        }
+    }
+}
+
+/// What the trail is told of a value.
+#[derive(Serialize)]
+struct Record {
+    env_var: String,
+    #[serde(flatten)]
+    fact: Fact,
 }
 
 /// Where a value goes.
@@ -85,7 +113,9 @@ impl Credentials {
                     return Err(CredentialsError::Stale(present));
                 }
             }
-            if let Some(stored) = self.put(&mut connection, &place, &before, &value).await? {
+            let sealed = self.seal(&place, &before, &value)?;
+            let (_, event) = self.inner.audit.prepare(actor, self.stored_event(&place, &sealed, &value));
+            if let Some(stored) = self.put(&mut connection, &place, &before, &value, sealed, Some(event)).await? {
                 return Ok((user, server_id, stored));
             }
             drop(connection);
@@ -139,36 +169,48 @@ impl Credentials {
         // In one order, so that two of these do not wait for each other.
         let mut in_order: Vec<&Value> = values.iter().collect();
         in_order.sort_by(|a, b| a.env_var.cmp(&b.env_var));
+        let (mut written, mut removed) = (BTreeMap::new(), BTreeMap::new());
         for value in in_order {
             let before = before(&mut transaction, place, &value.env_var).await?;
-            if self.put(&mut transaction, place, &before, value).await?.is_none() {
+            let sealed = self.seal(place, &before, value)?;
+            let record = sealed.record(value);
+            let id = sealed.id;
+            if self.put(&mut transaction, place, &before, value, sealed, None).await?.is_none() {
                 return Ok(false);
             }
+            written.insert(id, record);
         }
         if replace {
             let kept: Vec<String> = values.iter().map(|value| value.env_var.as_str().to_owned()).collect();
-            for (id, env_var) in rows::delete_others(&mut transaction, place.user, place.server, &kept).await? {
-                let event = self.event("credential.delete", place.user, place.server).on("credential", id).with("env_var", env_var);
-                self.inner.audit.record_in(&mut transaction, place.actor, event).await?;
-            }
+            removed.extend(rows::delete_others(&mut transaction, place.user, place.server, &kept).await?);
         }
+        let event = self.event_of(EventType::BulkOperation, "credential.store_all", place.user, place.server);
+        let event = event.with("values", json!(written)).with("removed", json!(removed));
+        self.inner.audit.record_in(&mut transaction, place.actor, event).await?;
         transaction.commit().await?;
         Ok(true)
     }
 
+    /// Seals a value for the row that it goes to, and the revision that it makes of it.
+    fn seal(&self, place: &Place<'_>, before: &Before, value: &Value) -> Result<SealedRow, CredentialsError> {
+        let (id, rev) = before.row.map_or_else(|| (platform::ids::fresh(), 1), |(id, rev)| (id, rev + 1));
+        let (version, kek) = self.inner.ring.active()?;
+        let identity = Identity { domain: DOMAIN, id, parts: [place.user.as_str(), place.server, value.env_var.as_str()], rev };
+        Ok(SealedRow { id, rev, sealed: envelope::seal(&kek, version, &identity, value.plaintext.expose_secret().as_bytes()) })
+    }
+
+    /// Writes it, with its event where it has one of its own; `None` when somebody else was faster.
     async fn put(
         &self,
         connection: &mut PgConnection,
         place: &Place<'_>,
         before: &Before,
         value: &Value,
+        SealedRow { id, rev, sealed }: SealedRow,
+        event: Option<audit::Prepared>,
     ) -> Result<Option<Stored>, CredentialsError> {
-        let (id, rev) = before.row.map_or_else(|| (platform::ids::fresh(), 1), |(id, rev)| (id, rev + 1));
-        let (version, kek) = self.inner.ring.active()?;
-        let identity = Identity { domain: DOMAIN, id, parts: [place.user.as_str(), place.server, value.env_var.as_str()], rev };
-        let sealed = envelope::seal(&kek, version, &identity, value.plaintext.expose_secret().as_bytes());
+        let key_version = sealed.kek_version;
         let actor = acting(place.actor);
-        let (_, event) = self.inner.audit.prepare(place.actor, self.stored_event(place, id, rev, &sealed, value));
         let new = New {
             actor: &actor,
             id,
@@ -193,18 +235,19 @@ impl Credentials {
                 updated_at,
                 last_used_at: None,
                 expires_at: value.expires_at,
-                key_version: Some(version),
+                key_version: Some(key_version),
                 revision: rev,
             },
         }))
     }
 
-    fn stored_event(&self, place: &Place<'_>, id: uuid::Uuid, rev: i64, sealed: &Sealed, value: &Value) -> NewEvent {
+    fn stored_event(&self, place: &Place<'_>, sealed: &SealedRow, value: &Value) -> NewEvent {
+        let Record { env_var, fact } = sealed.record(value);
         self.event("credential.store", place.user, place.server)
-            .on("credential", id)
-            .with("env_var", value.env_var.as_str())
-            .with("rev", rev)
-            .with("digest", digest(&sealed.value, &sealed.iv))
+            .on("credential", sealed.id)
+            .with("env_var", env_var)
+            .with("rev", fact.rev)
+            .with("digest", fact.digest)
     }
 }
 

@@ -54,13 +54,19 @@ pub enum CredentialsError {
     Audit(#[from] AuditError),
     /// The catalogue failed, or has no such server.
     #[error(transparent)]
-    Servers(#[from] ServersError),
+    Servers(#[from] std::sync::Arc<ServersError>),
     /// The queue failed.
     #[error(transparent)]
     Jobs(#[from] JobsError),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
+}
+
+impl From<ServersError> for CredentialsError {
+    fn from(error: ServersError) -> Self {
+        Self::Servers(error.into())
+    }
 }
 
 impl From<sqlx::Error> for CredentialsError {

@@ -109,8 +109,9 @@ impl Credentials {
         let user = Self::user_in_path(actor, user)?;
         let server_id = self.server(actor, Action::CredentialsRead, server).await?;
         let credentials = rows::list(self.inner.database.public(), &acting(actor), &user, &server_id).await?;
-        let mut missing = self.inner.servers.required_env_vars(server).await?;
-        missing.retain(|name| credentials.iter().all(|credential| credential.env_var != *name));
+        let required = self.inner.servers.required_env_vars(&server_id, server).await?;
+        let is_missing = |name: &&String| credentials.iter().all(|credential| credential.env_var != **name);
+        let missing = required.iter().filter(is_missing).cloned().collect();
         Ok(OfServer { user, server_id, credentials, missing })
     }
 
@@ -181,7 +182,7 @@ pub(crate) fn acting(actor: &Actor) -> String {
 /// A server that is not there has no credential either.
 pub(crate) fn hidden(error: CredentialsError) -> CredentialsError {
     match error {
-        CredentialsError::Servers(error) if platform::Coded::class(&error) == platform::Class::NotFound => {
+        CredentialsError::Servers(error) if platform::Coded::class(&*error) == platform::Class::NotFound => {
             CredentialsError::NotFound("credential")
         }
         error => error,

@@ -56,9 +56,9 @@ struct Finding {
 
 /// What the trail last said of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Fact {
-    rev: i64,
-    digest: String,
+pub(crate) struct Fact {
+    pub(crate) rev: i64,
+    pub(crate) digest: String,
 }
 
 /// The trail's knowledge: `None` for what was deleted.
@@ -71,7 +71,7 @@ struct Facts {
     complete: bool,
 }
 
-const ACTIONS: &[&str] = &["credential.store", "credential.delete", "credential.attest"];
+const ACTIONS: &[&str] = &["credential.store", "credential.store_all", "credential.delete", "credential.attest"];
 
 impl Credentials {
     async fn read_facts(&self, actor: &Actor, facts: &mut Facts) -> Result<(), CredentialsError> {
@@ -226,6 +226,11 @@ impl Fact {
     }
 }
 
+/// The values that an event about many tells of.
+fn values(detail: &Value) -> BTreeMap<Uuid, Fact> {
+    serde_json::from_value(detail["values"].clone()).unwrap_or_default()
+}
+
 impl Facts {
     fn learn(&mut self, action: &str, target: Option<&str>, detail: &Value) {
         let id = target.and_then(|target| target.parse::<Uuid>().ok());
@@ -237,10 +242,14 @@ impl Facts {
             ("credential.delete", Some(id)) => {
                 self.by_id.insert(id, None);
             }
+            ("credential.store_all", _) => {
+                let removed: BTreeMap<Uuid, String> = serde_json::from_value(detail["removed"].clone()).unwrap_or_default();
+                self.by_id.extend(removed.into_keys().map(|id| (id, None)));
+                self.by_id.extend(values(detail).into_iter().map(|(id, fact)| (id, Some(fact))));
+            }
             ("credential.attest", _) => {
-                let values: BTreeMap<Uuid, Fact> = serde_json::from_value(detail["values"].clone()).unwrap_or_default();
                 // An attestation says what was there when it was made; a write in between is newer.
-                for (id, fact) in values {
+                for (id, fact) in values(detail) {
                     let known = self.by_id.get(&id).and_then(Option::as_ref).is_some_and(|known| known.rev >= fact.rev);
                     if !known && !matches!(self.by_id.get(&id), Some(None)) {
                         self.by_id.insert(id, Some(fact));
@@ -288,6 +297,12 @@ mod tests {
         assert_eq!(facts.fault(id, &fact(2, "b")), None, "an attestation does not undo a write");
         facts.learn("credential.delete", Some(&id.to_string()), &json!({}));
         assert_eq!(facts.fault(id, &fact(2, "b")), Some(Fault::Resurrected));
+        let many =
+            json!({ "values": { other.to_string(): { "env_var": "A", "rev": 4, "digest": "d" } }, "removed": { id.to_string(): "B" } });
+        facts.learn("credential.store_all", None, &many);
+        assert_eq!((facts.fault(other, &fact(4, "d")), facts.fault(other, &fact(3, "c"))), (None, Some(Fault::RolledBack)));
+        assert_eq!(facts.fault(id, &fact(2, "b")), Some(Fault::Resurrected));
+        facts.by_id.remove(&other);
         facts.complete = false;
         assert_eq!(facts.fault(other, &fact(1, "a")), None);
     }

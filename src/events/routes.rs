@@ -7,7 +7,10 @@ use axum::{
     },
 };
 use futures_util::StreamExt as _;
-use platform::{Actor, Problem, http::Query};
+use platform::{
+    Actor, Problem,
+    http::{Query, Standing},
+};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -32,10 +35,17 @@ struct Filter {
 /// Follow what changes, as server-sent events.
 ///
 /// Each event is `{id, type, channel, payload, timestamp}`. With `Last-Event-ID` the events since then
-/// come first; when some of those are no longer kept, an `EVENTS_LOST` event says so.
+/// come first; when some of those are no longer kept, an `EVENTS_LOST` event says so. The stream ends with the login or
+/// the token that it was asked for with.
 #[utoipa::path(get, path = "/api/mcp/events", tag = "events", params(Filter), security(("token" = [])),
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String)))]
-async fn follow(State(events): State<Events>, actor: Actor, headers: HeaderMap, Query(filter): Query<Filter>) -> Result<Response, Problem> {
+async fn follow(
+    State(events): State<Events>,
+    actor: Actor,
+    standing: Standing,
+    headers: HeaderMap,
+    Query(filter): Query<Filter>,
+) -> Result<Response, Problem> {
     let after = match headers.get("last-event-id") {
         Some(value) => Some(parse_id(value.to_str().unwrap_or_default(), "header.last-event-id")?),
         None => filter.last_event_id.as_deref().map(|text| parse_id(text, "query.last_event_id")).transpose()?,
@@ -59,7 +69,7 @@ async fn follow(State(events): State<Events>, actor: Actor, headers: HeaderMap, 
         std::future::ready(sent)
     });
     let no_store = [(header::CACHE_CONTROL, "no-store"), (header::HeaderName::from_static("x-accel-buffering"), "no")];
-    Ok((no_store, Sse::new(stream).keep_alive(KeepAlive::default())).into_response())
+    Ok((no_store, Sse::new(stream.take_until(Box::pin(standing.ended()))).keep_alive(KeepAlive::default())).into_response())
 }
 
 fn parse_id(text: &str, location: &str) -> Result<i64, Problem> {

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use events::{Events, NewEvent};
 use platform::{Action, Actor, Config, Database, Shutdown, clock, database::DbError, http::Answer};
-use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -12,12 +11,12 @@ use crate::{
     document::{Entry, SkipReason},
     error::ServersError,
     ingest::{self, Applied},
+    kept::Kept,
     model::{
         CachedPackage, CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort, Summary,
         VersionRow,
     },
     predefined, render,
-    rendered::Rendered,
     store::{list, read, registry, upkeep},
     validate::{self, ExpectedRegistries, Report},
 };
@@ -26,6 +25,8 @@ use crate::{
 pub const CATALOGUE_CHANGED: &str = "CATALOGUE_CHANGED";
 /// How many servers are sorted anew in one go.
 const SORT_BATCH: i64 = 1000;
+/// Memory for what servers require.
+const REQUIRED_BYTES: u64 = 4 << 20;
 /// How many versions the answer about one server lists.
 const DETAIL_VERSIONS: i64 = 50;
 
@@ -39,7 +40,14 @@ struct Inner {
     database: Database,
     events: Events,
     rules: Rules,
-    rendered: Rendered,
+    rendered: Kept<Answer>,
+    /// The environment variables that servers need values for.
+    required: Kept<Vec<String>>,
+}
+
+/// What is rendered, as the answer that it is sent in.
+async fn json(render: impl Future<Output = Result<String, ServersError>>) -> Result<Answer, ServersError> {
+    Ok(Answer::new("application/json", render.await?))
 }
 
 /// Everything that is shown of one server.
@@ -56,7 +64,8 @@ impl Servers {
     ///  rendered answers whenever the catalogue changes.
     pub async fn start(config: &Config, database: Database, events: Events, shutdown: &Shutdown) -> Result<Self, ServersError> {
         let predefined = predefined::load(&config.config_dir)?;
-        let inner = Inner { database, events, rules: Rules::load(&config.config_dir)?, rendered: Rendered::new(config.memory_bytes) };
+        let (rendered, required) = (Kept::new(config.memory_bytes), Kept::new(REQUIRED_BYTES));
+        let inner = Inner { database, events, rules: Rules::load(&config.config_dir)?, rendered, required };
         let servers = Self { inner: Arc::new(inner) };
         shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
 
@@ -150,14 +159,15 @@ impl Servers {
     /// Tells every replica and follower that the catalogue changed, when the transaction commits.
     pub async fn announce_in(&self, transaction: &mut PgConnection) -> Result<(), DbError> {
         upkeep::settle_searches(transaction).await?;
-        let event = NewEvent { kind: CATALOGUE_CHANGED, channel: "catalogue", owner: None, payload: json!({}) };
+        let event = NewEvent { kind: CATALOGUE_CHANGED, channel: "catalogue", owner: None, payload: serde_json::json!({}) };
         self.inner.events.publish_in(transaction, &event).await
     }
 
-    /// Forgets rendered answers in this process, once a transaction that announced a change has committed:
+    /// Forgets what is kept in this process, once a transaction that announced a change has committed:
     /// whoever made the change sees it at once, and need not wait for the notification.
     pub fn forget(&self) {
         self.inner.rendered.forget();
+        self.inner.required.forget();
     }
 
     /// How many servers are listed and how many versions there are.
@@ -235,7 +245,7 @@ impl Servers {
         key: String,
         render: impl Future<Output = Result<String, ServersError>>,
     ) -> Result<Arc<Answer>, Arc<ServersError>> {
-        self.inner.rendered.get(key, render).await
+        self.inner.rendered.get(key, json(render)).await
     }
 
     async fn summary(&self, server: &ServerRef) -> Result<Summary, ServersError> {
@@ -263,14 +273,14 @@ impl Servers {
         }
     }
 
-    /// The environment variables that a server needs a value for.
-    pub async fn required_env_vars(&self, server: &ServerRef) -> Result<Vec<String>, ServersError> {
-        let (_, rows) = self.credentials(server).await?;
-        Ok(rows
-            .into_iter()
-            .filter(|row| row.location == "env" && row.required && row.default_value.is_none())
-            .map(|row| row.env_var)
-            .collect())
+    /// The environment variables that a server needs a value for, from memory where they are there.
+    pub async fn required_env_vars(&self, id: &str, server: &ServerRef) -> Result<Arc<Vec<String>>, Arc<ServersError>> {
+        let read = async {
+            let (_, rows) = self.credentials(server).await?;
+            let needed = rows.into_iter().filter(|row| row.location == "env" && row.required && row.default_value.is_none());
+            Ok(needed.map(|row| row.env_var).collect())
+        };
+        self.inner.required.get(id.to_owned(), read).await
     }
 
     pub(crate) async fn credentials(&self, server: &ServerRef) -> Result<(String, Vec<CredentialRow>), ServersError> {
@@ -303,7 +313,7 @@ impl Servers {
             let page = registry::page(self.inner.database.public(), filter).await?;
             Ok(render::page(&page))
         };
-        self.inner.rendered.get(key, render).await
+        self.inner.rendered.get(key, json(render)).await
     }
 
     /// Every version of a server for the registry API, from memory where they are there.
@@ -312,7 +322,7 @@ impl Servers {
             let rows = registry::versions(self.inner.database.public(), name, include_deleted).await?;
             if rows.is_empty() { Err(ServersError::NotFound) } else { Ok(render::list(&rows, None)) }
         };
-        self.inner.rendered.get(format!("versions\n{name}\n{include_deleted}"), render).await
+        self.inner.rendered.get(format!("versions\n{name}\n{include_deleted}"), json(render)).await
     }
 
     /// One version for the registry API, from memory where it is there.
@@ -327,7 +337,7 @@ impl Servers {
             let row = registry::version(self.inner.database.public(), name, which, include_deleted).await?;
             row.map(|row| render::entry(&row)).ok_or(ServersError::NotFound)
         };
-        self.inner.rendered.get(key, render).await
+        self.inner.rendered.get(key, json(render)).await
     }
 
     /// Would the official registry accept this document?
@@ -346,7 +356,7 @@ impl Servers {
             };
             match event {
                 Ok(event) if event.kind != CATALOGUE_CHANGED => {}
-                Ok(_) | Err(RecvError::Lagged(_)) => self.inner.rendered.forget(),
+                Ok(_) | Err(RecvError::Lagged(_)) => self.forget(),
                 Err(RecvError::Closed) => return,
             }
         }

@@ -6,7 +6,7 @@ use audit::{EventType, NewEvent, Outcome};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use moka::future::Cache;
 use platform::{
-    Actor, Identity, Origin, Problem, Role,
+    Identity, Origin, Problem, Role,
     actor::{Entry, Grant},
     clock,
     database::DbError,
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     Users,
     model::{SessionId, TokenKind, UserId},
+    service::nobody,
     store::{self, tokens::Stored},
     token::Token,
 };
@@ -84,6 +85,17 @@ impl Users {
     }
 }
 
+impl Users {
+    /// Tells the trail of somebody unknown who was refused. A flood from one address is counted, so that it does not
+    /// push the rest of the trail out.
+    pub(crate) fn refuse(&self, origin: Arc<Origin>, event: NewEvent) {
+        if origin.address.is_some_and(|address| self.inner.refusals.check_key(&address).is_err()) {
+            return self.inner.audit.count(event.action());
+        }
+        self.inner.audit.note(&nobody(origin), event.outcome(Outcome::Denied));
+    }
+}
+
 fn is_open(stored: &Stored, token: &Token) -> bool {
     token.matches(&stored.hash)
         && stored.kind == token.kind
@@ -107,18 +119,10 @@ impl Authenticator for Users {
     }
 
     fn refused(&self, refusal: Refusal) {
-        // A flood from one address is counted, so that it does not push the rest of the trail out.
-        if refusal.denial.is_none()
-            && let Some(address) = refusal.origin.address
-            && self.inner.refusals.check_key(&address).is_err()
-        {
-            return self.inner.audit.count("access.refuse");
-        }
-        let event = match refusal.denial {
-            Some(denial) => NewEvent::new(EventType::Authorization, "access.deny").acted_by(denial.actor).with("action", denial.action),
-            None => NewEvent::new(EventType::Authentication, "access.refuse"),
+        let Some(denial) = refusal.denial else {
+            return self.refuse(refusal.origin, NewEvent::new(EventType::Authentication, "access.refuse").with("call", refusal.call));
         };
-        let actor = Actor::new(Identity::Nobody, refusal.origin);
-        self.inner.audit.note(&actor, event.outcome(Outcome::Denied).with("call", refusal.call));
+        let event = NewEvent::new(EventType::Authorization, "access.deny").acted_by(denial.actor).with("action", denial.action);
+        self.inner.audit.note(&nobody(refusal.origin), event.outcome(Outcome::Denied).with("call", refusal.call));
     }
 }

@@ -126,8 +126,8 @@ impl Users {
 }
 
 /// Somebody who is not known yet.
-pub(crate) fn nobody(origin: Origin) -> Actor {
-    Actor::new(Identity::Nobody, Arc::new(origin))
+pub(crate) fn nobody(origin: Arc<Origin>) -> Actor {
+    Actor::new(Identity::Nobody, origin)
 }
 
 /// A person who has just logged in.

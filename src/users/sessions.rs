@@ -40,6 +40,7 @@ impl Users {
         let email = Email::parse(email).ok().filter(|_| password.expose_secret().len() <= LONGEST);
         let Some(email) = email else {
             self.inner.passwords.verify(String::new().into(), None).await?;
+            self.refuse(origin, NewEvent::new(EventType::Authentication, "session.login").with("malformed", true));
             return Err(UsersError::Credentials);
         };
         let keys = Keys::of(&self.inner.secret, &email, origin.address);
@@ -112,7 +113,7 @@ impl Users {
         if let Some(user) = user {
             event = event.of(user.owner());
         }
-        self.note_in(&mut transaction, &nobody(origin.as_ref().clone()), event).await?;
+        self.note_in(&mut transaction, &nobody(Arc::clone(origin)), event).await?;
         transaction.commit().await?;
         Err(UsersError::Credentials)
     }
@@ -127,20 +128,28 @@ impl Users {
         let session = if let Some(session) = fresh {
             session
         } else {
-            let used = store::sessions::used_refresh(&mut transaction, &hash, &next).await?.ok_or(UsersError::Refresh)?;
+            let Some(used) = store::sessions::used_refresh(&mut transaction, &hash, &next).await? else {
+                return self.refuse_refresh(origin);
+            };
             if now - used.at > GRACE || used.with_successor {
                 return self.end_stolen(transaction, &used, &origin).await;
             }
             used.session
         };
-        let open = store::sessions::open(&mut transaction, session, now).await?.ok_or(UsersError::Refresh)?;
-        let user = store::users::get_user_by_id(&mut transaction, open.user).await?.ok_or(UsersError::Refresh)?;
+        let Some(open) = store::sessions::open(&mut transaction, session, now).await? else { return self.refuse_refresh(origin) };
+        let Some(user) = store::users::get_user_by_id(&mut transaction, open.user).await? else { return self.refuse_refresh(origin) };
         store::sessions::add_refresh(&mut transaction, open.session, &next).await?;
         store::sessions::prolong(&mut transaction, session, now + self.inner.session_ttl).await?;
         let event = NewEvent::new(EventType::Authentication, "session.refresh").on("session", session).with("repeated", fresh.is_none());
         self.note_in(&mut transaction, &person(open.user, open.role, session, &origin), event).await?;
         transaction.commit().await?;
         Ok(self.tickets(user, session, successor))
+    }
+
+    /// A token of no login, or of one that has ended.
+    fn refuse_refresh(&self, origin: Arc<Origin>) -> Result<Tickets, UsersError> {
+        self.refuse(origin, NewEvent::new(EventType::Authentication, "session.refresh"));
+        Err(UsersError::Refresh)
     }
 
     /// A token that comes again is in two hands: nobody keeps the login.
@@ -155,7 +164,7 @@ impl Users {
             .outcome(Outcome::Denied)
             .of(crate::model::owner(used.user))
             .on("session", used.session);
-        self.note_in(&mut transaction, &nobody(origin.as_ref().clone()), event).await?;
+        self.note_in(&mut transaction, &nobody(Arc::clone(origin)), event).await?;
         transaction.commit().await?;
         self.inner.known.forget();
         Err(UsersError::Refresh)

@@ -136,3 +136,22 @@ async fn a_stop_ends_the_streams() {
     assert!(began.elapsed() < Duration::from_secs(5));
     reading.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_login() {
+    let app = TestApp::start().await;
+    app.person("root@example.com", "admin").await;
+    let ada = app.person("ada@example.com", "member").await;
+    let other = app.log_in(&ada.email).await;
+    let open = async |token: &str| {
+        let response = app.request(Method::GET, "/api/mcp/events").bearer_auth(token).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.bytes_stream()
+    };
+    let (mut ended, mut kept) = (open(&ada.access).await, open(&other.access).await);
+    assert_eq!(app.call(Method::POST, "/api/mcp/auth/logout", &ada.access, &Value::Null).await.status, 204);
+    let end = async { while ended.next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("the stream ends");
+    let goes_on = tokio::time::timeout(Duration::from_millis(100), async { while kept.next().await.is_some() {} }).await;
+    assert!(goes_on.is_err(), "another login of the same person keeps its own");
+}

@@ -367,3 +367,22 @@ async fn many_logins_at_once_take_turns_and_health_stays() {
     assert!(count(200) > 0);
     assert!(answers.iter().filter(|answer| answer.status == 429).all(|answer| answer.header("retry-after").is_some()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_refused_is_in_the_trail() {
+    let app = TestApp::start().await;
+    app.person("root@example.com", "admin").await;
+    app.post("/api/mcp/auth/login", &json!({ "email": "not an address", "password": "x" }))
+        .await
+        .expect_problem(401, "invalid_credentials");
+    app.post("/api/mcp/auth/refresh", &json!({ "refresh_token": "rubbish" })).await.expect_problem(401, "invalid_refresh_token");
+    let stranger = json!({ "email": "eve@example.com", "password": PASSWORD });
+    app.post("/api/mcp/auth/register", &stranger).await.expect_problem(403, "registration_refused");
+    let told = eventually(10, "three refusals are recorded", || async {
+        let told: Vec<Value> = app.trail("&outcome=denied").await.iter().map(|event| event["action"].clone()).collect();
+        (told.len() >= 3).then_some(told)
+    });
+    let mut told = told.await;
+    told.sort_by_key(ToString::to_string);
+    assert_eq!(told, ["access.refuse", "session.login", "session.refresh"]);
+}

@@ -450,31 +450,9 @@ async fn it_serves_https_with_a_certificate() {
     let database = cluster::database().await;
     let (folder, data) = folder();
     cluster::share_roles(&data).await;
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output();
-    if !made.as_ref().is_ok_and(|output| output.status.success()) {
+    let Some((certificate, key)) = crate::support::certificate(folder.path(), "cert") else {
         return crate::support::skip("there is no openssl to make a certificate with");
-    }
+    };
     let url = database.url();
     let settings =
         [("DATABASE_URL", url.as_str()), ("FABRIC_TLS_CERT", certificate.to_str().unwrap()), ("FABRIC_TLS_KEY", key.to_str().unwrap())];

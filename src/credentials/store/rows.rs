@@ -50,12 +50,14 @@ pub(crate) struct New<'a> {
     pub(crate) kind: Kind,
     pub(crate) expires_at: Option<DateTime<Utc>>,
     pub(crate) incarnation: i32,
-    pub(crate) event: audit::Prepared,
+    /// `None` where one event tells of many values.
+    pub(crate) event: Option<audit::Prepared>,
 }
 
-/// Writes a value and its event; `None` when somebody else was faster, or the key was retired meanwhile.
+/// Writes a value, and its event where it has one; `None` when somebody else was faster, or the key was retired meanwhile.
 pub(crate) async fn put(connection: &mut PgConnection, new: &New<'_>) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>, sqlx::Error> {
     let Sealed { value, iv, kek_version, wrapped_dek, key_commit } = &new.sealed;
+    let event = new.event.as_ref();
     let row = sqlx::query!(
         r#"SELECT created_at AS "created_at!", updated_at AS "updated_at!"
            FROM credentials.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"#,
@@ -73,9 +75,9 @@ pub(crate) async fn put(connection: &mut PgConnection, new: &New<'_>) -> Result<
         new.kind.as_str(),
         new.expires_at,
         new.incarnation,
-        new.event.event,
-        new.event.pii,
-        new.event.mac.as_slice()
+        event.map(|event| event.event.as_str()),
+        event.and_then(|event| event.pii.as_deref()),
+        event.map(|event| event.mac.as_slice())
     )
     .fetch_optional(connection)
     .await?;

@@ -29,7 +29,7 @@ use super::{
     rate::{Key, Limiter},
 };
 use crate::{
-    Actor, Config, Origin,
+    Actor, Config, Identity, Origin,
     actor::Door,
     ids,
     problem::{Class, Coded as _, Problem},
@@ -95,6 +95,15 @@ impl Front {
         Self { inner: Arc::new(Inner { access, door, ..self.inner.as_ref().clone() }) }
     }
 
+    /// The layer that a request came through.
+    pub(super) fn of(parts: &Parts) -> Result<Self, Problem> {
+        Ok(parts.extensions.get::<Self>().ok_or(Unauthenticated)?.clone())
+    }
+
+    pub(super) async fn identify(&self, headers: &HeaderMap, peer: Option<Peer>, origin: &Origin) -> Result<Identity, Problem> {
+        self.inner.access.authenticate(headers, peer, origin).await
+    }
+
     fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
         self.inner.limiter.as_ref().map_or(Ok(()), |limiter| limiter.check(&Key::Actor(actor.to_string())))
     }
@@ -115,8 +124,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Actor {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let origin = Origin::from_request_parts(parts, state).await?;
-        let front = parts.extensions.get::<Front>().ok_or(Unauthenticated)?;
-        let identity = front.inner.access.authenticate(&parts.headers, parts.extensions.get().copied(), &origin).await?;
+        let front = Front::of(parts)?;
+        let identity = front.identify(&parts.headers, parts.extensions.get().copied(), &origin).await?;
         let actor = Self::new(identity, Arc::new(origin));
         front.count_actor(&actor)?;
         Ok(actor)
@@ -127,7 +136,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let front = parts.extensions.get::<Front>().ok_or(Unauthenticated)?;
+        let front = Front::of(parts)?;
         let id = parts.extensions.get::<RequestId>().map(|id| &id.0);
         Ok(origin(front.inner.door, id, parts.extensions.get().copied(), parts.headers.get(header::USER_AGENT)))
     }

@@ -8,9 +8,11 @@ pub mod extract;
 pub mod front;
 mod peer;
 mod rate;
+mod standing;
 
 pub use address::Address;
 pub use answer::Answer;
 pub use extract::{Json, Path, Query};
 pub use front::Front;
 pub use peer::Peer;
+pub use standing::Standing;

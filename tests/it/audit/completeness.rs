@@ -86,10 +86,11 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
         "POST /api/mcp/credentials" => given(path.into(), json!({ "server_id": "everything", "env_var": "A", "value": "x" }), admin),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => {
             let path = path.replace("{user_id}", &root.id).replace("{server_id}", "everything");
-            given(path, json!({ "credentials": [{ "env_var": "A", "value": "y" }] }), admin)
+            let many: Vec<Value> = (0..5).map(|n| json!({ "env_var": format!("A{n}"), "value": "y" })).collect();
+            given(path, json!({ "credentials": many, "replace": true }), admin)
         }
         "POST /api/mcp/credentials/import" => {
-            given(path.into(), json!({ "server_id": "everything", "format": "env", "content": "A=1" }), admin)
+            given(path.into(), json!({ "server_id": "everything", "format": "env", "content": "A=1\nB=2" }), admin)
         }
         "DELETE /api/mcp/credentials/{user_id}/{server_id}/{env_var}" => {
             app.call(Method::POST, "/api/mcp/credentials", admin, &json!({ "server_id": "everything", "env_var": "B", "value": "x" }))
@@ -127,7 +128,7 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
 }
 
 /// A rotation that stands there, whose job is over.
-async fn waiting_rotation(app: &TestApp, state: &str) -> String {
+pub(super) async fn waiting_rotation(app: &TestApp, state: &str) -> String {
     let mut connection = app.database.connect().await;
     let id = platform::ids::fresh();
     execute(
@@ -145,7 +146,7 @@ async fn waiting_rotation(app: &TestApp, state: &str) -> String {
 }
 
 /// A job that waits, or one that was cancelled.
-async fn stopped_job(app: &TestApp, cancelled: bool) -> String {
+pub(super) async fn stopped_job(app: &TestApp, cancelled: bool) -> String {
     let mut connection = app.database.connect().await;
     let id = platform::ids::fresh();
     sqlx::query("INSERT INTO mcp_fabric.jobs (id, kind, status, payload, run_at, created_by, created_at, completed_at) VALUES ($1, 'nobody_does_this', $2, '{}', now() + interval '1 day', 'operator', now(), $3)")

@@ -2,6 +2,7 @@
 
 mod isolation;
 mod keys;
+mod mutual_tls;
 mod tampering;
 
 use std::collections::BTreeSet;

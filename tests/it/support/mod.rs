@@ -53,3 +53,17 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(seconds: u64, w
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
+
+/// A certificate for 127.0.0.1 that signs itself, and its key; `None` where there is no openssl.
+pub(crate) fn certificate(folder: &std::path::Path, name: &str) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
+    let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key.pem")));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output();
+    made.is_ok_and(|output| output.status.success()).then_some((certificate, key))
+}
