@@ -4,7 +4,7 @@
 # after the other in one run. Everything listens on loopback, works in a temporary folder on a PostgreSQL of its own (fsync
 # on), and is stopped and removed at the end. Prints Markdown on standard output and its progress on standard error.
 #
-#   benches/vault.sh PROGRAM            the figures, about half an hour; PROGRAM is a built mcp-fabric
+#   benches/vault.sh PROGRAM            the figures, about ten minutes; PROGRAM is a built mcp-fabric
 #   QUICK=1 benches/vault.sh PROGRAM    whether it still works, a few minutes
 #
 # Needs curl, jq, psql and PostgreSQL's programs, python3, wrk, root or the postgres user's rights; the peer needs uv and
@@ -136,7 +136,7 @@ fill() { # fill FROM TO: rows that nobody opens, for the size of the table
 }
 fill 1 1000
 for size in 1000 "$MANY"; do
-  ((size == 1000)) || { say "filling $MANY credentials"; fill 1001 "$MANY"; sql "VACUUM ANALYZE credentials.mcp_credentials"; }
+  ((size == 1000)) || { say "filling $MANY credentials"; fill 1001 "$MANY"; sql "VACUUM ANALYZE credentials.mcp_credentials"; sql CHECKPOINT; }
   say "metadata among $size"
   load 16 "$ticket" GET "$url/api/mcp/credentials/$user/everything"
   row "metadata of one user, 16 clients, among $size credentials" "$rate/s" "$p50 ms" "$p99 ms" "$fabric_us µs" "$postgres_us µs"

@@ -154,3 +154,25 @@ async fn whole_days_go_at_the_boundary_and_the_chain_still_verifies() {
     let dropped = sqlx::query(AssertSqlSafe(format!("SELECT audit.drop_day('{}')", days_ago(29)))).execute(&mut connection).await;
     assert!(dropped.unwrap_err().to_string().contains("no checkpoint covers the purge"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trail_that_is_too_large_warns_and_lets_its_oldest_day_go() {
+    let (mut app, mut connection) = scene().await;
+    let day = (platform::clock::now().date_naive() - chrono::TimeDelta::days(3)).to_string();
+    execute(&mut connection, &format!("SELECT audit.ensure_day('{day}')")).await;
+    execute(&mut connection, &format!("UPDATE audit.events SET day = '{day}' WHERE seq IN (1, 2)")).await;
+    // Row versions that nobody sees take room like others.
+    let grow = format!("UPDATE audit.events SET server_id = server_id WHERE day = '{day}'");
+    execute(&mut connection, &format!("DO $$ BEGIN FOR n IN 1..6000 LOOP {grow}; END LOOP; END $$")).await;
+    app.set("FABRIC_AUDIT_MAX_MB", "3");
+    app.restart().await;
+    let purge = eventually(10, "the oldest day goes", || async { app.trail("&action=audit.purge").await.into_iter().next() }).await;
+    assert_eq!((&purge["detail"]["day"], &purge["detail"]["because"]), (&json!(day), &json!("size")));
+    let warning = &app.trail("&action=audit.size").await[0];
+    assert_eq!(warning["event_type"], "warning");
+    assert!(warning["seq"].as_i64() < purge["seq"].as_i64(), "the warning comes first");
+    assert!(warning["detail"]["percent"].as_i64().unwrap() > 100);
+    let report = verify(&app).await;
+    assert_eq!((&report["ok"], &report["first_seq"]), (&json!(true), &json!(3)), "{report}");
+    assert_eq!(app.trail("&action=audit.purge").await.len(), 1, "what fits stays");
+}

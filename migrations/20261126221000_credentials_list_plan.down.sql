@@ -1,0 +1,2 @@
+-- Owner: credentials.
+ALTER FUNCTION credentials.list(text, text, text) RESET plan_cache_mode;
