@@ -8,7 +8,7 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use platform::{
-    Actor, Problem,
+    Problem,
     http::{Query, Standing},
 };
 use serde::Deserialize;
@@ -41,7 +41,6 @@ struct Filter {
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String)))]
 async fn follow(
     State(events): State<Events>,
-    actor: Actor,
     standing: Standing,
     headers: HeaderMap,
     Query(filter): Query<Filter>,
@@ -53,7 +52,7 @@ async fn follow(
     let channels: Option<Vec<String>> = filter
         .channels
         .map(|list| list.split(',').map(|channel| channel.trim().to_owned()).filter(|channel| !channel.is_empty()).collect());
-    let stream = events.follow(&actor, after).await?.filter_map(move |followed| {
+    let stream = events.follow(&standing.actor, after).await?.filter_map(move |followed| {
         let wanted = |channel: &str| channels.as_ref().is_none_or(|list| list.iter().any(|item| item == channel));
         let sent = match followed {
             Ok(Followed::Event(event)) if wanted(&event.channel) => {

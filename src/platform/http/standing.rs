@@ -20,7 +20,8 @@ pub struct Standing {
     front: Front,
     headers: HeaderMap,
     peer: Option<Peer>,
-    actor: Actor,
+    /// Who asked.
+    pub actor: Actor,
 }
 
 impl Standing {
