@@ -11,6 +11,7 @@ use std::{
 use audit::{Audit, AuditKeys};
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use cache::{Cache, CacheError};
+use configurations::Configurations;
 use credentials::{Credentials, CredentialsError, Ring, RingError};
 use events::Events;
 use jobs::{Handlers, Jobs};
@@ -210,15 +211,26 @@ impl App {
             cache::Neighbours { database: database.clone(), audit: audit.clone(), jobs: jobs.clone(), servers: servers.clone() };
         let cache = Cache::start(config, node.clone(), neighbours, &metrics, shutdown).await?;
         let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
-        users.set_belongings(vec![Arc::new(credentials.clone())]);
+        let configurations = Configurations::new(database.clone(), audit.clone(), events.clone(), servers.clone(), credentials.clone());
+        users.set_belongings(vec![Arc::new(credentials.clone()), Arc::new(configurations.clone())]);
         let authenticator = Arc::new(users.clone());
         let front = Front::new(config, Access::new(authenticator.clone(), config.http.trust_loopback), Door::Public, &metrics);
         // Being on this machine is no right to plaintext.
         let inner_front = front.at(Door::Internal, Access::new(authenticator, false));
         let handlers = credentials.handlers(cache.handlers(sync.handlers(Handlers::default())));
         let internal = internal::start(config, router::internal(credentials.clone(), inner_front))?;
-        let services =
-            router::Services { audit, users, servers, sync: sync.clone(), cache, credentials, jobs: jobs.clone(), events, health };
+        let services = router::Services {
+            audit,
+            users,
+            servers,
+            sync: sync.clone(),
+            cache,
+            credentials,
+            configurations,
+            jobs: jobs.clone(),
+            events,
+            health,
+        };
         let service = router::build(services, config, front, metrics.clone());
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;

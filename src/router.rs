@@ -12,6 +12,7 @@ use axum::{
     routing::get,
 };
 use cache::Cache;
+use configurations::Configurations;
 use credentials::Credentials;
 use events::Events;
 use jobs::Jobs;
@@ -39,6 +40,7 @@ pub(crate) struct Services {
     pub(crate) sync: Sync,
     pub(crate) cache: Cache,
     pub(crate) credentials: Credentials,
+    pub(crate) configurations: Configurations,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -51,6 +53,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(cache::router(services.cache.clone()))
         .merge(users::router(services.users))
         .merge(credentials::router(services.credentials))
+        .merge(configurations::router(services.configurations))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));

@@ -16,6 +16,7 @@ mod envelope;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod inputs;
 mod keeper;
 mod migrate;
 mod model;
@@ -30,7 +31,7 @@ mod transfer;
 mod verify;
 
 pub use error::CredentialsError;
-pub use model::{CredentialId, EnvVar, Kind, Metadata, RotationId, UserRef};
+pub use model::{CredentialId, EnvVar, Kind, Metadata, RotationId, Unfit, UserRef};
 pub use ring::{Ring, RingError, jwt_key};
 pub use routes::{internal, router};
 pub use secrets::instance_secret;

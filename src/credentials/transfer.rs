@@ -134,7 +134,7 @@ impl Credentials {
         Ok(imported)
     }
 
-    async fn names(&self, actor: &Actor, user: &UserRef, server: &str) -> Result<BTreeSet<String>, CredentialsError> {
+    pub(crate) async fn names(&self, actor: &Actor, user: &UserRef, server: &str) -> Result<BTreeSet<String>, CredentialsError> {
         let there = rows::list(self.inner.database.public(), &crate::service::acting(actor), user, server).await?;
         Ok(there.into_iter().map(|metadata| metadata.env_var).collect())
     }

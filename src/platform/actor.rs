@@ -103,6 +103,12 @@ words! {
         CredentialsExport = "credentials.export",
         /// Rotate keys, verify and migrate all credentials.
         CredentialsManage = "credentials.manage",
+        /// See what one wants of servers.
+        ConfigurationsRead = "configurations.read",
+        /// Say what one wants of servers.
+        ConfigurationsWrite = "configurations.write",
+        /// Want an instance that everybody uses.
+        ConfigurationsShare = "configurations.share",
         /// Read the audit trail: one's own part of it, or all for those who may.
         AuditRead = "audit.read",
         /// Read everybody's part of it, and verify it.
@@ -132,6 +138,8 @@ impl Action {
             Self::CacheFill => (Some(Scope::CacheWrite), &[Admin, Member]),
             Self::AccountManage => (None, ALL),
             Self::CredentialsRead | Self::CredentialsWrite => (Some(Scope::CredentialsWrite), &[Admin, Member]),
+            Self::ConfigurationsRead | Self::ConfigurationsWrite => (Some(Scope::ConfigurationsWrite), &[Admin, Member]),
+            Self::ConfigurationsShare => (Some(Scope::ConfigurationsWrite), &[Admin]),
             // Plaintext is for programs that start servers: no account has it.
             Self::CredentialsReveal | Self::CredentialsExport => (Some(Scope::CredentialsReveal), &[]),
             Self::AuditRead => (Some(Scope::AuditRead), ALL),

@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     document::{Digest, storable},
-    model::CredentialRow,
+    model::DeclaredInput,
 };
 
 /// One list from all packages and remotes of a document; the same name at the same place counts once.
-pub(crate) fn wanted(digest: &Digest) -> Vec<CredentialRow> {
+pub(crate) fn wanted(digest: &Digest) -> Vec<DeclaredInput> {
     let mut list = List::default();
     for package in objects(digest.document.get("packages")) {
         for input in objects(any(package, &["environmentVariables", "environment_variables"])) {
@@ -32,7 +32,7 @@ pub(crate) fn wanted(digest: &Digest) -> Vec<CredentialRow> {
 
 #[derive(Default)]
 struct List {
-    rows: Vec<CredentialRow>,
+    rows: Vec<DeclaredInput>,
 }
 
 impl List {
@@ -79,7 +79,7 @@ impl List {
             return;
         }
         let choices = input.get("choices").and_then(Value::as_array);
-        self.rows.push(CredentialRow {
+        self.rows.push(DeclaredInput {
             location: location.to_owned(),
             env_var: name,
             description: text(input, "description").map(storable),

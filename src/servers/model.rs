@@ -204,15 +204,23 @@ pub(crate) struct RemoteRow {
 
 /// One thing that the latest version wants to be told.
 #[derive(Clone, Debug)]
-pub(crate) struct CredentialRow {
-    pub(crate) location: String,
-    pub(crate) env_var: String,
-    pub(crate) description: Option<String>,
-    pub(crate) required: bool,
-    pub(crate) secret: bool,
-    pub(crate) format: String,
-    pub(crate) choices: Option<Vec<String>>,
-    pub(crate) default_value: Option<String>,
+pub struct DeclaredInput {
+    /// `env`, `header` or `argument`.
+    pub location: String,
+    /// The name of it there.
+    pub env_var: String,
+    /// For people.
+    pub description: Option<String>,
+    /// The server does not work without it.
+    pub required: bool,
+    /// It is to be kept as a secret.
+    pub secret: bool,
+    /// `string`, `number`, `boolean` or `filepath`.
+    pub format: String,
+    /// The only values that it may have.
+    pub choices: Option<Vec<String>>,
+    /// What holds when nothing is given.
+    pub default_value: Option<String>,
 }
 
 /// One version without its document.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     error::ServersError,
-    model::{CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerRef, Sort, Status, Summary, VersionRow},
+    model::{DeclaredInput, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerRef, Sort, Status, Summary, VersionRow},
     service::{Detail, Servers},
 };
 
@@ -157,7 +157,7 @@ struct ServerDetailOut {
 
 impl From<Detail> for ServerDetailOut {
     fn from(detail: Detail) -> Self {
-        let env_var = |row: CredentialRow| EnvVarOut {
+        let env_var = |row: DeclaredInput| EnvVarOut {
             name: row.env_var,
             description: row.description,
             required: row.required,
@@ -195,8 +195,8 @@ struct CredentialOut {
     r#in: String,
 }
 
-impl From<CredentialRow> for CredentialOut {
-    fn from(row: CredentialRow) -> Self {
+impl From<DeclaredInput> for CredentialOut {
+    fn from(row: DeclaredInput) -> Self {
         Self {
             env_var: row.env_var,
             description: row.description,
@@ -347,7 +347,7 @@ async fn versions(State(servers): State<Servers>, Path(id): Path<String>, page: 
 #[utoipa::path(get, path = "/api/mcp/servers/{id}/credentials", tag = "catalogue", params(("id" = String, Path)),
     responses((status = 200, description = "The list", body = CredentialDocs), (status = 404, description = "No such server")))]
 async fn credentials(State(servers): State<Servers>, Path(id): Path<String>) -> Result<Json<CredentialDocs>, Problem> {
-    let (server_id, rows) = servers.credentials(&server(&id)?).await?;
+    let (server_id, rows) = servers.inputs(&server(&id)?).await?;
     Ok(Json(CredentialDocs { server_id, credentials: rows.into_iter().map(Into::into).collect() }))
 }
 

@@ -13,7 +13,7 @@ use crate::{
     ingest::{self, Applied},
     kept::Kept,
     model::{
-        CachedPackage, CredentialRow, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort, Summary,
+        CachedPackage, DeclaredInput, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort, Summary,
         VersionRow,
     },
     predefined, render,
@@ -55,7 +55,7 @@ pub(crate) struct Detail {
     pub(crate) summary: Summary,
     pub(crate) packages: Vec<PackageRow>,
     pub(crate) remotes: Vec<RemoteRow>,
-    pub(crate) credentials: Vec<CredentialRow>,
+    pub(crate) credentials: Vec<DeclaredInput>,
     pub(crate) versions: Vec<VersionRow>,
 }
 
@@ -276,14 +276,15 @@ impl Servers {
     /// The environment variables that a server needs a value for, from memory where they are there.
     pub async fn required_env_vars(&self, id: &str, server: &ServerRef) -> Result<Arc<Vec<String>>, Arc<ServersError>> {
         let read = async {
-            let (_, rows) = self.credentials(server).await?;
+            let (_, rows) = self.inputs(server).await?;
             let needed = rows.into_iter().filter(|row| row.location == "env" && row.required && row.default_value.is_none());
             Ok(needed.map(|row| row.env_var).collect())
         };
         self.inner.required.get(id.to_owned(), read).await
     }
 
-    pub(crate) async fn credentials(&self, server: &ServerRef) -> Result<(String, Vec<CredentialRow>), ServersError> {
+    /// The id of a server, and what it wants to be told before it starts.
+    pub async fn inputs(&self, server: &ServerRef) -> Result<(String, Vec<DeclaredInput>), ServersError> {
         let id = self.summary(server).await?.id;
         let rows = read::credentials(self.inner.database.public(), &id).await?;
         Ok((id, rows))

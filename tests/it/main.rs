@@ -18,6 +18,7 @@ mod audit;
 mod backup;
 mod cache;
 mod catalogue;
+mod configurations;
 mod credentials;
 mod database;
 mod events;

@@ -66,6 +66,7 @@ async fn the_table_of_roles_is_what_the_program_does() {
 /// A body that is well-formed and changes nothing that the other calls need.
 fn body(call: &str) -> Value {
     match call {
+        "POST /api/mcp/users/me/servers" => json!({ "server_id": "everything" }),
         "POST /api/mcp/credentials" => json!({ "server_id": "everything", "env_var": "KEY", "value": "x" }),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => json!({ "credentials": [] }),
         "POST /api/mcp/credentials/import" => json!({ "server_id": "everything", "format": "env", "content": "A=1" }),

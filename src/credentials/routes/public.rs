@@ -6,7 +6,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
-    http::{Json, Path, Query},
+    http::{Json, Path, Query, extract::if_match},
     page::{self, PageRequest},
 };
 use secrecy::SecretString;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{UserAndServer, parse_if_match, parse_server};
+use super::{UserAndServer, parse_server};
 use crate::{
     Credentials, Metadata,
     error::CredentialsError,
@@ -87,7 +87,7 @@ async fn store(
     headers: HeaderMap,
     Json(body): Json<CredentialIn>,
 ) -> Result<Response, Problem> {
-    let expected = parse_if_match(&headers)?;
+    let expected = if_match(&headers)?;
     let value = value("body", &body.env_var, body.value, body.kind.as_deref(), body.expires_at)?;
     let server = parse_server(&body.server_id)?;
     let (user, server_id, stored) = credentials.store(&actor, body.user_id.as_deref(), &server, value, expected).await?;

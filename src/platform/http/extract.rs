@@ -3,7 +3,7 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -46,6 +46,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         }
         parse_json(&body).map(Json)
     }
+}
+
+/// A revision as `If-Match` names it: `"7"`, or `"0"` for none yet (RFC 9110 section 13.1.1).
+pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let revision = value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok());
+    let unfit = || Problem::field("invalid_field", "header.if-match", "must be one revision in quotes, as ETag gives it");
+    revision.map(Some).ok_or_else(unfit)
 }
 
 /// The whole body, within the route's limit.

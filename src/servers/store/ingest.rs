@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use crate::{
     document::{Digest, Entry, Package},
     latest::Candidate,
-    model::{CredentialRow, Origin, ServerId, Status},
+    model::{DeclaredInput, Origin, ServerId, Status},
 };
 
 /// Makes rows for new servers and brings erased ones back; gives the ids that another origin holds.
@@ -325,7 +325,7 @@ pub(crate) struct Refreshed {
     pub(crate) row: Stale,
     pub(crate) digest: Digest,
     pub(crate) categories: Vec<String>,
-    pub(crate) credentials: Vec<CredentialRow>,
+    pub(crate) credentials: Vec<DeclaredInput>,
 }
 
 impl Refreshed {
@@ -404,7 +404,7 @@ async fn write_remotes(connection: &mut PgConnection, ids: &[String], servers: &
 }
 
 async fn write_credential_docs(connection: &mut PgConnection, ids: &[String], servers: &[Refreshed]) -> Result<(), sqlx::Error> {
-    let rows: Vec<(&str, i32, &CredentialRow)> = servers
+    let rows: Vec<(&str, i32, &DeclaredInput)> = servers
         .iter()
         .flat_map(|server| (0_i32..).zip(&server.credentials).map(|(position, row)| (server.row.server_id.as_str(), position, row)))
         .collect();

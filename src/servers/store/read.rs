@@ -4,7 +4,7 @@ use platform::database::DbError;
 use sqlx::{PgPool, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::model::{CredentialRow, PackageRow, RemoteRow, ServerId, ServerRef, Summary, VersionRow};
+use crate::model::{DeclaredInput, PackageRow, RemoteRow, ServerId, ServerRef, Summary, VersionRow};
 
 /// What a list shows; `rank` comes from elsewhere.
 pub(super) const COLUMNS: &str =
@@ -106,9 +106,9 @@ pub(crate) async fn remotes(pool: &PgPool, server: &str) -> Result<Vec<RemoteRow
     Ok(rows.fetch_all(pool).await?)
 }
 
-pub(crate) async fn credentials(pool: &PgPool, server: &str) -> Result<Vec<CredentialRow>, DbError> {
+pub(crate) async fn credentials(pool: &PgPool, server: &str) -> Result<Vec<DeclaredInput>, DbError> {
     let rows = sqlx::query_as!(
-        CredentialRow,
+        DeclaredInput,
         "SELECT location, env_var, description, required, secret, format, choices, default_value
          FROM mcp_fabric.credential_docs WHERE server_id = $1 ORDER BY position",
         server,

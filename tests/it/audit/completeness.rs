@@ -83,6 +83,15 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
                 app.call(Method::POST, "/api/mcp/tokens", admin, &json!({ "name": "x", "scopes": ["catalogue:read"] })).await.expect(201);
             given(path.replace("{id}", made["id"].as_str().unwrap()), Value::Null, admin)
         }
+        "POST /api/mcp/users/me/servers" => given(path.into(), json!({ "server_id": "everything", "enabled": true }), admin),
+        "DELETE /api/mcp/users/me/servers/{server_id}" | "POST /api/mcp/users/me/servers/{server_id}/restore" => {
+            let path = path.replace("{server_id}", "everything");
+            app.call(Method::POST, "/api/mcp/users/me/servers", admin, &json!({ "server_id": "everything" })).await;
+            if method == "POST" {
+                assert_eq!(app.call(Method::DELETE, path.trim_end_matches("/restore"), admin, &Value::Null).await.status, 204);
+            }
+            given(path, Value::Null, admin)
+        }
         "POST /api/mcp/credentials" => given(path.into(), json!({ "server_id": "everything", "env_var": "A", "value": "x" }), admin),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => {
             let path = path.replace("{user_id}", &root.id).replace("{server_id}", "everything");

@@ -1,0 +1,215 @@
+use std::sync::Arc;
+
+use audit::{Audit, NewEvent};
+use credentials::Credentials;
+use events::Events;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use platform::{Action, Actor, Database, clock, ids};
+use serde_json::{Value, json};
+use servers::{DeclaredInput, ServerRef, Servers};
+use sqlx::PgConnection;
+use users::{Belongings, UserId};
+
+use crate::{
+    error::ConfigurationsError,
+    inputs::{self, SECRET},
+    model::{Change, Configuration, Limits, Sharing, Standing},
+    store,
+};
+
+/// The event that says that somebody wants something else of a server.
+pub const CONFIGURATION_CHANGED: &str = "CONFIGURATION_CHANGED";
+
+/// What users want of servers; cheap to clone.
+#[derive(Clone)]
+pub struct Configurations {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    audit: Audit,
+    events: Events,
+    servers: Servers,
+    credentials: Credentials,
+}
+
+/// A configuration as its owner sees it.
+pub(crate) struct Shown {
+    /// With `[secret]` for what the vault has.
+    pub(crate) configuration: Configuration,
+    /// What the server needs and was not given.
+    pub(crate) missing: Vec<String>,
+}
+
+impl Configurations {
+    /// The service.
+    pub fn new(database: Database, audit: Audit, events: Events, servers: Servers, credentials: Credentials) -> Self {
+        Self { inner: Arc::new(Inner { database, audit, events, servers, credentials }) }
+    }
+
+    /// The server that is meant, if the actor's token is for it.
+    async fn server(&self, actor: &Actor, action: Action, server: &ServerRef) -> Result<(String, Vec<DeclaredInput>), ConfigurationsError> {
+        actor.require(action)?;
+        let (id, inputs) = self.inner.servers.inputs(server).await?;
+        actor.require_server(action, &id)?;
+        Ok((id, inputs))
+    }
+
+    /// The actor's own, by server.
+    pub(crate) async fn list(
+        &self,
+        actor: &Actor,
+        status: Standing,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Configuration>, ConfigurationsError> {
+        actor.require(Action::ConfigurationsRead)?;
+        let mut transaction = self.inner.database.begin(actor).await?;
+        Ok(store::list(&mut transaction, &actor.to_string(), actor.servers(), status, after, limit.into()).await?)
+    }
+
+    /// The actor's own for one server.
+    pub(crate) async fn get(&self, actor: &Actor, server: &ServerRef) -> Result<Shown, ConfigurationsError> {
+        let (id, inputs) = self.server(actor, Action::ConfigurationsRead, server).await?;
+        let mut transaction = self.inner.database.begin(actor).await?;
+        let found = store::get(&mut transaction, &actor.to_string(), &id).await?;
+        drop(transaction);
+        self.show(actor, found.ok_or(ConfigurationsError::NotFound)?, &inputs).await
+    }
+
+    /// Says of a configuration what the vault has for it, and what is missing.
+    async fn show(&self, actor: &Actor, mut configuration: Configuration, inputs: &[DeclaredInput]) -> Result<Shown, ConfigurationsError> {
+        let held = self.inner.credentials.held(actor, &configuration.server_id).await?;
+        let mut missing = Vec::new();
+        for input in inputs {
+            let is_held = inputs::credential_of(input).is_ok_and(|name| held.contains(name.as_str()));
+            if input.secret && is_held {
+                configuration.values.insert(input.env_var.clone(), SECRET.into());
+            }
+            let is_given = is_held || configuration.values.contains_key(&input.env_var);
+            if input.required && input.default_value.is_none() && !is_given {
+                missing.push(input.env_var.clone());
+            }
+        }
+        Ok(Shown { configuration, missing })
+    }
+
+    /// Makes or changes the actor's own for a server; one that was archived counts again. With `expected`, only over
+    /// that revision. Secret values go into the vault first.
+    pub(crate) async fn put(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        change: Change,
+        expected: Option<i64>,
+    ) -> Result<Shown, ConfigurationsError> {
+        let (id, inputs) = self.server(actor, Action::ConfigurationsWrite, server).await?;
+        if change.sharing == Some(Sharing::Shared) {
+            actor.require(Action::ConfigurationsShare)?;
+        }
+        if let Some((limit, message)) = change.limits.as_ref().and_then(Limits::unfit) {
+            return Err(ConfigurationsError::Field(format!("body.limits.{limit}"), message));
+        }
+        let parted = inputs::part(&inputs, change.values)?;
+        if !parted.secret.is_empty() {
+            let mut transaction = self.inner.database.begin(actor).await?;
+            let known = store::get(&mut transaction, &actor.to_string(), &id).await?;
+            drop(transaction);
+            is_expected(known.as_ref(), expected)?;
+            self.inner.credentials.store_inputs(actor, server, parted.secret).await?;
+        }
+        let mut transaction = self.inner.database.begin(actor).await?;
+        store::ensure(&mut transaction, ids::fresh(), &actor.to_string(), &id, clock::now()).await?;
+        let held = store::hold(&mut transaction, &actor.to_string(), &id).await?;
+        let mut new = held.ok_or(ConfigurationsError::Servers(servers::ServersError::NotFound))?;
+        is_expected(Some(&new), expected)?;
+        for (name, value) in parted.plain {
+            if value == Value::Null {
+                new.values.remove(&name)
+            } else {
+                new.values.insert(name, value)
+            };
+        }
+        new.enabled = change.enabled.unwrap_or(new.enabled);
+        new.limits = change.limits.unwrap_or(new.limits);
+        new.restart = change.restart.unwrap_or(new.restart);
+        new.lifecycle = change.lifecycle.unwrap_or(new.lifecycle);
+        new.sharing = change.sharing.unwrap_or(new.sharing);
+        new.status = Standing::Active;
+        self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;
+        transaction.commit().await?;
+        self.show(actor, new, &inputs).await
+    }
+
+    /// Removes the actor's own for a server, so that it can be restored.
+    pub(crate) async fn archive(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), ConfigurationsError> {
+        self.turn(actor, server, expected, Standing::Archived, "configuration.archive").await.map(drop)
+    }
+
+    /// Brings back the actor's own for a server; it is not enabled.
+    pub(crate) async fn restore(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<Shown, ConfigurationsError> {
+        let (restored, inputs) = self.turn(actor, server, expected, Standing::Active, "configuration.restore").await?;
+        self.show(actor, restored, &inputs).await
+    }
+
+    async fn turn(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        expected: Option<i64>,
+        to: Standing,
+        action: &'static str,
+    ) -> Result<(Configuration, Vec<DeclaredInput>), ConfigurationsError> {
+        let (id, inputs) = self.server(actor, Action::ConfigurationsWrite, server).await?;
+        let mut transaction = self.inner.database.begin(actor).await?;
+        let held = store::hold(&mut transaction, &actor.to_string(), &id).await?;
+        let mut new = held.filter(|held| held.status != to).ok_or(ConfigurationsError::NotFound)?;
+        is_expected(Some(&new), expected)?;
+        new.enabled = false;
+        new.status = to;
+        self.write_in(&mut transaction, actor, action, &mut new).await?;
+        transaction.commit().await?;
+        Ok((new, inputs))
+    }
+
+    /// Writes the next revision, with its entry in the trail and its event.
+    async fn write_in(
+        &self,
+        transaction: &mut PgConnection,
+        actor: &Actor,
+        action: &'static str,
+        new: &mut Configuration,
+    ) -> Result<(), ConfigurationsError> {
+        new.revision += 1;
+        new.updated_at = clock::now();
+        store::write(transaction, new).await?;
+        let told = NewEvent::change(action).on("configuration", new.id).server(&new.server_id);
+        let told = told.with("enabled", new.enabled).with("revision", new.revision).of(actor.to_string());
+        self.inner.audit.record_in(transaction, actor, told).await?;
+        let payload = json!({ "server_id": new.server_id, "enabled": new.enabled, "status": new.status, "revision": new.revision });
+        let event = events::NewEvent { kind: CONFIGURATION_CHANGED, channel: "configurations", owner: Some(actor.to_string()), payload };
+        Ok(self.inner.events.publish_in(transaction, &event).await?)
+    }
+}
+
+/// Whether a row has the revision that the caller knows; 0 for none.
+fn is_expected(row: Option<&Configuration>, expected: Option<i64>) -> Result<(), ConfigurationsError> {
+    let revision = row.map_or(0, |row| row.revision);
+    if expected.is_none_or(|expected| expected == revision) { Ok(()) } else { Err(ConfigurationsError::Stale(revision)) }
+}
+
+impl Belongings for Configurations {
+    fn erase<'a>(&'a self, transaction: &'a mut PgConnection, user: UserId) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let owner = format!("user:{user}");
+            for server in store::erase(transaction, &owner).await.map_err(|error| error.to_string())? {
+                let event = NewEvent::change("configuration.erase").server(server).of(owner.clone());
+                let recorded = self.inner.audit.record_in(transaction, &Actor::system("erase"), event).await;
+                recorded.map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
