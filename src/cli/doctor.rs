@@ -1,5 +1,6 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
+use packages::Toolchain;
 use platform::{
     Config,
     config::{Layers, SETTINGS},
@@ -59,7 +60,7 @@ async fn examine(layers: &Layers, config: &Config) -> (Vec<[String; 3]>, usize) 
             .map(|_| format!("{} is free", config.listen))
             .map_err(|error| format!("{}: {error}", config.listen)),
     };
-    let findings = vec![
+    let mut findings = vec![
         finding("settings", spelling(layers)),
         finding("data folder", privacy(&config.data_dir)),
         finding("fabric", Ok(serving)),
@@ -67,8 +68,19 @@ async fn examine(layers: &Layers, config: &Config) -> (Vec<[String; 3]>, usize) 
         finding("operator token", Ok(format!("{} {token_state}", token.display()))),
         finding("database", database(config).await),
     ];
+    for toolchain in Toolchain::ALL {
+        findings.push(program(toolchain).await);
+    }
     let wrong = findings.iter().filter(|[_, state, _]| state == "wrong").count();
     (findings, wrong)
+}
+
+/// A program that is missing is no fault: not every fabric runs servers of every kind.
+async fn program(toolchain: Toolchain) -> [String; 3] {
+    match toolchain.find().await {
+        Ok(found) => finding(toolchain.program(), Ok(format!("{} in {}", found.version, found.program.display()))),
+        Err(error) => [toolchain.program().into(), "missing".into(), error.to_string()],
+    }
 }
 
 /// A misspelt name would otherwise be a setting that does nothing.

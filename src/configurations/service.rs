@@ -142,35 +142,38 @@ impl Configurations {
         self.show(actor, new, &inputs).await
     }
 
-    /// Removes the actor's own for a server, so that it can be restored.
+    /// Removes the actor's own for a server, so that it can be restored. The server may be gone from the catalogue.
     pub(crate) async fn archive(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), ConfigurationsError> {
-        self.turn(actor, server, expected, Standing::Archived, "configuration.archive").await.map(drop)
+        actor.require(Action::ConfigurationsWrite)?;
+        let id = self.inner.servers.id_of(server).await?;
+        actor.require_server(Action::ConfigurationsWrite, &id)?;
+        self.turn(actor, &id, expected, Standing::Archived, "configuration.archive").await.map(drop)
     }
 
     /// Brings back the actor's own for a server; it is not enabled.
     pub(crate) async fn restore(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<Shown, ConfigurationsError> {
-        let (restored, inputs) = self.turn(actor, server, expected, Standing::Active, "configuration.restore").await?;
+        let (id, inputs) = self.server(actor, Action::ConfigurationsWrite, server).await?;
+        let restored = self.turn(actor, &id, expected, Standing::Active, "configuration.restore").await?;
         self.show(actor, restored, &inputs).await
     }
 
     async fn turn(
         &self,
         actor: &Actor,
-        server: &ServerRef,
+        server_id: &str,
         expected: Option<i64>,
         to: Standing,
         action: &'static str,
-    ) -> Result<(Configuration, Vec<DeclaredInput>), ConfigurationsError> {
-        let (id, inputs) = self.server(actor, Action::ConfigurationsWrite, server).await?;
+    ) -> Result<Configuration, ConfigurationsError> {
         let mut transaction = self.inner.database.begin(actor).await?;
-        let held = store::hold(&mut transaction, &actor.to_string(), &id).await?;
+        let held = store::hold(&mut transaction, &actor.to_string(), server_id).await?;
         let mut new = held.filter(|held| held.status != to).ok_or(ConfigurationsError::NotFound)?;
         is_expected(Some(&new), expected)?;
         new.enabled = false;
         new.status = to;
         self.write_in(&mut transaction, actor, action, &mut new).await?;
         transaction.commit().await?;
-        Ok((new, inputs))
+        Ok(new)
     }
 
     /// Writes the next revision, with its entry in the trail and its event.

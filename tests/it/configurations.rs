@@ -74,6 +74,24 @@ async fn a_configuration_is_made_changed_archived_and_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_wanted_of_a_server_that_is_gone_can_be_removed_and_is_not_inherited() {
+    let (app, ada, _) = scene().await;
+    let given = json!({ "server_id": "io.x/weather", "enabled": true, "values": { "REGION": "eu" } });
+    app.call(Method::POST, PATH, &ada.access, &given).await.expect(201);
+    app.call(Method::POST, PATH, &ada.access, &json!({ "server_id": "everything" })).await.expect(201);
+    let mut connection = app.database.connect().await;
+    sqlx::raw_sql("UPDATE mcp_fabric.servers SET erased_at = now()").execute(&mut connection).await.unwrap();
+    app.call(Method::POST, PATH, &ada.access, &given).await.expect_problem(404, "server_not_found");
+    assert_eq!(app.call(Method::DELETE, &one("everything"), &ada.access, &Value::Null).await.status, 204);
+    // The name comes back, and is another server.
+    sqlx::raw_sql("UPDATE mcp_fabric.servers SET erased_at = NULL").execute(&mut connection).await.unwrap();
+    app.call(Method::GET, &one("io.x/weather"), &ada.access, &Value::Null).await.expect_problem(404, "not_found");
+    assert_eq!(app.call(Method::GET, PATH, &ada.access, &Value::Null).await.expect(200)["servers"], json!([]));
+    let anew = app.call(Method::POST, PATH, &ada.access, &json!({ "server_id": "io.x/weather" })).await.expect(201);
+    assert_eq!((&anew["values"], &anew["enabled"], &anew["revision"]), (&json!({}), &json!(false), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secret_values_are_in_the_vault_alone() {
     let (app, ada, _) = scene().await;
     let given = json!({ "server_id": "io.x/weather", "values": { "API_KEY": "canary-7f3a", "X-Api-Key": "canary-91bb", "REGION": "us" } });

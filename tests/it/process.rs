@@ -207,7 +207,19 @@ async fn doctor_shows_every_setting_and_no_secret() {
     assert_eq!(find("FABRIC_UPSTREAM_RPS"), json!({ "name": "FABRIC_UPSTREAM_RPS", "value": "2.5", "source": "environment" }));
     assert_eq!(find("DATABASE_URL"), json!({ "name": "DATABASE_URL", "value": "present", "source": "environment" }));
     assert_eq!(find("FABRIC_MEMORY_MB")["source"], "default");
-    assert!(report["checks"].as_array().unwrap().iter().all(|check| check["state"] == "ok"), "{report}");
+    // A machine without Node.js or uv is no broken one.
+    let is_well =
+        |check: &Value| check["state"] == "ok" || (check["state"] == "missing" && check["detail"].as_str().unwrap().contains("install"));
+    assert!(report["checks"].as_array().unwrap().iter().all(is_well), "{report}");
+    let output = Binary::run(&data, &[("DATABASE_URL", &url), ("PATH", "/nowhere")], &["doctor", "--json"]);
+    assert!(output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let missing: Vec<&Value> = report["checks"].as_array().unwrap().iter().filter(|check| check["state"] == "missing").collect();
+    assert_eq!(missing.iter().map(|check| check["check"].as_str().unwrap()).collect::<Vec<_>>(), ["node", "npm", "python3", "uv"]);
+    assert_eq!(
+        missing[0]["detail"],
+        "node is not installed: servers from npm need it; install Node.js 20 or newer (Debian: apt-get install nodejs)"
+    );
 
     let secrets = data.join("database-roles.json");
     std::fs::set_permissions(&secrets, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
