@@ -125,7 +125,7 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
         (with("PORT", json!([80])), "body.values.PORT"),
         (with("DEBUG", json!("yes")), "body.values.DEBUG"),
         (with("REGION", json!("eu\0")), "body.values.REGION"),
-        (with("LD_PRELOAD", json!("/tmp/evil.so")), "body.values.LD_PRELOAD"),
+        (with("LD_PRELOAD", json!("evil.so")), "body.values.LD_PRELOAD"),
         (with("OTHER", json!("x")), "body.values"),
         (with("'; DROP TABLE x; --", json!("x")), "body.values"),
         (with("X-Api-Key", json!("a\r\nHost: b")), "body.values.X-Api-Key"),
