@@ -1,4 +1,4 @@
-//! Builds every service once, in dependency order, and stops them in the reverse one.
+//! Starts the program and stops it.
 
 use std::{
     fs,
@@ -8,13 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use audit::{Audit, AuditKeys};
 use axum_server::{Handle, tls_rustls::RustlsConfig};
-use cache::{Cache, CacheError};
-use configurations::Configurations;
-use credentials::{Credentials, CredentialsError, Ring, RingError};
-use events::Events;
-use jobs::{Handlers, Jobs};
+use cache::CacheError;
+use credentials::{CredentialsError, RingError};
+use packages::PackagesError;
 use platform::{
     Config, Database, Shutdown,
     actor::Door,
@@ -27,16 +24,14 @@ use platform::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
-use servers::Servers;
-use sync::{Sync, Upstream};
 use tokio::{sync::Semaphore, task::JoinHandle};
-use users::{Users, UsersError};
+use users::UsersError;
 
 use crate::{
     connections::Limits,
-    health::Health,
     internal::{self, Internal, InternalError},
     router,
+    services::{self, Built},
 };
 
 /// How long requests that are under way may take once the program stops.
@@ -85,6 +80,9 @@ pub enum StartError {
     /// The vault cannot be opened.
     #[error(transparent)]
     Vault(#[from] CredentialsError),
+    /// The folders of installations cannot be used.
+    #[error(transparent)]
+    Packages(#[from] PackagesError),
     /// Accounts cannot be used.
     #[error(transparent)]
     Users(#[from] UsersError),
@@ -113,7 +111,7 @@ impl StartError {
             Self::Cache(error) => error.is_configuration(),
             Self::Keys(error) => error.is_configuration(),
             Self::Internal(error) => error.is_configuration(),
-            Self::Vault(_) | Self::Users(_) | Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
+            Self::Vault(_) | Self::Packages(_) | Self::Users(_) | Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
         }
     }
 }
@@ -187,50 +185,15 @@ impl App {
             tracing::warn!("FABRIC_TRUST_LOOPBACK is set: programs on this machine act as the operator without a token");
         }
         let metrics = Metrics::default();
-        let ring = Ring::open(config, database).await?;
-        let jwt_key = credentials::jwt_key(config, &ring)?;
-        let keys = AuditKeys::derive(&credentials::instance_secret(&ring, database).await?);
-        let audit = Audit::start(config, database.clone(), keys, &metrics, shutdown)?;
-        let users = Users::start(config, database.clone(), audit.clone(), jwt_key, shutdown).await?;
-        let events = Events::start(database.clone(), config.event_retention, shutdown).await.map_err(OpenError::from)?;
-        let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());
-        let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
-        let upstream = Upstream::new(config, &metrics)?;
-        let neighbours = sync::Neighbours {
-            database: database.clone(),
-            audit: audit.clone(),
-            events: events.clone(),
-            jobs: jobs.clone(),
-            servers: servers.clone(),
-        };
-        let sync = Sync::new(config, neighbours, upstream, &metrics);
-        let health = Health::new(database.clone(), sync.clone(), disks(config));
-
         let node = node_id(&config.data_dir)?;
-        let neighbours =
-            cache::Neighbours { database: database.clone(), audit: audit.clone(), jobs: jobs.clone(), servers: servers.clone() };
-        let cache = Cache::start(config, node.clone(), neighbours, &metrics, shutdown).await?;
-        let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
-        let configurations = Configurations::new(database.clone(), audit.clone(), events.clone(), servers.clone(), credentials.clone());
-        users.set_belongings(vec![Arc::new(credentials.clone()), Arc::new(configurations.clone())]);
-        let authenticator = Arc::new(users.clone());
+        let Built { services, handlers } = Box::pin(services::build(config, database, &node, &metrics, shutdown)).await?;
+        let (jobs, sync, packages) = (services.jobs.clone(), services.sync.clone(), services.packages.clone());
+
+        let authenticator = Arc::new(services.users.clone());
         let front = Front::new(config, Access::new(authenticator.clone(), config.http.trust_loopback), Door::Public, &metrics);
         // Being on this machine is no right to plaintext.
         let inner_front = front.at(Door::Internal, Access::new(authenticator, false));
-        let handlers = credentials.handlers(cache.handlers(sync.handlers(Handlers::default())));
-        let internal = internal::start(config, router::internal(credentials.clone(), inner_front))?;
-        let services = router::Services {
-            audit,
-            users,
-            servers,
-            sync: sync.clone(),
-            cache,
-            credentials,
-            configurations,
-            jobs: jobs.clone(),
-            events,
-            health,
-        };
+        let internal = internal::start(config, router::internal(services.credentials.clone(), inner_front))?;
         let service = router::build(services, config, front, metrics.clone());
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
@@ -246,6 +209,7 @@ impl App {
             spawn_server(listener, tls, handle.clone(), limits, service).map_err(|error| StartError::Listen(config.listen, error))?;
 
         jobs.start(config, node, handlers, &metrics, shutdown);
+        packages.start(config, shutdown);
         sync.start(shutdown).await?;
         let running = Running { url: url.clone(), pid: std::process::id() };
         let text = serde_json::to_vec_pretty(&running).unwrap_or_default();
@@ -350,12 +314,6 @@ pub fn running(data: &Path) -> Option<Running> {
     }
     let text = files::read_if_present(&files::address_file(data)).ok()??;
     serde_json::from_str(&text).ok()
-}
-
-/// The folders whose disks must not fill up.
-fn disks(config: &Config) -> Vec<PathBuf> {
-    let cluster = config.database.url.is_none().then(|| Cluster::place(&database::managed::Options::of(config)).ok()).flatten();
-    [config.data_dir.clone(), config.cache.dir.clone()].into_iter().chain(cluster).collect()
 }
 
 /// Stable for a data folder: what this node had at work before a crash is its own to take up.

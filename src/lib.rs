@@ -9,3 +9,4 @@ mod health;
 mod internal;
 pub mod openapi;
 mod router;
+mod services;

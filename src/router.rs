@@ -16,6 +16,7 @@ use configurations::Configurations;
 use credentials::Credentials;
 use events::Events;
 use jobs::Jobs;
+use packages::Packages;
 use platform::{
     Action, Actor, Config, Problem,
     http::{Front, Path, Peer, cors, front},
@@ -41,6 +42,7 @@ pub(crate) struct Services {
     pub(crate) cache: Cache,
     pub(crate) credentials: Credentials,
     pub(crate) configurations: Configurations,
+    pub(crate) packages: Packages,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -54,6 +56,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(users::router(services.users))
         .merge(credentials::router(services.credentials))
         .merge(configurations::router(services.configurations))
+        .merge(packages::router(services.packages))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));

@@ -101,7 +101,7 @@ impl Cache {
             Ok::<_, CacheError>(LockedFile { name: name.as_str().to_owned(), sha256: held.blob.hex(), size: held.size })
         };
         let files = stream::iter(files.into_iter().map(one)).buffered(FILES_AT_ONCE).try_collect().await?;
-        Ok(Locked { name: package.name().to_owned(), version: package.version().to_owned(), files })
+        Ok(Locked { name: package.name().to_owned(), version: package.version().to_owned(), files, places: Vec::new() })
     }
 
     /// Brings in what an install of a package needs: by its lock, which is made the first time.
@@ -120,8 +120,12 @@ impl Cache {
         }
         let work = self.blobs().workplace().await?;
         let closure = closure::resolve(self, package, work.path()).await?;
-        let members = closure.packages.into_iter().map(|member| (member.name, member.version)).collect();
-        let packages = self.bring_all(package.registry(), members, targets, &tell).await?;
+        let (members, places): (Vec<_>, Vec<_>) =
+            closure.packages.into_iter().map(|(member, places)| ((member.name, member.version), places)).unzip();
+        let mut packages = self.bring_all(package.registry(), members, targets, &tell).await?;
+        for (locked, places) in packages.iter_mut().zip(places) {
+            locked.places = places;
+        }
         let lock = Lock { packages, resolver: closure.resolver.to_owned(), created_at: clock::now() };
         store::keep_lock(self.database().system(), package, &lock).await?;
         Ok(lock)

@@ -4,12 +4,7 @@
 //! is what is cached: `npm install --package-lock-only`, and `uv pip compile` or pip's report. No script of
 //! a package is run, and nothing is built. The result is kept as a lock: a second run takes the same bytes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
 use axum::{
     extract::Request,
@@ -42,9 +37,12 @@ const SAID: usize = 600;
 
 /// The packages of a closure, the one that was asked for among them, and which program chose them.
 pub(crate) struct Closure {
-    pub(crate) packages: BTreeSet<Member>,
+    /// With the folders into which an install of npm puts each of them.
+    pub(crate) packages: Members,
     pub(crate) resolver: &'static str,
 }
+
+type Members = BTreeMap<Member, Vec<String>>;
 
 /// One package of a closure, ordered by name and version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,9 +69,9 @@ pub(crate) async fn resolve(cache: &Cache, package: &Package, work: &Path) -> Re
     let mut closure = match package {
         Package::Npm(name, version) => npm(&door, name, version, work).await?,
         Package::Pypi(name, version) => python(&door, name, version, work).await?,
-        Package::Oci(..) | Package::Mcpb(..) => Closure { packages: BTreeSet::new(), resolver: "none" },
+        Package::Oci(..) | Package::Mcpb(..) => Closure { packages: Members::new(), resolver: "none" },
     };
-    closure.packages.insert(Member::of(package));
+    closure.packages.entry(Member::of(package)).or_default();
     Ok(closure)
 }
 
@@ -181,16 +179,20 @@ fn admits(list: &[String], own: &str) -> bool {
 
 /// The packages of a `package-lock.json` (version 2 or 3) that an install here fetches. Whatever does not
 /// come from our registry, such as a repository or a folder, is refused.
-fn read_npm_lock(lock: &[u8], registry: &str) -> Result<BTreeSet<Member>, CacheError> {
+fn read_npm_lock(lock: &[u8], registry: &str) -> Result<Members, CacheError> {
     let lock: NpmLock = serde_json::from_slice(lock).map_err(|error| CacheError::Resolver("npm", error.to_string()))?;
-    let mut members = BTreeSet::new();
+    let mut members = Members::new();
     for (place, locked) in lock.packages {
         // The project itself, and what comes inside the tarball of another package.
         let Some((_, path)) = place.rsplit_once("node_modules/").filter(|_| !locked.in_bundle) else { continue };
         if !locked.is_for_here() {
             continue;
         }
+        // The name under which it is looked for may be an alias.
         let name = locked.name.as_deref().unwrap_or(path);
+        if !is_place(&place) {
+            return Err(CacheError::Resolver("npm", "its lock names a folder outside".into()));
+        }
         let is_ours = !locked.link && locked.resolved.as_deref().is_some_and(|resolved| resolved.starts_with(registry));
         let package = locked
             .version
@@ -198,9 +200,16 @@ fn read_npm_lock(lock: &[u8], registry: &str) -> Result<BTreeSet<Member>, CacheE
             .filter(|_| is_ours)
             .and_then(|version| Some(Package::Npm(NpmName::parse(name).ok()?, NpmVersion::parse(version).ok()?)));
         let package = package.ok_or_else(|| CacheError::ExoticDependency(name.chars().filter(|c| !c.is_control()).take(120).collect()))?;
-        members.insert(Member::of(&package));
+        members.entry(Member::of(&package)).or_default().push(place);
     }
     Ok(members)
+}
+
+/// Whether it is `node_modules/<name>`, any number of times: what npm's locks name folders by.
+fn is_place(place: &str) -> bool {
+    let mut parts = place.split("node_modules/");
+    let is_name = |part: &str| NpmName::parse(part.strip_suffix('/').unwrap_or(part)).is_ok();
+    parts.next() == Some("") && parts.all(is_name)
 }
 
 async fn python(door: &Door, name: &PypiName, version: &PypiVersion, work: &Path) -> Result<Closure, CacheError> {
@@ -233,9 +242,12 @@ async fn python(door: &Door, name: &PypiName, version: &PypiVersion, work: &Path
 }
 
 /// `name==version` lines; anything else is a dependency that no index has.
-fn read_requirements(text: &str) -> Result<BTreeSet<Member>, CacheError> {
+fn read_requirements(text: &str) -> Result<Members, CacheError> {
     let lines = text.lines().map(|line| line.split(['#', ';']).next().unwrap_or_default().trim());
-    lines.filter(|line| !line.is_empty()).map(|line| python_member(line.split_once("==").unwrap_or((line, "")))).collect()
+    lines
+        .filter(|line| !line.is_empty())
+        .map(|line| Ok((python_member(line.split_once("==").unwrap_or((line, "")))?, Vec::new())))
+        .collect()
 }
 
 fn python_member((name, version): (&str, &str)) -> Result<Member, CacheError> {
@@ -263,11 +275,11 @@ struct PipMetadata {
     version: String,
 }
 
-fn read_pip_report(report: &[u8]) -> Result<BTreeSet<Member>, CacheError> {
+fn read_pip_report(report: &[u8]) -> Result<Members, CacheError> {
     let report: PipReport = serde_json::from_slice(report).map_err(|error| CacheError::Resolver("pip", error.to_string()))?;
     let one = |found: PipInstall| {
         let version = if found.is_direct { "" } else { found.metadata.version.as_str() };
-        python_member((&found.metadata.name, version))
+        Ok((python_member((&found.metadata.name, version))?, Vec::new()))
     };
     report.install.into_iter().map(one).collect()
 }
@@ -313,7 +325,7 @@ mod tests {
 
     fn lock(packages: &Value) -> Result<Vec<String>, CacheError> {
         let members = read_npm_lock(json!({ "lockfileVersion": 3, "packages": packages }).to_string().as_bytes(), REGISTRY)?;
-        Ok(members.into_iter().map(|member| format!("{} {}", member.name, member.version)).collect())
+        Ok(members.into_iter().map(|(member, places)| format!("{} {} {}", member.name, member.version, places.join(" "))).collect())
     }
 
     #[test]
@@ -323,12 +335,15 @@ mod tests {
             "": { "name": "closure" },
             "node_modules/@a/b": { "version": "1.0.0", "resolved": at("@a/b") },
             "node_modules/@a/b/node_modules/c": { "version": "2.0.0", "resolved": at("c") },
+            "node_modules/c": { "version": "2.0.0", "resolved": at("c") },
             "node_modules/alias": { "name": "real", "version": "3.0.0", "resolved": at("real") },
             "node_modules/inside": { "version": "1.0.0", "inBundle": true },
             "node_modules/other-system": { "version": "1.0.0", "resolved": at("other-system"), "optional": true, "os": ["aix"] },
             "node_modules/this-system": { "version": "1.0.0", "resolved": at("this-system"), "optional": true, "os": ["linux", "aix"], "cpu": ["!mips"] },
         }));
-        assert_eq!(found.unwrap(), ["@a/b 1.0.0", "c 2.0.0", "real 3.0.0", "this-system 1.0.0"]);
+        let places =
+            ["@a/b 1.0.0 node_modules/@a/b", "c 2.0.0 node_modules/@a/b/node_modules/c node_modules/c", "real 3.0.0 node_modules/alias"];
+        assert_eq!(found.unwrap(), [&places[..], &["this-system 1.0.0 node_modules/this-system"]].concat());
         for exotic in [
             json!({ "version": "1.0.0", "resolved": "git+ssh://git@host/x.git#abc" }),
             json!({ "version": "1.0.0", "resolved": "https://elsewhere.example/x.tgz" }),
@@ -342,9 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_leads_nowhere_outside() {
+        let at = format!("{REGISTRY}x/-/x.tgz");
+        for place in
+            ["../node_modules/x", "node_modules/../x", "node_modules//x", "/node_modules/x", "x/node_modules/y", "node_modules/a/b/c"]
+        {
+            let found = lock(&json!({ place: { "name": "x", "version": "1.0.0", "resolved": at } }));
+            assert!(found.is_err(), "{place}: {found:?}");
+        }
+    }
+
+    #[test]
     fn what_python_resolvers_say_is_read() {
         let members = read_requirements("# comment\nMcp_Types==2.3.0\nhttpx[http2]==0.28.1 ; python_version > '3'\n").unwrap();
-        let names: Vec<String> = members.into_iter().map(|member| format!("{} {}", member.name, member.version)).collect();
+        let names: Vec<String> = members.into_keys().map(|member| format!("{} {}", member.name, member.version)).collect();
         assert_eq!(names, ["httpx 0.28.1", "mcp-types 2.3.0"]);
         for exotic in ["x @ git+https://host/x", "-e .", "x @ file:///etc", "x>=1"] {
             assert!(matches!(read_requirements(exotic), Err(CacheError::ExoticDependency(_))), "{exotic}");

@@ -168,14 +168,16 @@ pub(crate) struct Document {
 
 /// A package as a server's document names it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) registry_type: String,
-    pub(crate) identifier: String,
+pub struct Wanted {
+    /// `npm`, `pypi`, `oci`, `mcpb`.
+    pub registry_type: String,
+    /// Its name there.
+    pub identifier: String,
     /// None: the newest.
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
     /// Of the file of a bundle, hexadecimal.
     #[serde(default)]
-    pub(crate) sha256: Option<String>,
+    pub sha256: Option<String>,
 }
 
 impl From<ServerPackage> for Wanted {
@@ -199,6 +201,9 @@ pub(crate) struct Locked {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) files: Vec<LockedFile>,
+    /// The folders into which an install of npm puts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) places: Vec<String>,
 }
 
 /// One file of it, by its bytes.

@@ -22,7 +22,7 @@ use crate::{
     model::{Listed, Total, Wanted},
     names::{NpmName, PypiName, RegistryType},
     policy::Rules,
-    reference::{BundleName, OciName, OciReference, Pinned},
+    reference::{OciName, OciReference, Pinned},
     room::Room,
     standing::Standing,
     store::{self, Coming},
@@ -188,7 +188,7 @@ impl Cache {
 
     async fn begin(&self, actor: &Actor, wanted: Vec<Wanted>, order: &Fill) -> Result<Filling, CacheError> {
         for wanted in &wanted {
-            let (registry, name) = check(wanted)?;
+            let (registry, name) = Self::spelling(wanted)?;
             self.rules().check_name(registry, &name)?;
         }
         let standings = self.standings(wanted.clone()).await?;
@@ -291,7 +291,7 @@ impl Cache {
     /// Removes one package, whichever server names it.
     pub(crate) async fn remove_package(&self, actor: &Actor, wanted: &Wanted) -> Result<(u64, i64), CacheError> {
         actor.require(Action::CacheManage)?;
-        check(wanted)?;
+        Self::spelling(wanted)?;
         let event = NewEvent::change("cache.remove").on("package", format!("{}:{}", wanted.registry_type, wanted.identifier));
         let intent = self.intend(actor, event).await?;
         let removed = self.remove_meant(std::slice::from_ref(wanted)).await;
@@ -384,7 +384,7 @@ impl Cache {
         if all.is_empty() {
             return Err(CacheError::NoPackages);
         }
-        all.iter().try_for_each(|wanted| check(wanted).map(drop))?;
+        all.iter().try_for_each(|wanted| Self::spelling(wanted).map(drop))?;
         Ok(all)
     }
 
@@ -475,16 +475,4 @@ impl Cache {
     pub(crate) fn config(&self) -> &CacheConfig {
         &self.inner.config
     }
-}
-
-/// What cannot be cached is told at once, not by a job; gives the type and the name as rules know it.
-fn check(wanted: &Wanted) -> Result<(RegistryType, String), CacheError> {
-    let registry = registry_type(&wanted.registry_type)?;
-    let name = match registry {
-        RegistryType::Npm => NpmName::parse(&wanted.identifier)?.as_str().to_owned(),
-        RegistryType::Pypi => PypiName::parse(&wanted.identifier)?.as_str().to_owned(),
-        RegistryType::Oci => OciReference::parse(&wanted.identifier)?.name.as_str().to_owned(),
-        RegistryType::Mcpb => BundleName::parse(&wanted.identifier)?.as_str().to_owned(),
-    };
-    Ok((registry, name))
 }

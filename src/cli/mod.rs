@@ -243,6 +243,7 @@ fn private_layers(layers: &Layers) -> Layers {
         ("FABRIC_LISTEN", "127.0.0.1:0"),
         ("FABRIC_SYNC_ON_START", "false"),
         ("FABRIC_SYNC_CRON", "off"),
+        ("INSTALL_ON_START", "off"),
         ("FABRIC_TLS_CERT", ""),
         ("FABRIC_TLS_KEY", ""),
         ("FABRIC_INTERNAL_LISTEN", "off"),

@@ -90,6 +90,8 @@ impl Limits {
 pub struct Configuration {
     /// Its row.
     pub id: ConfigurationId,
+    /// Whose it is, as actors are written.
+    pub owner: String,
     /// Of which server.
     pub server_id: String,
     /// It is to run.

@@ -82,6 +82,7 @@ impl From<Configuration> for ConfigurationOut {
     fn from(found: Configuration) -> Self {
         let Configuration {
             id,
+            owner: _,
             server_id,
             enabled,
             values: _,

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use audit::{Audit, NewEvent};
 use credentials::Credentials;
@@ -142,6 +142,49 @@ impl Configurations {
         self.show(actor, new, &inputs).await
     }
 
+    /// Says whether the actor wants a server to run.
+    pub async fn enable(&self, actor: &Actor, server: &ServerRef, enabled: bool) -> Result<Configuration, ConfigurationsError> {
+        let change = Change { enabled: Some(enabled), ..Change::default() };
+        Ok(self.put(actor, server, change, None).await?.configuration)
+    }
+
+    /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where
+    /// it has changed since `revision`.
+    pub async fn give_up(
+        &self,
+        actor: &Actor,
+        owner: &str,
+        server_id: &str,
+        revision: i64,
+        reason: &'static str,
+    ) -> Result<(), ConfigurationsError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        let held = store::hold(&mut transaction, owner, server_id).await?;
+        let Some(mut new) = held.filter(|held| held.enabled && held.revision == revision) else { return Ok(()) };
+        new.enabled = false;
+        tracing::info!(owner, server_id, reason, "a server is switched off");
+        self.write_in(&mut transaction, actor, "configuration.give_up", &mut new).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Everything that is to run, whosever it is.
+    pub async fn enabled(&self) -> Result<Vec<Configuration>, ConfigurationsError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        Ok(store::enabled(&mut transaction).await?)
+    }
+
+    /// The configuration of an owner for a server, whoever asks.
+    pub async fn of(&self, owner: &str, server_id: &str) -> Result<Option<Configuration>, ConfigurationsError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        Ok(store::get(&mut transaction, owner, server_id).await?)
+    }
+
+    /// Which of these servers the actor wants to run.
+    pub async fn enabled_of(&self, actor: &Actor, servers: &[String]) -> Result<BTreeSet<String>, ConfigurationsError> {
+        let mut transaction = self.inner.database.begin(actor).await?;
+        Ok(store::enabled_of(&mut transaction, &actor.to_string(), servers).await?.into_iter().collect())
+    }
+
     /// Removes the actor's own for a server, so that it can be restored. The server may be gone from the catalogue.
     pub(crate) async fn archive(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), ConfigurationsError> {
         actor.require(Action::ConfigurationsWrite)?;
@@ -188,10 +231,10 @@ impl Configurations {
         new.updated_at = clock::now();
         store::write(transaction, new).await?;
         let told = NewEvent::change(action).on("configuration", new.id).server(&new.server_id);
-        let told = told.with("enabled", new.enabled).with("revision", new.revision).of(actor.to_string());
+        let told = told.with("enabled", new.enabled).with("revision", new.revision).of(&new.owner);
         self.inner.audit.record_in(transaction, actor, told).await?;
         let payload = json!({ "server_id": new.server_id, "enabled": new.enabled, "status": new.status, "revision": new.revision });
-        let event = events::NewEvent { kind: CONFIGURATION_CHANGED, channel: "configurations", owner: Some(actor.to_string()), payload };
+        let event = events::NewEvent { kind: CONFIGURATION_CHANGED, channel: "configurations", owner: Some(new.owner.clone()), payload };
         Ok(self.inner.events.publish_in(transaction, &event).await?)
     }
 }

@@ -8,6 +8,7 @@ use crate::model::{Configuration, ConfigurationId, Limits, Standing};
 
 struct Row {
     id: Uuid,
+    owner: String,
     server_id: String,
     enabled: bool,
     input_values: Value,
@@ -31,6 +32,7 @@ impl TryFrom<Row> for Configuration {
         let Value::Object(values) = row.input_values else { return Err(wrong("input_values")) };
         Ok(Self {
             id: ConfigurationId(row.id),
+            owner: row.owner,
             enabled: row.enabled,
             values,
             limits: Limits { memory_bytes: row.memory_bytes, cpu_millis: row.cpu_millis, processes: row.processes },
@@ -70,7 +72,7 @@ pub(crate) async fn ensure(connection: &mut PgConnection, id: Uuid, owner: &str,
 pub(crate) async fn hold(connection: &mut PgConnection, owner: &str, server: &str) -> Result<Option<Configuration>, DbError> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT c.id, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle, c.sharing,
+        "SELECT c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle, c.sharing,
                 c.status, c.revision, c.created_at, c.updated_at
          FROM mcp_fabric.configurations c JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
          WHERE c.owner = $1 AND c.server_id = $2 FOR NO KEY UPDATE OF c",
@@ -83,7 +85,7 @@ pub(crate) async fn hold(connection: &mut PgConnection, owner: &str, server: &st
 pub(crate) async fn get(connection: &mut PgConnection, owner: &str, server: &str) -> Result<Option<Configuration>, DbError> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT c.id, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle, c.sharing,
+        "SELECT c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle, c.sharing,
                 c.status, c.revision, c.created_at, c.updated_at
          FROM mcp_fabric.configurations c JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
          WHERE c.owner = $1 AND c.server_id = $2",
@@ -104,7 +106,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<Configuration>, DbError> {
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT c.id, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle, c.sharing,
+        r#"SELECT c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle, c.sharing,
                   c.status, c.revision, c.created_at, c.updated_at
            FROM mcp_fabric.configurations c JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
            WHERE c.owner = $1 AND ($2::text[] IS NULL OR c.server_id = ANY ($2)) AND c.status = $3 AND c.server_id COLLATE "C" > $4
@@ -116,6 +118,31 @@ pub(crate) async fn list(
         limit
     );
     rows.fetch_all(connection).await?.into_iter().map(Configuration::try_from).collect()
+}
+
+/// All that are to run; those of servers that are gone are not.
+pub(crate) async fn enabled(connection: &mut PgConnection) -> Result<Vec<Configuration>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle,
+                c.sharing, c.status, c.revision, c.created_at, c.updated_at
+         FROM mcp_fabric.configurations c
+         JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation AND s.erased_at IS NULL
+         WHERE c.enabled ORDER BY c.created_at"
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Configuration::try_from).collect()
+}
+
+/// Which of these servers an owner wants to run.
+pub(crate) async fn enabled_of(connection: &mut PgConnection, owner: &str, servers: &[String]) -> Result<Vec<String>, DbError> {
+    let rows = sqlx::query_scalar!(
+        "SELECT c.server_id FROM mcp_fabric.configurations c
+         JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
+         WHERE c.owner = $1 AND c.enabled AND c.server_id = ANY ($2)",
+        owner,
+        servers
+    );
+    Ok(rows.fetch_all(connection).await?)
 }
 
 /// Writes a held row as its next revision.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use platform::config::sources::environment;
+use platform::{config::sources::environment, files};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,6 +40,9 @@ pub enum NoToolchain {
     /// Not in any folder of `PATH`.
     #[error("{0} is not installed: {1}")]
     Missing(&'static str, &'static str),
+    /// It lies where servers, which run under user ids of their own, cannot reach it.
+    #[error("{0} is installed only where servers cannot reach it, below a folder that is closed to other users ({path}): install it for all users ({1})", path = .2.display())]
+    Closed(&'static str, &'static str, PathBuf),
     /// It is there and tells no version.
     #[error("{} does not tell its version within {} s; is the installation whole?", .0.display(), PATIENCE.as_secs())]
     Broken(PathBuf),
@@ -72,18 +75,43 @@ impl Toolchain {
     /// Looks for it in `PATH`, and asks it for its version.
     pub async fn find(self) -> Result<Found, NoToolchain> {
         let folders = environment("PATH").unwrap_or_default();
-        let program = in_path(&folders, self.program()).ok_or_else(|| NoToolchain::Missing(self.program(), self.remedy()))?;
-        match said_by(&program, &folders).await.as_deref().and_then(version) {
-            Some(version) => Ok(Found { program, version: version.to_owned() }),
-            None => Err(NoToolchain::Broken(program)),
+        let mut programs = in_path(&folders, self.program());
+        let program = programs.next().ok_or_else(|| NoToolchain::Missing(self.program(), self.remedy()))?;
+        asked(program, &folders).await
+    }
+
+    /// The first one in `PATH` that a server of the fabric whose files lie in `place` can start.
+    pub async fn find_for_servers(self, place: &Path) -> Result<Found, NoToolchain> {
+        if !files::runs_for_others(place) {
+            return self.find().await;
         }
+        let folders = environment("PATH").unwrap_or_default();
+        let mut closed = None;
+        for program in in_path(&folders, self.program()) {
+            let program = program.canonicalize().unwrap_or(program);
+            if files::is_open_to_all(&program) {
+                return asked(program, &folders).await;
+            }
+            closed.get_or_insert(program);
+        }
+        Err(match closed {
+            Some(program) => NoToolchain::Closed(self.program(), self.remedy(), program),
+            None => NoToolchain::Missing(self.program(), self.remedy()),
+        })
     }
 }
 
-/// The first program of that name; relative folders are not looked into.
-fn in_path(folders: &str, name: &str) -> Option<PathBuf> {
+/// The programs of that name; relative folders are not looked into.
+fn in_path(folders: &str, name: &str) -> impl Iterator<Item = PathBuf> {
     let is_program = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-    std::env::split_paths(folders).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(is_program)
+    std::env::split_paths(folders).filter(|folder| folder.is_absolute()).map(move |folder| folder.join(name)).filter(is_program)
+}
+
+async fn asked(program: PathBuf, folders: &str) -> Result<Found, NoToolchain> {
+    match said_by(&program, folders).await.as_deref().and_then(version) {
+        Some(version) => Ok(Found { program, version: version.to_owned() }),
+        None => Err(NoToolchain::Broken(program)),
+    }
 }
 
 /// What it prints when it is asked for its version.
@@ -114,9 +142,10 @@ mod tests {
 
     #[test]
     fn programs_are_looked_for_in_whole_folders_only() {
-        assert_eq!(in_path("/nowhere:/bin", "sh"), Some(PathBuf::from("/bin/sh")));
-        assert_eq!(in_path("bin:.:", "sh"), None);
-        assert_eq!(in_path("/", "bin"), None, "a folder is no program");
+        let first = |folders: &str, name: &str| in_path(folders, name).next();
+        assert_eq!(first("/nowhere:/bin", "sh"), Some(PathBuf::from("/bin/sh")));
+        assert_eq!(first("bin:.:", "sh"), None);
+        assert_eq!(first("/", "bin"), None, "a folder is no program");
     }
 
     #[tokio::test]

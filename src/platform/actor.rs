@@ -109,6 +109,20 @@ words! {
         ConfigurationsWrite = "configurations.write",
         /// Want an instance that everybody uses.
         ConfigurationsShare = "configurations.share",
+        /// See which packages are installed.
+        PackagesRead = "packages.read",
+        /// Install packages that a server of the catalogue names, and remove one's own.
+        PackagesInstall = "packages.install",
+        /// Install any package, say with which command, and remove those of others.
+        PackagesManage = "packages.manage",
+        /// See one's own instances, their logs and their tools.
+        InstancesRead = "instances.read",
+        /// Start and stop them.
+        InstancesManage = "instances.manage",
+        /// See and stop everybody's.
+        InstancesAll = "instances.all",
+        /// Call their tools.
+        ToolsCall = "tools.call",
         /// Read the audit trail: one's own part of it, or all for those who may.
         AuditRead = "audit.read",
         /// Read everybody's part of it, and verify it.
@@ -129,9 +143,15 @@ impl Action {
         use Role::{Admin, Auditor, Member};
         const ALL: &[Role] = &[Admin, Member, Auditor];
         let (scope, roles): (Option<Scope>, &[Role]) = match self {
-            Self::JobsRead | Self::EventsRead | Self::SyncRead | Self::CacheRead | Self::AccountRead => (Some(Scope::CatalogueRead), ALL),
-            Self::JobsManage => (Some(Scope::RuntimeWrite), &[Admin, Member]),
-            Self::JobsAll | Self::SyncManage | Self::CacheManage | Self::UsersManage | Self::CredentialsManage => {
+            Self::JobsRead | Self::EventsRead | Self::SyncRead | Self::CacheRead | Self::AccountRead | Self::PackagesRead => {
+                (Some(Scope::CatalogueRead), ALL)
+            }
+            Self::JobsManage | Self::PackagesInstall | Self::InstancesRead | Self::InstancesManage => {
+                (Some(Scope::RuntimeWrite), &[Admin, Member])
+            }
+            Self::PackagesManage => (Some(Scope::RuntimeWrite), &[Admin]),
+            Self::ToolsCall => (Some(Scope::McpCall), &[Admin, Member]),
+            Self::JobsAll | Self::SyncManage | Self::CacheManage | Self::UsersManage | Self::CredentialsManage | Self::InstancesAll => {
                 (Some(Scope::Admin), &[Admin])
             }
             Self::MetricsRead => (Some(Scope::CatalogueRead), &[Admin, Auditor]),

@@ -7,6 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+
+use crate::random::hex;
+
 /// A file operation that failed, with the path that it was about.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} {path}: {source}", path = path.display())]
@@ -43,6 +47,42 @@ pub fn private_folder(path: &Path) -> Result<(), FileError> {
     }
     fs::create_dir_all(path).about("create", path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).about("set the permissions of", path)
+}
+
+/// Whether everybody on this machine may pass through every folder above `path`.
+pub fn is_open_to_all(path: &Path) -> bool {
+    let above = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+    above.into_iter().all(|folder| fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0))
+}
+
+/// Where files lie that servers use. Started by root, servers run under user ids of their own, which pass through
+/// the data folder but cannot look into it; where they cannot even reach it, the place is below `/var/lib/mcp-fabric`.
+pub fn servers_place(data: &Path) -> Result<PathBuf, FileError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(data.to_owned());
+    }
+    let open = |place: &Path| {
+        fs::create_dir_all(place).about("create", place)?;
+        fs::set_permissions(place, fs::Permissions::from_mode(0o711)).about("set the permissions of", place)
+    };
+    if is_open_to_all(data) {
+        open(data)?;
+        return Ok(data.to_owned());
+    }
+    let place = Path::new("/var/lib/mcp-fabric").join(short_hash(data)).join("servers");
+    open(place.parent().unwrap_or(&place))?;
+    open(&place)?;
+    Ok(place)
+}
+
+/// Whether servers whose files lie in `place` run under user ids of their own.
+pub fn runs_for_others(place: &Path) -> bool {
+    rustix::process::geteuid().is_root() && is_open_to_all(place)
+}
+
+/// A short name for a path that is too long, or elsewhere.
+pub fn short_hash(path: &Path) -> String {
+    hex(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6])
 }
 
 /// Replaces the file in one step; only its owner can read it.

@@ -11,6 +11,12 @@ pub enum ServersError {
     /// Not the id of a server.
     #[error("the id {0}")]
     InvalidId(#[from] crate::model::InvalidServerId),
+    /// A server of another origin has the name.
+    #[error("a server of this name is in the catalogue already; take another name")]
+    NameTaken,
+    /// A document that no server can have.
+    #[error("the document cannot be used: {0}")]
+    Unusable(&'static str),
     /// Not allowed.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
@@ -36,6 +42,8 @@ impl Coded for ServersError {
         match self {
             Self::NotFound => "server_not_found",
             Self::InvalidId(_) => "invalid_server_id",
+            Self::NameTaken => "server_name_taken",
+            Self::Unusable(_) => "document_unusable",
             Self::Forbidden(error) => error.code(),
             Self::Database(error) => error.code(),
             Self::Rules(_) => "invalid_category_rules",
@@ -47,6 +55,8 @@ impl Coded for ServersError {
         match self {
             Self::NotFound => Class::NotFound,
             Self::InvalidId(_) => Class::BadRequest,
+            Self::NameTaken => Class::Conflict,
+            Self::Unusable(_) => Class::Unprocessable,
             Self::Forbidden(error) => error.class(),
             Self::Database(error) => error.class(),
             Self::Rules(_) | Self::Predefined(_) => Class::Internal,

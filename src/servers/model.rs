@@ -182,6 +182,19 @@ pub struct ServerPackage {
     pub file_sha256: Option<String>,
 }
 
+/// What a version of a server says of itself.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Of which server.
+    pub id: String,
+    /// Where that came from.
+    pub origin: Origin,
+    /// The version.
+    pub version: String,
+    /// Its server.json document.
+    pub document: serde_json::Value,
+}
+
 /// What the cache has of a package.
 #[derive(Clone, Debug)]
 pub struct CachedPackage {

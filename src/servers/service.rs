@@ -8,13 +8,13 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     categories::Rules,
-    document::{Entry, SkipReason},
+    document::{Entry, SkipReason, parse_entry},
     error::ServersError,
     ingest::{self, Applied},
     kept::Kept,
     model::{
-        CachedPackage, DeclaredInput, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort, Summary,
-        VersionRow,
+        CachedPackage, DeclaredInput, Described, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort,
+        Summary, VersionRow,
     },
     predefined, render,
     store::{list, read, registry, upkeep},
@@ -146,6 +146,10 @@ impl Servers {
     pub async fn erase_in(&self, transaction: &mut PgConnection, actor: &Actor, gone: &[(String, String)]) -> Result<u64, ServersError> {
         actor.require(Action::SyncManage)?;
         upkeep::lock(transaction).await?;
+        Ok(self.erase_versions(transaction, gone).await?)
+    }
+
+    async fn erase_versions(&self, transaction: &mut PgConnection, gone: &[(String, String)]) -> Result<u64, DbError> {
         let (mut servers, versions): (Vec<String>, Vec<String>) = gone.iter().cloned().unzip();
         let erased = upkeep::delete_versions(transaction, &servers, &versions).await?;
         servers.sort();
@@ -197,6 +201,45 @@ impl Servers {
         Ok(Some((summary.id, packages)))
     }
 
+    /// What the latest version of a server says of itself.
+    pub async fn document(&self, server: &ServerRef) -> Result<Described, ServersError> {
+        let summary = self.summary(server).await?;
+        let name = ServerId::parse(&summary.id)?.registry_name();
+        let row = registry::version(self.inner.database.public(), &name, &registry::Which::Latest, true).await?;
+        let row = row.ok_or(ServersError::NotFound)?;
+        let document = serde_json::from_str(&row.document).map_err(|_| ServersError::NotFound)?;
+        Ok(Described { id: summary.id, origin: summary.origin, version: row.version, document })
+    }
+
+    /// Makes a server of somebody's own, or replaces its document. The caller says who may, and announces it.
+    pub async fn put_custom_in(
+        &self,
+        transaction: &mut PgConnection,
+        id: &ServerId,
+        document: &serde_json::Value,
+    ) -> Result<(), ServersError> {
+        let raw = serde_json::value::to_raw_value(document).map_err(|_| ServersError::Unusable("it is not JSON"))?;
+        let entry = parse_entry(&raw, Origin::Custom).map_err(|_| ServersError::Unusable("it names no server or no version"))?;
+        if entry.id != *id {
+            return Err(ServersError::Unusable("it is of another server"));
+        }
+        upkeep::lock(transaction).await?;
+        let entry = Entry { is_latest: Some(true), ..entry };
+        let applied = self.apply_together(transaction, vec![entry], Origin::Custom).await?;
+        match applied.skipped.first() {
+            Some(skip) if skip.reason == SkipReason::NameTaken => Err(ServersError::NameTaken),
+            Some(_) => Err(ServersError::Unusable("the database cannot keep it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a server of somebody's own; gives whether there was one. The caller says who may, and announces it.
+    pub async fn erase_custom_in(&self, transaction: &mut PgConnection, id: &ServerId) -> Result<bool, ServersError> {
+        upkeep::lock(transaction).await?;
+        let versions = upkeep::custom_versions(transaction, id).await?;
+        Ok(!versions.is_empty() && self.erase_versions(transaction, &versions).await? > 0)
+    }
+
     /// The SHA-256 that servers state for a bundle; nothing when none or several do.
     pub async fn file_sha256_of(&self, identifier: &str) -> Result<Option<String>, ServersError> {
         Ok(read::file_sha256_of(self.inner.database.public(), identifier).await?)
@@ -205,6 +248,14 @@ impl Servers {
     /// The types of registries from which servers take a package of this name.
     pub async fn registry_types_of(&self, identifier: &str) -> Result<Vec<String>, ServersError> {
         Ok(read::registry_types_of(self.inner.database.public(), identifier).await?)
+    }
+
+    /// The server of the catalogue whose package it is: the predefined one, else the only one that names it.
+    pub async fn server_of_package(&self, registry_type: &str, identifier: &str) -> Result<Option<String>, ServersError> {
+        let mut found = read::servers_of_package(self.inner.database.public(), registry_type, identifier).await?.into_iter();
+        let first = found.next();
+        let is_sure = first.as_ref().is_some_and(|(_, origin)| origin == Origin::Predefined.as_str()) || found.next().is_none();
+        Ok(first.filter(|_| is_sure).map(|(id, _)| id))
     }
 
     /// Says of a package (registry type, name, version), wherever it is named so or by one of `names`, what the

@@ -25,6 +25,7 @@ mod events;
 mod faults;
 mod identity;
 mod jobs;
+mod packages;
 mod permissions;
 mod process;
 mod registry;

@@ -42,6 +42,8 @@ async fn the_table_of_roles_is_what_the_program_does() {
         let path = path
             .replace("{user_id}", "nobody")
             .replace("{server_id}", "everything")
+            .replace("{server_name}", "everything")
+            .replace("{name}", "missing")
             .replace("{env_var}", "NONE")
             .replace("{id}", "00000000-0000-7000-8000-000000000000");
         let path = if call == "DELETE /api/mcp/cache" { format!("{path}?registry_type=npm&identifier=zod&version=1.0.0") } else { path };
@@ -67,6 +69,7 @@ async fn the_table_of_roles_is_what_the_program_does() {
 fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/users/me/servers" => json!({ "server_id": "everything" }),
+        "POST /api/mcp/packages/install" => json!({ "name": "everything", "enabled": false }),
         "POST /api/mcp/credentials" => json!({ "server_id": "everything", "env_var": "KEY", "value": "x" }),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => json!({ "credentials": [] }),
         "POST /api/mcp/credentials/import" => json!({ "server_id": "everything", "format": "env", "content": "A=1" }),

@@ -5,6 +5,7 @@
 
 mod cache;
 mod parse;
+mod runtime;
 mod security;
 pub mod sources;
 
@@ -19,6 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
+pub use runtime::FirstPackage;
 pub use security::{AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, Registration, VaultConfig, parse_ring_file};
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
 
@@ -92,6 +94,8 @@ pub struct Config {
     pub vault: VaultConfig,
     /// The audit trail.
     pub audit: AuditConfig,
+    /// What a new fabric installs by itself.
+    pub install_on_start: Vec<FirstPackage>,
     /// Log settings.
     pub log: LogConfig,
 }
@@ -232,6 +236,7 @@ impl Config {
             identity: IdentityConfig::from_layers(layers)?,
             vault: VaultConfig::from_layers(layers)?,
             audit: AuditConfig::from_layers(layers)?,
+            install_on_start: runtime::install_on_start(layers)?,
             log: LogConfig { filter: layers.get::<parse::LogFilter>("FABRIC_LOG")?.0, format: layers.get("FABRIC_LOG_FORMAT")? },
         })
     }

@@ -48,6 +48,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_ALLOWED_HOSTS"),
     secret("FABRIC_NPM_REGISTRY"),
     secret("FABRIC_PYPI_INDEX"),
+    plain("INSTALL_ON_START"),
     plain("FABRIC_CACHE_DIR"),
     plain("FABRIC_CACHE_MAX_FILE_MB"),
     plain("FABRIC_CACHE_PATIENCE_SECONDS"),

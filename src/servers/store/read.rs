@@ -65,6 +65,22 @@ pub(crate) async fn registry_types_of(pool: &PgPool, identifier: &str) -> Result
     Ok(types.fetch_all(pool).await?)
 }
 
+/// Servers whose latest version names a package, in any spelling: predefined ones first, two at most.
+pub(crate) async fn servers_of_package(pool: &PgPool, registry_type: &str, identifier: &str) -> Result<Vec<(String, String)>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT DISTINCT s.id, s.origin, s.origin <> 'predefined' AS is_later
+         FROM mcp_fabric.server_packages p
+         JOIN mcp_fabric.server_versions v ON v.server_id = p.server_id AND v.version = p.version AND v.is_latest
+         JOIN mcp_fabric.servers s ON s.id = p.server_id AND s.erased_at IS NULL AND s.origin IN ('predefined', 'upstream')
+         WHERE lower(regexp_replace(p.identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($2, '[-_.]+', '-', 'g'))
+           AND p.registry_type = $1
+         ORDER BY is_later, s.id LIMIT 2",
+        registry_type,
+        identifier,
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.id, row.origin)).collect())
+}
+
 pub(crate) async fn file_sha256_of(pool: &PgPool, identifier: &str) -> Result<Option<String>, DbError> {
     let stated = sqlx::query_scalar!(
         r#"SELECT DISTINCT lower(file_sha256) AS "sha256!" FROM mcp_fabric.server_packages

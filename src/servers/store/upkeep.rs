@@ -35,6 +35,16 @@ pub(crate) async fn withdrawn(connection: &mut PgConnection, names: &[String]) -
     Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
 }
 
+/// The versions of a server that is somebody's own.
+pub(crate) async fn custom_versions(connection: &mut PgConnection, id: &ServerId) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT v.server_id, v.version FROM mcp_fabric.server_versions v JOIN mcp_fabric.servers s ON s.id = v.server_id
+         WHERE s.origin = 'custom' AND s.id = $1",
+        id.as_str()
+    );
+    Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
+}
+
 /// Makes searches as fast as they can be after much was written.
 pub(crate) async fn settle_searches(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT mcp_fabric.settle_searches()").execute(connection).await?;

@@ -43,6 +43,7 @@ async fn every_change_leaves_exactly_one_event() {
 const EXEMPT: &[(&str, &str)] = &[
     ("POST /v0.1/validate", "looks at a document and keeps nothing"),
     ("POST /api/mcp/audit/verify", "looks at the trail and changes nothing"),
+    ("POST /api/mcp/packages/upgrade", "upgrades nothing where nothing is older, and else leaves one event for each"),
 ];
 
 /// What a call needs to do something.
@@ -91,6 +92,16 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
                 assert_eq!(app.call(Method::DELETE, path.trim_end_matches("/restore"), admin, &Value::Null).await.status, 204);
             }
             given(path, Value::Null, admin)
+        }
+        "POST /api/mcp/packages/install" => given(path.into(), json!({ "name": "everything", "enabled": false }), admin),
+        "DELETE /api/mcp/packages/{name}"
+        | "PUT /api/mcp/packages/{name}/enable"
+        | "PUT /api/mcp/packages/{name}/disable"
+        | "POST /api/mcp/packages/{name}/upgrade" => {
+            let order = json!({ "name": "everything", "enabled": false });
+            let begun = app.call(Method::POST, "/api/mcp/packages/install", admin, &order).await.expect(202);
+            app.job(begun["job_id"].as_str().unwrap()).await;
+            given(path.replace("{name}", "everything"), Value::Null, admin)
         }
         "POST /api/mcp/credentials" => given(path.into(), json!({ "server_id": "everything", "env_var": "A", "value": "x" }), admin),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => {

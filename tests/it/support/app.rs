@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use mcp_fabric::app::{App, StartError};
 use platform::{
@@ -80,6 +83,7 @@ fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(S
         ("FABRIC_UPSTREAM_URL", "http://127.0.0.1:9"),
         ("FABRIC_NPM_REGISTRY", "http://127.0.0.1:9/"),
         ("FABRIC_PYPI_INDEX", "http://127.0.0.1:9/"),
+        ("INSTALL_ON_START", "off"),
         ("FABRIC_UPSTREAM_RPS", "100000"),
         ("FABRIC_UPSTREAM_BACKOFF_MS", "5"),
         ("FABRIC_UPSTREAM_TIMEOUT_SECONDS", "2"),
@@ -93,6 +97,13 @@ fn settings(folder: &Path, database_url: &str, given: &[(&str, &str)]) -> Vec<(S
     settings.extend(keys.map(|(key, value)| (key.to_owned(), value.to_owned())));
     settings.extend(given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     settings
+}
+
+/// A folder that servers under other user ids can reach.
+fn open_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    folder
 }
 
 /// The configuration that these settings make.
@@ -116,7 +127,7 @@ impl TestApp {
 
     /// On a database that the test has prepared.
     pub(crate) async fn on(database: TestDatabase, given: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = open_folder();
         let settings = settings(folder.path(), &database.url(), given);
         cluster::share_roles(&folder.path().join("data")).await;
         Self::run(folder, settings, database).await
@@ -136,7 +147,7 @@ impl TestApp {
 
     /// The same, with further settings.
     pub(crate) async fn beside_with(other: &Self, given: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = open_folder();
         let database = other.database.shared();
         // Replicas share what is configured, too: either may do the other's jobs.
         let upstream = other.settings.iter().rev().find(|(key, _)| key == "FABRIC_UPSTREAM_URL").map_or("", |(_, url)| url);

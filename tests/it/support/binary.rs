@@ -16,7 +16,7 @@ pub(crate) fn command(data: &Path, settings: &[(&str, &str)], arguments: &[&str]
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-fabric"));
     command.args(arguments).env_clear().current_dir(data.parent().unwrap());
     command.env("PATH", std::env::var("PATH").unwrap()).env("FABRIC_DATA_DIR", data).env("FABRIC_LISTEN", "127.0.0.1:0");
-    command.envs([("FABRIC_SYNC_ON_START", "false"), ("FABRIC_SYNC_CRON", "off"), ("FABRIC_LOG", "info")]);
+    command.envs([("FABRIC_SYNC_ON_START", "false"), ("FABRIC_SYNC_CRON", "off"), ("FABRIC_LOG", "info"), ("INSTALL_ON_START", "off")]);
     command.envs([("FABRIC_NPM_REGISTRY", "http://127.0.0.1:9/"), ("FABRIC_PYPI_INDEX", "http://127.0.0.1:9/")]);
     if settings.iter().any(|(key, _)| *key == "DATABASE_URL") {
         let [master, jwt] = super::keys();

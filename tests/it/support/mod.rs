@@ -7,12 +7,14 @@ pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod packages;
 mod people;
+mod subject;
 pub(crate) mod upstream;
 
 pub(crate) use app::{Answer, TestApp};
 pub(crate) use binary::{Binary, command as binary_command};
 pub(crate) use packages::{Packages, Trouble, digest};
 pub(crate) use people::{PASSWORD, Person};
+pub(crate) use subject::tarball;
 pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};

@@ -6,13 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest as _, Sha256};
-
 use super::ManagedError;
-use crate::{
-    files::{self, IoContext as _},
-    random,
-};
+use crate::files::{self, IoContext as _};
 
 /// The longest path of a Unix socket, by the size of `sun_path`.
 pub(super) const SOCKET_PATH_LIMIT: usize = 107;
@@ -62,7 +57,7 @@ pub(super) fn cluster_folder(data: &Path, user: Option<Account>) -> Result<PathB
 
 pub(super) fn cluster_place(data: &Path, user: Option<Account>) -> PathBuf {
     match user {
-        Some(account) if !reachable(data, account) => Path::new("/var/lib/mcp-fabric").join(short_hash(data)),
+        Some(account) if !reachable(data, account) => Path::new("/var/lib/mcp-fabric").join(files::short_hash(data)),
         _ => data.join("postgres"),
     }
 }
@@ -94,7 +89,7 @@ fn reachable(data: &Path, account: Account) -> bool {
 
 /// A folder for the socket whose path is short enough and that nobody else owns.
 pub(super) fn socket_folder(folder: &Path, user: Option<Account>) -> Result<PathBuf, ManagedError> {
-    let name = format!("mcp-fabric-{}", short_hash(folder));
+    let name = format!("mcp-fabric-{}", files::short_hash(folder));
     let candidates = [folder.with_file_name("socket"), Path::new("/run").join(&name), Path::new("/tmp").join(&name)];
     let owner = user.map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid);
     candidates
@@ -120,8 +115,4 @@ fn claim_folder(path: &Path, owner: u32, user: Option<Account>) -> io::Result<bo
         }
         Err(error) => Err(error),
     }
-}
-
-fn short_hash(path: &Path) -> String {
-    random::hex(&Sha256::digest(path.as_os_str().as_encoded_bytes())[..6])
 }

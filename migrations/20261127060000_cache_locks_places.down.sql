@@ -1,0 +1,2 @@
+-- Owner: cache. A lock with folders is readable without them.
+SELECT 1;

@@ -1,0 +1,3 @@
+DROP TABLE mcp_fabric.first_runs;
+DROP TABLE mcp_fabric.installations;
+DROP TABLE mcp_fabric.package_folders;

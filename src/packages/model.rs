@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+
+use cache::Wanted;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+platform::id! {
+    /// An installation.
+    pub struct InstallationId;
+}
+
+platform::words! {
+    /// Where an installation stands.
+    pub enum Stage {
+        /// A job is at it.
+        Installing = "installing",
+        /// It can be started.
+        Installed = "installed",
+        /// It could not be made runnable; `error` says why.
+        Error = "error",
+    }
+}
+
+/// What is run of a package; paths are below its tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Entry {
+    /// A script for Node.
+    Node {
+        /// `node_modules/<name>/dist/index.js`.
+        path: String,
+    },
+    /// A program of its own.
+    Program {
+        /// `node_modules/<name>/bin/server`.
+        path: String,
+    },
+    /// A console script of a virtual environment.
+    Script {
+        /// `venv/bin/<name>`.
+        path: String,
+    },
+    /// A module of a virtual environment, run as `python -m`.
+    Module {
+        /// Its name.
+        name: String,
+    },
+    /// A container image, by the digest of its manifest.
+    Image {
+        /// `docker.io/library/name`.
+        name: String,
+        /// `sha256:<hex>`.
+        digest: String,
+    },
+}
+
+/// A package made runnable under the id of a server.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Its row.
+    pub id: InstallationId,
+    /// Under which server.
+    pub server_id: String,
+    /// The server of the catalogue whose package it is.
+    pub based_on: Option<String>,
+    /// Which package, and of which version where that was asked for.
+    pub package: Wanted,
+    /// Below `packages`.
+    pub folder: String,
+    /// Instead of what the package says.
+    pub command: Option<String>,
+    /// Instead of what the catalogue's document says.
+    pub args: Option<Vec<String>>,
+    /// Plain values beside those of configurations.
+    pub env: BTreeMap<String, String>,
+    /// Names of the secret ones, which are in the vault.
+    pub secret_env: Vec<String>,
+    /// Where it stands.
+    pub stage: Stage,
+    /// What can be started; also while another version is being installed.
+    pub runnable: Option<Runnable>,
+    /// Why it could not be made runnable.
+    pub error: Option<(String, String)>,
+    /// The job that works on it, or did last.
+    pub job: Option<Uuid>,
+    /// Who asked for it.
+    pub installed_by: String,
+    /// When it was first asked for.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What an install made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runnable {
+    /// The exact version.
+    pub version: String,
+    /// The digest of everything in its tree.
+    pub tree: String,
+    /// What is run of it.
+    pub entry: Entry,
+}
+
+/// What is to be installed.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// The name of a package, or the id of a server of the catalogue.
+    pub name: String,
+    /// Without one, the newest, or the one that the catalogue names.
+    pub version: Option<String>,
+    /// The id of the server to be.
+    pub server_name: Option<String>,
+    /// `npm`, `pypi`, `oci`, `mcpb`; without one it is found out.
+    pub registry_type: Option<String>,
+    /// Instead of what the package says; for administrators.
+    pub command: Option<String>,
+    /// Instead of what the catalogue says.
+    pub args: Option<Vec<String>>,
+    /// Beside what configurations say.
+    pub env: BTreeMap<String, String>,
+    /// Whether it is to run.
+    pub enabled: bool,
+}
+
+/// The folder of a package below `packages`: its name without `@`, with `-` for what else a folder's name cannot hold.
+pub(crate) fn folder_of(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    let folder: String = name.replace('@', "").chars().map(plain).collect();
+    // A name that is nothing but dots leads elsewhere.
+    if folder.trim_matches('.').is_empty() { format!("-{folder}") } else { folder }
+}
+
+/// Whether a variable's name says that its value is a secret.
+pub(crate) fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY", "API_KEY", "PRIVATE_KEY"];
+    words.iter().any(|word| name.contains(word)) || ["_KEY", "_PAT", "_PWD", "_AUTH"].iter().any(|end| name.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_what_the_requirements_show() {
+        assert_eq!(folder_of("@missionsquad/mcp-github"), "missionsquad-mcp-github");
+        assert_eq!(folder_of("mcp-server-time"), "mcp-server-time");
+        assert_eq!(folder_of("docker.io/library/x"), "docker.io-library-x");
+        assert_eq!(folder_of(".."), "-..");
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        assert!(["GITHUB_TOKEN", "api_key", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "GITHUB_PAT"].iter().all(|name| looks_secret(name)));
+        assert!(!["NODE_ENV", "PORT", "KEYBOARD", "PATH_PREFIX"].iter().any(|name| looks_secret(name)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_leads_out_of_the_folder(name in "\\PC*") {
+            let folder = folder_of(&name);
+            proptest::prop_assert!(!folder.contains('/') && folder != "." && folder != ".." && !folder.is_empty());
+        }
+    }
+}

@@ -1,0 +1,387 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use audit::{Audit, NewEvent};
+use cache::Cache;
+use configurations::Configurations;
+use credentials::{Credentials, EnvVar};
+use events::Events;
+use jobs::{Ended, Handlers, JobId, JobStatus, Jobs, JobsError, NewJob};
+use platform::{
+    Action, Actor, Config, Database, Shutdown, clock,
+    database::{DbError, on_constraint},
+    files,
+};
+use secrecy::SecretString;
+use serde_json::json;
+use servers::{ServerId, ServerRef, Servers, ServersError};
+use sqlx::PgConnection;
+
+use crate::{
+    error::PackagesError,
+    job::{InstallJob, Payload},
+    model::{Installation, InstallationId, Order, Runnable, Stage, folder_of, looks_secret},
+    plan::{self, Plan},
+    store,
+    trees::Trees,
+};
+
+/// The event that says that an installation stands elsewhere than before.
+pub const INSTALLATION_CHANGED: &str = "INSTALLATION_CHANGED";
+const MOST_ARGS: usize = 200;
+const LONGEST_ARG: usize = 8 << 10;
+
+/// Packages made runnable; cheap to clone.
+#[derive(Clone)]
+pub struct Packages {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    pub(crate) audit: Audit,
+    pub(crate) events: Events,
+    pub(crate) jobs: Jobs,
+    pub(crate) servers: Servers,
+    pub(crate) cache: Cache,
+    pub(crate) credentials: Credentials,
+    pub(crate) configurations: Configurations,
+    pub(crate) trees: Trees,
+    pub(crate) place: std::path::PathBuf,
+}
+
+/// What installations work with.
+pub struct Neighbours {
+    /// The database.
+    pub database: Database,
+    /// The audit trail.
+    pub audit: Audit,
+    /// Changes are told.
+    pub events: Events,
+    /// Installing is a job.
+    pub jobs: Jobs,
+    /// Which packages there are.
+    pub servers: Servers,
+    /// Where their files are.
+    pub cache: Cache,
+    /// Where secret values go.
+    pub credentials: Credentials,
+    /// What is to run.
+    pub configurations: Configurations,
+}
+
+impl Packages {
+    /// Opens the folders.
+    pub fn open(config: &Config, neighbours: Neighbours) -> Result<Self, PackagesError> {
+        let Neighbours { database, audit, events, jobs, servers, cache, credentials, configurations } = neighbours;
+        let place = files::servers_place(&config.data_dir)?;
+        let trees = Trees::open(&place)?;
+        Ok(Self { inner: Arc::new(Inner { database, audit, events, jobs, servers, cache, credentials, configurations, trees, place }) })
+    }
+
+    /// Where files lie that servers use.
+    pub fn place(&self) -> &std::path::Path {
+        &self.inner.place
+    }
+
+    /// What does the jobs.
+    pub fn handlers(&self, handlers: Handlers) -> Handlers {
+        handlers.with(InstallJob { packages: self.clone() })
+    }
+
+    /// Takes up what an earlier process left, and installs the set of the first run.
+    pub fn start(&self, config: &Config, shutdown: &Shutdown) {
+        let (packages, first) = (self.clone(), config.install_on_start.clone());
+        shutdown.spawn(async move {
+            if let Err(error) = packages.resume().await {
+                tracing::warn!(%error, "could not take up installs that an earlier process left");
+            }
+            packages.first_run(first).await;
+        });
+    }
+
+    async fn resume(&self) -> Result<(), PackagesError> {
+        let actor = Actor::system("install");
+        for id in store::unfinished(self.inner.database.system()).await? {
+            match self.enqueue(&actor, id).await {
+                Ok(_) | Err(PackagesError::Busy(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let used = store::trees(self.inner.database.system()).await?.into_iter().collect();
+        self.inner.trees.prune(&used).await
+    }
+
+    /// Asks that a package is installed under the id of a server: the installation, and the job that works on it.
+    pub async fn install(&self, actor: &Actor, order: Order) -> Result<(Installation, JobId), PackagesError> {
+        actor.require(Action::PackagesInstall)?;
+        if order.command.is_some() {
+            actor.require(Action::PackagesManage)?;
+        }
+        check(&order)?;
+        let plan = plan::understand(&self.inner.servers, actor, &order).await?;
+        actor.require_server(Action::PackagesInstall, plan.server.as_str())?;
+        let (secret, env): (BTreeMap<_, _>, BTreeMap<_, _>) = order.env.into_iter().partition(|(name, _)| looks_secret(name));
+        let now = clock::now();
+        let new = Installation {
+            id: InstallationId::fresh(),
+            server_id: plan.server.to_string(),
+            based_on: plan.base.as_ref().map(|base| base.id.clone()).filter(|base| base != plan.server.as_str()),
+            folder: folder_of(&plan.package.identifier),
+            package: plan.package.clone(),
+            command: order.command,
+            args: order.args,
+            env,
+            secret_env: secret.keys().cloned().collect(),
+            stage: Stage::Installing,
+            runnable: None,
+            error: None,
+            job: None,
+            installed_by: actor.to_string(),
+            created_at: now,
+            updated_at: now,
+        };
+        let id = self.write(actor, &plan, &new).await?;
+        let server = ServerRef::Id(plan.server.clone());
+        let secret = secret.into_iter().map(|(name, value)| Ok((EnvVar::parse(&name).map_err(|_| ENV)?, SecretString::from(value))));
+        let secret = secret.collect::<Result<Vec<_>, PackagesError>>()?;
+        if !secret.is_empty() {
+            self.inner.credentials.store_inputs(actor, &server, secret).await?;
+        }
+        if order.enabled {
+            self.inner.configurations.enable(actor, &server, true).await?;
+        }
+        let job = match self.enqueue(actor, id).await {
+            Err(PackagesError::Busy(Some(job))) => job,
+            other => other?,
+        };
+        Ok((self.get_by_id(id).await?, job))
+    }
+
+    /// The rows of an order: all or none.
+    async fn write(&self, actor: &Actor, plan: &Plan, new: &Installation) -> Result<InstallationId, PackagesError> {
+        let mut transaction = self.inner.database.system().begin().await?;
+        if let Some(document) = &plan.document {
+            self.inner.servers.put_custom_in(&mut transaction, &plan.server, document).await?;
+        }
+        store::claim_folder(&mut transaction, &new.folder, &new.package).await?;
+        let put = store::put(&mut transaction, new).await;
+        let put = put.map_err(|error| on_constraint(error, "installations_folder", || PackagesError::FolderTaken(new.folder.clone())))?;
+        let id = put.ok_or_else(|| PackagesError::NameTaken(new.server_id.clone()))?;
+        let told = NewEvent::change("package.install").on("installation", id).server(&new.server_id);
+        let told = told.with("package", format!("{}:{}", new.package.registry_type, new.package.identifier));
+        self.inner.audit.record_in(&mut transaction, actor, told).await?;
+        if plan.document.is_some() {
+            self.inner.servers.announce_in(&mut transaction).await?;
+        }
+        self.tell_in(&mut transaction, &new.server_id, Stage::Installing.as_str()).await?;
+        transaction.commit().await?;
+        self.inner.servers.forget();
+        Ok(id)
+    }
+
+    /// Asks for the job of an installation.
+    pub(crate) async fn enqueue(&self, actor: &Actor, id: InstallationId) -> Result<JobId, PackagesError> {
+        let mut transaction = self.inner.database.begin(actor).await?;
+        let job = NewJob::of::<InstallJob>(&Payload { installation: id }).singleton(format!("install:{id}")).told();
+        let job = match self.inner.jobs.enqueue_in(&mut transaction, actor, job).await {
+            Err(JobsError::AlreadyRunning(rival)) => return Err(PackagesError::Busy(rival)),
+            other => other?,
+        };
+        transaction.commit().await?;
+        let mut transaction = self.inner.database.system().begin().await?;
+        store::begin(&mut transaction, id, job.0, clock::now()).await?;
+        transaction.commit().await?;
+        Ok(job)
+    }
+
+    async fn tell_in(&self, transaction: &mut PgConnection, server_id: &str, status: &str) -> Result<(), DbError> {
+        let payload = json!({ "server_id": server_id, "status": status });
+        let event = events::NewEvent { kind: INSTALLATION_CHANGED, channel: "packages", owner: None, payload };
+        self.inner.events.publish_in(transaction, &event).await
+    }
+
+    /// Writes what an install made.
+    pub(crate) async fn finish(&self, installation: &Installation, made: &Runnable) -> Result<(), PackagesError> {
+        let mut transaction = self.inner.database.system().begin().await?;
+        if let Some(server) = store::finish(&mut transaction, installation.id, made, clock::now()).await? {
+            self.tell_in(&mut transaction, &server, Stage::Installed.as_str()).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Writes how a job ended, in the transaction in which it does.
+    pub(crate) async fn ended_in(&self, transaction: &mut PgConnection, id: InstallationId, ended: &Ended) -> Result<(), DbError> {
+        if !matches!(ended.status, JobStatus::Failed | JobStatus::Cancelled) {
+            return Ok(());
+        }
+        let text = |key: &str| ended.error.as_ref().and_then(|error| error[key].as_str());
+        let (code, message) = (text("code").unwrap_or("cancelled"), text("message").unwrap_or("the install was cancelled"));
+        if let Some(server) = store::fail(transaction, id, code, message, clock::now()).await? {
+            self.tell_in(transaction, &server, Stage::Error.as_str()).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn get_by_id(&self, id: InstallationId) -> Result<Installation, PackagesError> {
+        store::by_id(self.inner.database.system(), id).await?.ok_or(PackagesError::NotFound)
+    }
+
+    /// Those after a server's id, by it.
+    pub async fn list(&self, actor: &Actor, after: &str, limit: u32) -> Result<Vec<Installation>, PackagesError> {
+        actor.require(Action::PackagesRead)?;
+        Ok(store::list(self.inner.database.system(), actor.servers(), after, limit.into()).await?)
+    }
+
+    /// The installation of a server.
+    pub async fn of_server(&self, actor: &Actor, server: &ServerRef) -> Result<Installation, PackagesError> {
+        actor.require(Action::PackagesRead)?;
+        let id = self.inner.servers.id_of(server).await.map_err(|_| PackagesError::NotFound)?;
+        actor.require_server(Action::PackagesRead, &id)?;
+        store::by_server(self.inner.database.system(), &id).await?.ok_or(PackagesError::NotFound)
+    }
+
+    /// An installation by the server's name, or by the package's where one server alone has it.
+    pub async fn named(&self, actor: &Actor, name: &str) -> Result<Installation, PackagesError> {
+        if let Ok(server) = name.parse::<ServerRef>() {
+            match self.of_server(actor, &server).await {
+                Err(PackagesError::NotFound) => {}
+                found => return found,
+            }
+        }
+        actor.require(Action::PackagesRead)?;
+        let mut found = store::by_package(self.inner.database.system(), name).await?;
+        found.retain(|found| actor.require_server(Action::PackagesRead, &found.server_id).is_ok());
+        match found.len() {
+            0 => Err(PackagesError::NotFound),
+            1 => found.pop().ok_or(PackagesError::NotFound),
+            _ => Err(PackagesError::Ambiguous(found.iter().map(|found| found.server_id.as_str()).collect::<Vec<_>>().join(", "))),
+        }
+    }
+
+    /// Which of these the actor wants to run.
+    pub async fn enabled_among(&self, actor: &Actor, installations: &[Installation]) -> Result<BTreeSet<String>, PackagesError> {
+        let servers: Vec<String> = installations.iter().map(|found| found.server_id.clone()).collect();
+        Ok(self.inner.configurations.enabled_of(actor, &servers).await?)
+    }
+
+    /// Says whether the actor wants an installed server to run.
+    pub async fn enable(&self, actor: &Actor, name: &str, enabled: bool) -> Result<Installation, PackagesError> {
+        actor.require(Action::ConfigurationsWrite)?;
+        let found = self.named(actor, name).await?;
+        let server: ServerRef = found.server_id.parse().map_err(ServersError::from)?;
+        self.inner.configurations.enable(actor, &server, enabled).await?;
+        Ok(found)
+    }
+
+    /// Fails unless the actor installed it, or may change those of others.
+    fn require_own(actor: &Actor, found: &Installation) -> Result<(), PackagesError> {
+        actor.require(Action::PackagesInstall)?;
+        actor.require_server(Action::PackagesInstall, &found.server_id)?;
+        if found.installed_by != actor.to_string() {
+            actor.require(Action::PackagesManage)?;
+        }
+        Ok(())
+    }
+
+    /// Uninstalls: the row, the folder, the tree that nothing else uses, and the server where installing made it.
+    pub async fn uninstall(&self, actor: &Actor, name: &str) -> Result<Installation, PackagesError> {
+        actor.require(Action::PackagesInstall)?;
+        let found = self.named(actor, name).await?;
+        Self::require_own(actor, &found)?;
+        let server = ServerId::parse(&found.server_id).map_err(ServersError::from)?;
+        let mut transaction = self.inner.database.system().begin().await?;
+        let is_last = store::remove(&mut transaction, &found).await?;
+        let erased = self.inner.servers.erase_custom_in(&mut transaction, &server).await?;
+        let told = NewEvent::change("package.uninstall").on("installation", found.id).server(&found.server_id);
+        self.inner.audit.record_in(&mut transaction, actor, told.with("package", found.package.identifier.as_str())).await?;
+        if erased {
+            self.inner.servers.announce_in(&mut transaction).await?;
+        }
+        self.tell_in(&mut transaction, &found.server_id, "uninstalled").await?;
+        transaction.commit().await?;
+        self.inner.servers.forget();
+        if is_last {
+            self.inner.trees.hide(&found.folder)?;
+        }
+        Ok(found)
+    }
+
+    /// Removes trees that no installation uses any more, but those that are still in use by what runs.
+    pub async fn sweep(&self, running: impl IntoIterator<Item = String>) -> Result<(), PackagesError> {
+        let mut used: HashSet<String> = store::trees(self.inner.database.system()).await?.into_iter().collect();
+        used.extend(running);
+        self.inner.trees.prune(&used).await
+    }
+
+    /// Asks that an installation gets the newest version, or the one that is named.
+    pub async fn upgrade(&self, actor: &Actor, name: &str, version: Option<String>) -> Result<(Installation, JobId), PackagesError> {
+        actor.require(Action::PackagesInstall)?;
+        let found = self.named(actor, name).await?;
+        Self::require_own(actor, &found)?;
+        let changed = Installation { package: cache::Wanted { version, ..found.package.clone() }, ..found };
+        let mut transaction = self.inner.database.system().begin().await?;
+        store::put(&mut transaction, &changed).await?.ok_or(PackagesError::NotFound)?;
+        let told = NewEvent::change("package.upgrade").on("installation", changed.id).server(&changed.server_id);
+        self.inner.audit.record_in(&mut transaction, actor, told).await?;
+        self.tell_in(&mut transaction, &changed.server_id, Stage::Installing.as_str()).await?;
+        transaction.commit().await?;
+        let job = match self.enqueue(actor, changed.id).await {
+            Err(PackagesError::Busy(Some(job))) => job,
+            other => other?,
+        };
+        Ok((self.get_by_id(changed.id).await?, job))
+    }
+
+    /// The newest version of each installation that has an older one: the installation, and the version.
+    pub async fn updates(&self, actor: &Actor) -> Result<Vec<(Installation, String)>, PackagesError> {
+        let mut newer = Vec::new();
+        for found in self.all(actor).await? {
+            let Some(runnable) = &found.runnable else { continue };
+            let newest = self.inner.cache.newest(&cache::Wanted { version: None, ..found.package.clone() }).await?;
+            if newest != runnable.version {
+                newer.push((found, newest));
+            }
+        }
+        Ok(newer)
+    }
+
+    /// Asks for the newest version of everything that the actor may upgrade.
+    pub async fn upgrade_all(&self, actor: &Actor) -> Result<Vec<(Installation, JobId)>, PackagesError> {
+        actor.require(Action::PackagesInstall)?;
+        let mut begun = Vec::new();
+        for (found, _) in self.updates(actor).await? {
+            if Self::require_own(actor, &found).is_ok() {
+                begun.push(self.upgrade(actor, &found.server_id, None).await?);
+            }
+        }
+        Ok(begun)
+    }
+
+    async fn all(&self, actor: &Actor) -> Result<Vec<Installation>, PackagesError> {
+        self.list(actor, "", u32::from(u16::MAX)).await
+    }
+}
+
+const ENV: PackagesError =
+    PackagesError::Field("body.env", "has a name that no variable can have, or that would change which program runs");
+
+/// What cannot be used in an order is told at once.
+fn check(order: &Order) -> Result<(), PackagesError> {
+    let is_text = |text: &String| text.len() <= LONGEST_ARG && !text.contains('\0');
+    if order.args.as_ref().is_some_and(|args| args.len() > MOST_ARGS || !args.iter().all(is_text)) {
+        return Err(PackagesError::Field("body.args", "must be 200 texts at most, of 8192 bytes without NUL each"));
+    }
+    if order.command.as_ref().is_some_and(|command| command.is_empty() || !is_text(command)) {
+        return Err(PackagesError::Field("body.command", "must be a program"));
+    }
+    if order.env.len() > MOST_ARGS || !order.env.values().all(is_text) {
+        return Err(PackagesError::Field("body.env", "must be 200 variables at most, of 8192 bytes without NUL each"));
+    }
+    if order.env.keys().any(|name| EnvVar::parse(name).is_err()) {
+        return Err(ENV);
+    }
+    Ok(())
+}

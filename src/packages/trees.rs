@@ -1,0 +1,231 @@
+//! Trees: everything of one package, unpacked once, named by its digest, and never changed.
+//!
+//!     <place>/trees/<digest>/tree.json        written last: a tree without it is not whole
+//!     <place>/trees/<digest>/node_modules/…   of npm
+//!     <place>/trees/<digest>/venv/…           of PyPI
+//!     <place>/packages/<folder>/package.json  for people, with a link to what lies in the tree
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use cache::{Part, RegistryType, Supply};
+use platform::random::hex;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex as Turn;
+
+use crate::{
+    detect,
+    error::{PackagesError, at},
+    model::{Entry, Runnable},
+    python::{self, Interpreter},
+    unpack::{self, Caps, Unfit},
+};
+
+const MARK: &str = "tree.json";
+
+/// The folders of one fabric.
+pub(crate) struct Trees {
+    place: PathBuf,
+    /// One tree is made at a time: two makers of the same one would meet.
+    turn: Turn<()>,
+}
+
+impl Trees {
+    /// Makes the folders, and removes trees that an earlier process did not finish.
+    pub(crate) fn open(place: &Path) -> Result<Self, PackagesError> {
+        let trees = Self { place: place.to_owned(), turn: Turn::new(()) };
+        for folder in [trees.all(), trees.folders()] {
+            fs::create_dir_all(&folder).map_err(at(&folder))?;
+        }
+        for entry in fs::read_dir(trees.all()).map_err(at(trees.all()))? {
+            let path = entry.map_err(at(trees.all()))?.path();
+            if !path.join(MARK).is_file() {
+                remove(&path)?;
+            }
+        }
+        Ok(trees)
+    }
+
+    fn all(&self) -> PathBuf {
+        self.place.join("trees")
+    }
+
+    fn folders(&self) -> PathBuf {
+        self.place.join("packages")
+    }
+
+    /// Where a tree lies.
+    pub(crate) fn path(&self, tree: &str) -> PathBuf {
+        self.all().join(tree)
+    }
+
+    pub(crate) fn has(&self, tree: &str) -> bool {
+        self.path(tree).join(MARK).is_file()
+    }
+
+    /// Makes the tree of a package where it is not there.
+    pub(crate) async fn make(&self, supply: Supply) -> Result<Runnable, PackagesError> {
+        if supply.registry == RegistryType::Oci {
+            let entry = Entry::Image { name: supply.name.clone(), digest: supply.version.clone() };
+            return Ok(Runnable { version: supply.version.clone(), tree: digest(&supply, None), entry });
+        }
+        let interpreter = if supply.registry == RegistryType::Pypi { Some(Interpreter::find(&self.place).await?) } else { None };
+        let tree = digest(&supply, interpreter.as_ref());
+        let _turn = self.turn.lock().await;
+        let path = self.path(&tree);
+        if !self.has(&tree) {
+            remove(&path)?;
+            let made = match (supply.registry, &interpreter) {
+                (RegistryType::Npm, _) => unpack_all(&supply, &path).await,
+                (RegistryType::Pypi, Some(interpreter)) => python::make(&supply, interpreter, &path).await,
+                _ => Err(PackagesError::Unsupported(supply.registry.as_str())),
+            };
+            let made = made.and_then(|()| mark(&supply, &path));
+            if made.is_err() {
+                remove(&path)?;
+            }
+            made?;
+        }
+        let entry = match supply.registry {
+            RegistryType::Npm => detect::npm(&path, &supply.name)?,
+            _ => detect::python(&path, &supply.name)?,
+        };
+        Ok(Runnable { version: supply.version, tree, entry })
+    }
+
+    /// Lets the folder of a package, which people look into, lead to a tree.
+    pub(crate) fn show(&self, folder: &str, name: &str, registry: RegistryType, runnable: &Runnable) -> Result<(), PackagesError> {
+        let path = self.folders().join(folder);
+        fs::create_dir_all(&path).map_err(at(&path))?;
+        let project = json!({ "name": folder, "private": true, "dependencies": { name: runnable.version } });
+        let link = match registry {
+            RegistryType::Npm => "node_modules",
+            RegistryType::Pypi => "venv",
+            RegistryType::Oci | RegistryType::Mcpb => return Ok(()),
+        };
+        let write = || {
+            if registry == RegistryType::Npm {
+                fs::write(path.join("package.json"), serde_json::to_vec_pretty(&project)?)?;
+            }
+            // The new link takes the place of the old one in one step.
+            let draft = path.join(format!(".{link}"));
+            fs::remove_file(&draft).or_else(not_there)?;
+            symlink(Path::new("../../trees").join(&runnable.tree).join(link), &draft)?;
+            fs::rename(&draft, path.join(link))
+        };
+        write().map_err(at(&path))
+    }
+
+    /// Removes the folder of a package that is not installed any more.
+    pub(crate) fn hide(&self, folder: &str) -> Result<(), PackagesError> {
+        remove(&self.folders().join(folder))
+    }
+
+    /// Removes trees that are not among those in use.
+    pub(crate) async fn prune(&self, used: &HashSet<String>) -> Result<(), PackagesError> {
+        let _turn = self.turn.lock().await;
+        for entry in fs::read_dir(self.all()).map_err(at(self.all()))? {
+            let entry = entry.map_err(at(self.all()))?;
+            if entry.file_name().to_str().is_none_or(|name| !used.contains(name)) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says that a tree is whole.
+fn mark(supply: &Supply, path: &Path) -> Result<(), PackagesError> {
+    let mark = json!({ "registry_type": supply.registry, "name": supply.name, "version": supply.version, "files": supply.parts.len() });
+    fs::write(path.join(MARK), mark.to_string()).map_err(at(path))
+}
+
+fn not_there(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// Without its mark first, so that half of it is never taken for a whole.
+fn remove(path: &Path) -> Result<(), PackagesError> {
+    fs::remove_file(path.join(MARK)).or_else(not_there).map_err(at(path))?;
+    fs::remove_dir_all(path).or_else(not_there).map_err(at(path))
+}
+
+/// The name of a tree: what is in it, and for an environment with which Python it was made.
+fn digest(supply: &Supply, interpreter: Option<&Interpreter>) -> String {
+    let mut hasher = Sha256::new();
+    let mut add = |text: &str| {
+        hasher.update((text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    };
+    add(supply.registry.as_str());
+    for part in &supply.parts {
+        [&part.name, &part.version, &part.file_name, &part.sha256].into_iter().chain(&part.places).for_each(|text| add(text));
+    }
+    if let Some(interpreter) = interpreter {
+        add(&interpreter.program.display().to_string());
+        add(&interpreter.version);
+    }
+    hex(&hasher.finalize())
+}
+
+/// Unpacks every package of a closure into its folders, as many at once as there are processors.
+async fn unpack_all(supply: &Supply, path: &Path) -> Result<(), PackagesError> {
+    let (parts, path) = (supply.parts.clone(), path.to_owned());
+    let done = tokio::task::spawn_blocking(move || unpack_parts(&parts, &path)).await;
+    done.unwrap_or_else(|_| Err(PackagesError::Unpack(supply.name.clone(), "the worker ended")))
+}
+
+fn unpack_parts(parts: &[Part], path: &Path) -> Result<(), PackagesError> {
+    let (next, files, bytes) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let failed: Mutex<Option<PackagesError>> = Mutex::new(None);
+    let work = || {
+        while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for place in &part.places {
+                let all = Caps::default();
+                let caps = Caps {
+                    bytes: all.bytes.saturating_sub(bytes.load(Ordering::Relaxed)),
+                    files: all.files.saturating_sub(files.load(Ordering::Relaxed)),
+                };
+                match unpack_one(part, &path.join(place), caps) {
+                    Ok(done) => {
+                        files.fetch_add(done.files, Ordering::Relaxed);
+                        bytes.fetch_add(done.bytes, Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        next.store(parts.len(), Ordering::Relaxed);
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                }
+            }
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(8);
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+fn unpack_one(part: &Part, folder: &Path, caps: Caps) -> Result<unpack::Unpacked, PackagesError> {
+    let file = fs::File::open(&part.path).map_err(at(&part.path))?;
+    let what = || format!("{} {}", part.name, part.version);
+    unpack::tarball(io::BufReader::with_capacity(128 << 10, file), folder, caps).map_err(|unfit| match unfit {
+        Unfit::Write(source) => at(folder)(source),
+        Unfit::Malformed => PackagesError::Unpack(what(), "it is not a gzipped tarball"),
+        Unfit::Outside => PackagesError::Unpack(what(), "a path in it leads out of its folder"),
+        Unfit::TooMuch => PackagesError::Unpack(what(), "it is larger than an install may be"),
+    })
+}

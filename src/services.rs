@@ -1,0 +1,82 @@
+//! Builds every service once, in dependency order.
+
+use std::{path::PathBuf, sync::Arc};
+
+use audit::{Audit, AuditKeys};
+use cache::Cache;
+use configurations::Configurations;
+use credentials::{Credentials, Ring};
+use events::Events;
+use jobs::{Handlers, Jobs};
+use packages::Packages;
+use platform::{
+    Config, Database, Shutdown,
+    database::{self, OpenError, managed::Cluster},
+    telemetry::Metrics,
+};
+use servers::Servers;
+use sync::{Sync, Upstream};
+use users::Users;
+
+use crate::{app::StartError, health::Health, router::Services};
+
+/// The services, and what does their jobs.
+pub(crate) struct Built {
+    pub(crate) services: Services,
+    pub(crate) handlers: Handlers,
+}
+
+/// Builds them; what works in the background by itself has begun.
+pub(crate) async fn build(
+    config: &Config,
+    database: &Database,
+    node: &str,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<Built, StartError> {
+    let ring = Ring::open(config, database).await?;
+    let jwt_key = credentials::jwt_key(config, &ring)?;
+    let keys = AuditKeys::derive(&credentials::instance_secret(&ring, database).await?);
+    let audit = Audit::start(config, database.clone(), keys, metrics, shutdown)?;
+    let users = Users::start(config, database.clone(), audit.clone(), jwt_key, shutdown).await?;
+    let events = Events::start(database.clone(), config.event_retention, shutdown).await.map_err(OpenError::from)?;
+    let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());
+    let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
+    let upstream = Upstream::new(config, metrics)?;
+    let neighbours = sync::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        events: events.clone(),
+        jobs: jobs.clone(),
+        servers: servers.clone(),
+    };
+    let sync = Sync::new(config, neighbours, upstream, metrics);
+    let health = Health::new(database.clone(), sync.clone(), disks(config));
+
+    let neighbours = cache::Neighbours { database: database.clone(), audit: audit.clone(), jobs: jobs.clone(), servers: servers.clone() };
+    let cache = Cache::start(config, node.to_owned(), neighbours, metrics, shutdown).await?;
+    let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
+    let configurations = Configurations::new(database.clone(), audit.clone(), events.clone(), servers.clone(), credentials.clone());
+    let neighbours = packages::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        events: events.clone(),
+        jobs: jobs.clone(),
+        servers: servers.clone(),
+        cache: cache.clone(),
+        credentials: credentials.clone(),
+        configurations: configurations.clone(),
+    };
+    let packages = Packages::open(config, neighbours)?;
+    users.set_belongings(vec![Arc::new(credentials.clone()), Arc::new(configurations.clone())]);
+
+    let handlers = packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))));
+    let services = Services { audit, users, servers, sync, cache, credentials, configurations, packages, jobs, events, health };
+    Ok(Built { services, handlers })
+}
+
+/// The folders whose disks must not fill up.
+fn disks(config: &Config) -> Vec<PathBuf> {
+    let cluster = config.database.url.is_none().then(|| Cluster::place(&database::managed::Options::of(config)).ok()).flatten();
+    [config.data_dir.clone(), config.cache.dir.clone()].into_iter().chain(cluster).collect()
+}

@@ -1,0 +1,153 @@
+//! Installing packages: what is made, what is refused, and what is left when it fails.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Packages, TestApp, eventually, tarball};
+
+async fn with(packages: &Packages, further: &[(&str, &str)]) -> TestApp {
+    let settings = packages.settings();
+    let mut all: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    all.extend(further);
+    TestApp::with(&all).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn a_package_becomes_runnable_under_the_id_of_a_server() {
+    let packages = Packages::start().await;
+    packages.subject("@acme/subject", "1.0.0");
+    let app = with(&packages, &[("FABRIC_CACHE_METADATA_SECONDS", "1")]).await;
+    let order = json!({ "name": "@acme/subject", "serverName": "mine", "enabled": false, "args": ["a b"],
+        "env": { "NODE_ENV": "production", "ACME_TOKEN": "s3cret-value" } });
+    let made = app.install(&order).await;
+    assert_eq!(made["status"], "installed", "{made}");
+    assert_eq!(
+        (made["name"].as_str(), made["resolved_version"].as_str(), made["install_path"].as_str()),
+        (Some("@acme/subject"), Some("1.0.0"), Some("packages/acme-subject"))
+    );
+    assert_eq!(made["env"], json!({ "NODE_ENV": "production", "ACME_TOKEN": "[secret]" }));
+    let script = app.data().join("packages/acme-subject/node_modules/@acme/subject/server.js");
+    assert!(std::fs::metadata(&script).unwrap().permissions().readonly());
+    let project: Value = serde_json::from_slice(&std::fs::read(app.data().join("packages/acme-subject/package.json")).unwrap()).unwrap();
+    assert_eq!(project["dependencies"], json!({ "@acme/subject": "1.0.0" }));
+    app.get("/api/mcp/servers/mine").await.expect(200);
+    // By the package's name, too, while one server alone has it.
+    let by_name = "/api/mcp/packages/by-name/%40acme%2Fsubject";
+    assert_eq!(app.op_get(by_name).await.expect(200)["server_id"], "mine");
+    app.install(&json!({ "name": "@acme/subject", "serverName": "other", "enabled": false })).await;
+    app.op_get(by_name).await.expect_problem(409, "package_ambiguous");
+    app.op_get("/api/mcp/packages/by-name/missing").await.expect_problem(404, "not_installed");
+    // The vault has the secret, and nobody is shown it.
+    let told = format!("{} {}", app.op_get("/api/mcp/packages").await.text(), app.op_get("/api/mcp/jobs").await.text());
+    assert!(!told.contains("s3cret-value"), "{told}");
+
+    packages.subject("@acme/subject", "1.1.0");
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    assert_eq!(app.op_get("/api/mcp/packages/updates").await.expect(200)["updates"][0]["newest"], "1.1.0");
+    let begun = app.op_post("/api/mcp/packages/mine/upgrade").await.expect(202);
+    app.job(begun["job_id"].as_str().unwrap()).await;
+    assert_eq!(app.op_get("/api/mcp/packages/by-id/mine").await.expect(200)["resolved_version"], "1.1.0");
+
+    for (server, is_there) in [("other", true), ("mine", false)] {
+        let path = format!("/api/mcp/packages/{server}");
+        assert_eq!(app.call(Method::DELETE, &path, &app.token, &Value::Null).await.status, 204);
+        assert_eq!(app.data().join("packages/acme-subject").exists(), is_there, "{server}");
+        app.get(&format!("/api/mcp/servers/{server}")).await.expect_problem(404, "server_not_found");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_installed_is_refused_at_once() {
+    let app = TestApp::start().await;
+    let refused = async |order: Value, status: u16, code: &str| {
+        app.op_post_json("/api/mcp/packages/install", &order).await.expect_problem(status, code);
+    };
+    for name in ["x; rm -rf /", "$(id)", "../../etc", "a b", "-rf", "`id`", "", "a\u{0}b", "NODE_MODULES/x"] {
+        refused(json!({ "name": name, "registry_type": "npm" }), 400, "invalid_package").await;
+    }
+    for server in ["../x", "a/b/c", "", "x;y", "é", "-x"] {
+        refused(json!({ "name": "left-pad", "serverName": server }), 400, "invalid_server_id").await;
+    }
+    for name in ["LD_PRELOAD", "NODE_OPTIONS", "PYTHONPATH", "PATH", "A=B", "1A", ""] {
+        refused(json!({ "name": "left-pad", "env": { name: "x" } }), 400, "invalid_field").await;
+    }
+    refused(json!({ "name": "left-pad", "args": ["a\u{0}b"] }), 400, "invalid_field").await;
+    refused(json!({ "name": "left-pad", "surprise": 1 }), 400, "invalid_body").await;
+    refused(json!({ "name": "left-pad", "registry_type": "nuget" }), 422, "unsupported_registry_type").await;
+    refused(json!({ "name": "left-pad", "serverName": "everything" }), 409, "server_name_taken").await;
+    refused(json!({ "name": "everything", "args": ["stdio"] }), 409, "server_name_needed").await;
+    // Members install what the catalogue names.
+    app.person("root@example.com", "admin").await;
+    let member = app.person("m@example.com", "member").await;
+    let install = async |order: Value| app.call(Method::POST, "/api/mcp/packages/install", &member.access, &order).await;
+    install(json!({ "name": "left-pad" })).await.expect_problem(403, "forbidden");
+    install(json!({ "name": "everything", "serverName": "mine", "command": "/bin/sh" })).await.expect_problem(403, "forbidden");
+    install(json!({ "name": "everything", "serverName": "mine", "enabled": false })).await.expect(202);
+    app.op_post_json("/api/mcp/packages/install", &json!({ "name": "everything", "enabled": false })).await.expect(202);
+    // And remove what they installed.
+    app.call(Method::DELETE, "/api/mcp/packages/everything", &member.access, &Value::Null).await.expect_problem(403, "forbidden");
+    assert_eq!(app.call(Method::DELETE, "/api/mcp/packages/mine", &member.access, &Value::Null).await.status, 204);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn a_failed_install_leaves_nothing_half_made() {
+    let packages = Packages::start().await;
+    let manifest = json!({ "name": "evil", "version": "1.0.0", "bin": "x.js" }).to_string();
+    packages.npm("evil", "1.0.0", &tarball(&[("package/package.json", &manifest), ("package/../../../x.js", "x")]), |_| {});
+    packages.npm("empty", "1.0.0", &tarball(&[("package/package.json", "{}")]), |_| {});
+    packages.subject("@acme/subject", "1.0.0");
+    let app = with(&packages, &[]).await;
+    for (name, code) in [("evil", "package_malformed"), ("empty", "no_entry_point"), ("missing", "package_not_found")] {
+        let begun = app.op_post_json("/api/mcp/packages/install", &json!({ "name": name, "enabled": false })).await.expect(202);
+        let job = begun["job_id"].as_str().unwrap().to_owned();
+        let failed = eventually(60, "the job ends", || async {
+            let job = app.op_get(&format!("/api/mcp/jobs/{job}")).await.expect(200);
+            (job["status"] == "failed").then_some(job)
+        });
+        assert_eq!(failed.await["error"]["code"], code, "{name}");
+        let found = app.op_get(&format!("/api/mcp/packages/by-id/{name}")).await.expect(200);
+        assert_eq!((found["status"].as_str(), found["error"]["code"].as_str()), (Some("error"), Some(code)));
+        assert!(!app.data().join("packages").join(name).exists());
+    }
+    let trees: Vec<_> =
+        std::fs::read_dir(app.data().join("trees")).unwrap().map(|entry| entry.unwrap().path().join("tree.json").exists()).collect();
+    assert!(trees.iter().all(|whole| *whole), "a tree is there in part");
+    // Two at once: one works, the other gets its job.
+    let order = json!({ "name": "@acme/subject", "serverName": "twice", "enabled": false });
+    let (one, other) =
+        tokio::join!(app.op_post_json("/api/mcp/packages/install", &order), app.op_post_json("/api/mcp/packages/install", &order));
+    for answer in [one.expect(202), other.expect(202)] {
+        assert_eq!(app.job(answer["job_id"].as_str().unwrap()).await["status"], "complete");
+    }
+    // Another package of the same folder.
+    packages.subject("acme-subject", "1.0.0");
+    app.op_post_json("/api/mcp/packages/install", &json!({ "name": "acme-subject", "serverName": "third" }))
+        .await
+        .expect_problem(409, "folder_taken");
+    app.get("/api/mcp/servers/third").await.expect_problem(404, "server_not_found");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn the_set_of_the_first_run_is_installed_once() {
+    let packages = Packages::start().await;
+    packages.subject("@acme/subject", "1.0.0");
+    let mut app = with(&packages, &[("INSTALL_ON_START", "@acme/subject|first, @acme/missing|lacking")]).await;
+    let status =
+        async |app: &TestApp, server: &str| app.op_get(&format!("/api/mcp/packages/by-id/{server}")).await.json()["status"].clone();
+    eventually(60, "both are through", || async {
+        (status(&app, "first").await == "installed" && status(&app, "lacking").await == "error").then_some(())
+    })
+    .await;
+    assert_eq!(app.call(Method::DELETE, "/api/mcp/packages/first", &app.token, &Value::Null).await.status, 204);
+    app.restart().await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    app.op_get("/api/mcp/packages/by-id/first").await.expect_problem(404, "not_installed");
+    assert_eq!(status(&app, "lacking").await, "error");
+    app.stop().await;
+}
