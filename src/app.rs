@@ -22,6 +22,7 @@ use platform::{
     ids,
     telemetry::Metrics,
 };
+use runtime::RuntimeError;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -83,6 +84,9 @@ pub enum StartError {
     /// The folders of installations cannot be used.
     #[error(transparent)]
     Packages(#[from] PackagesError),
+    /// Servers cannot be run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// Accounts cannot be used.
     #[error(transparent)]
     Users(#[from] UsersError),
@@ -111,7 +115,13 @@ impl StartError {
             Self::Cache(error) => error.is_configuration(),
             Self::Keys(error) => error.is_configuration(),
             Self::Internal(error) => error.is_configuration(),
-            Self::Vault(_) | Self::Packages(_) | Self::Users(_) | Self::AlreadyRunning { .. } | Self::Listen(..) | Self::Client(_) => false,
+            Self::Vault(_)
+            | Self::Packages(_)
+            | Self::Runtime(_)
+            | Self::Users(_)
+            | Self::AlreadyRunning { .. }
+            | Self::Listen(..)
+            | Self::Client(_) => false,
         }
     }
 }
@@ -187,7 +197,8 @@ impl App {
         let metrics = Metrics::default();
         let node = node_id(&config.data_dir)?;
         let Built { services, handlers } = Box::pin(services::build(config, database, &node, &metrics, shutdown)).await?;
-        let (jobs, sync, packages) = (services.jobs.clone(), services.sync.clone(), services.packages.clone());
+        let (jobs, sync) = (services.jobs.clone(), services.sync.clone());
+        let (packages, runtime) = (services.packages.clone(), services.runtime.clone());
 
         let authenticator = Arc::new(services.users.clone());
         let front = Front::new(config, Access::new(authenticator.clone(), config.http.trust_loopback), Door::Public, &metrics);
@@ -210,6 +221,7 @@ impl App {
 
         jobs.start(config, node, handlers, &metrics, shutdown);
         packages.start(config, shutdown);
+        runtime.start();
         sync.start(shutdown).await?;
         let running = Running { url: url.clone(), pid: std::process::id() };
         let text = serde_json::to_vec_pretty(&running).unwrap_or_default();

@@ -10,6 +10,11 @@ use mcp_fabric::cli::{self, Cli};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().is_some_and(|first| first == sandbox::LAUNCH) {
+        // Before there is a second thread: this becomes another program.
+        return cli::not_launched(&sandbox::launch(&arguments.next().unwrap_or_default()));
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

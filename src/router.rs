@@ -22,6 +22,7 @@ use platform::{
     http::{Front, Path, Peer, cors, front},
     telemetry::Metrics,
 };
+use runtime::Runtime;
 use servers::Servers;
 use sync::Sync;
 use tower::util::MapResponseLayer;
@@ -43,6 +44,7 @@ pub(crate) struct Services {
     pub(crate) credentials: Credentials,
     pub(crate) configurations: Configurations,
     pub(crate) packages: Packages,
+    pub(crate) runtime: Runtime,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -57,6 +59,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(credentials::router(services.credentials))
         .merge(configurations::router(services.configurations))
         .merge(packages::router(services.packages))
+        .merge(runtime::router(services.runtime))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));

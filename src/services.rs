@@ -14,6 +14,7 @@ use platform::{
     database::{self, OpenError, managed::Cluster},
     telemetry::Metrics,
 };
+use runtime::Runtime;
 use servers::Servers;
 use sync::{Sync, Upstream};
 use users::Users;
@@ -68,10 +69,20 @@ pub(crate) async fn build(
         configurations: configurations.clone(),
     };
     let packages = Packages::open(config, neighbours)?;
-    users.set_belongings(vec![Arc::new(credentials.clone()), Arc::new(configurations.clone())]);
+    let neighbours = runtime::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        events: events.clone(),
+        servers: servers.clone(),
+        credentials: credentials.clone(),
+        configurations: configurations.clone(),
+        packages: packages.clone(),
+    };
+    let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
+    users.set_belongings(vec![Arc::new(credentials.clone()), Arc::new(configurations.clone()), Arc::new(runtime.clone())]);
 
     let handlers = packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))));
-    let services = Services { audit, users, servers, sync, cache, credentials, configurations, packages, jobs, events, health };
+    let services = Services { audit, users, servers, sync, cache, credentials, configurations, packages, runtime, jobs, events, health };
     Ok(Built { services, handlers })
 }
 

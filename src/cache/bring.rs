@@ -105,10 +105,11 @@ impl Cache {
     }
 
     /// Brings in what an install of a package needs: by its lock, which is made the first time.
-    pub(crate) async fn bring_closure(&self, package: &Package, targets: &[Target], context: &Context) -> Result<Lock, CacheError> {
+    pub(crate) async fn bring_closure(&self, package: &Package, targets: &[Target], context: Option<&Context>) -> Result<Lock, CacheError> {
         let known = store::lock(self.database().system(), package).await?;
         let tell = |done: usize, total: usize| {
             let message = format!("what {} {} needs", package.registry(), package.name());
+            let Some(context) = context else { return };
             context.progress(Progress { done: done as u64, total: Some(total as u64), unit: "packages".into(), message });
         };
         if let Some(lock) = known {

@@ -46,18 +46,23 @@ pub struct Part {
 }
 
 impl Cache {
-    /// Brings in what an install of a package takes, where it is not here, and gives it. A part of a job: it is
-    /// told there how far it is.
-    pub async fn supply(&self, wanted: &Wanted, context: &Context) -> Result<Supply, CacheError> {
+    /// Brings in what an install of a package takes, where it is not here, and gives it. As a part of a job, it tells
+    /// there how far it is.
+    pub async fn supply(&self, wanted: &Wanted, context: Option<&Context>) -> Result<Supply, CacheError> {
         let targets = [Target::here()];
         let found = self.exact(wanted, &targets).await?;
         let package = found.into_iter().next().ok_or(CacheError::NoVersion)?;
         let own = self.bring(&package, &targets).await?;
-        context.log(LogLevel::Info, format!("{package} is cached and verified")).await;
+        let say = async |text: String| {
+            if let Some(context) = context {
+                context.log(LogLevel::Info, text).await;
+            }
+        };
+        say(format!("{package} is cached and verified")).await;
         let packages = if package.registry().has_closure() {
             let Lock { packages, resolver, .. } = self.bring_closure(&package, &targets, context).await?;
             let count = packages.len();
-            context.log(LogLevel::Info, format!("what it needs is cached and verified: {count} packages, chosen by {resolver}")).await;
+            say(format!("what it needs is cached and verified: {count} packages, chosen by {resolver}")).await;
             packages
         } else {
             vec![own]

@@ -41,6 +41,9 @@ pub enum ClientError {
     /// Plaintext is given out by a running fabric on this machine only.
     #[error("this needs the internal socket of a fabric that runs on this data folder; start it first")]
     NoSocket,
+    /// Servers run as long as their fabric does.
+    #[error("no fabric serves this data folder, and servers run only as long as their fabric does; start it with `mcp-fabric serve`")]
+    NotServing,
     /// The client cannot be made.
     #[error(transparent)]
     Setup(#[from] client::ClientError),
@@ -61,7 +64,7 @@ pub(super) struct Fabric {
     url: String,
     token: Option<SecretString>,
     /// Started for this command alone.
-    own: Option<App>,
+    own: Option<Box<App>>,
 }
 
 impl Fabric {
@@ -81,8 +84,16 @@ impl Fabric {
             return Ok(Self { http, url: running.url, token: Some(token), own: None });
         }
         let config = Config::from_layers(&private_layers(&context.layers))?;
-        let own = App::start(config).await.map_err(Box::new)?;
-        Ok(Self { http, url: own.url.clone(), token: Some(operator_token(&context.config)?), own: Some(own) })
+        let own = Box::pin(App::start(config)).await.map_err(Box::new)?;
+        Ok(Self { http, url: own.url.clone(), token: Some(operator_token(&context.config)?), own: Some(Box::new(own)) })
+    }
+
+    /// The same for what outlives a command: nothing is started for it.
+    pub(super) async fn reach_running(context: &Context) -> Result<Self, ClientError> {
+        if context.url.is_none() && app::running(&context.config.data_dir).is_none() {
+            return Err(ClientError::NotServing);
+        }
+        Self::reach(context).await
     }
 
     /// Ends the fabric that was started for this command.
@@ -125,6 +136,24 @@ impl Fabric {
     /// Posts an order and writes what comes into a new file; gives how many bytes that were.
     pub(super) async fn download(&self, path: &str, order: Vec<u8>, file: &Path) -> Result<u64, CliError> {
         self.write(self.plain(Method::POST, path).header("content-type", "application/json").body(order), file).await
+    }
+
+    /// Shows each line of an answer that goes on, as JSON, until it ends.
+    pub(super) async fn follow(&self, path: &str, show: impl Fn(&Value)) -> Result<(), ClientError> {
+        let unreachable = |error: reqwest::Error| ClientError::Unreachable(self.url.clone(), reason(&error));
+        let mut response = self.plain(Method::GET, path).send().await.map_err(unreachable)?;
+        if !response.status().is_success() {
+            return self.read(response).await.map(drop);
+        }
+        let mut rest = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            rest.extend_from_slice(&chunk);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                show(&serde_json::from_slice(&line).map_err(|_| ClientError::NotAFabric(self.url.clone()))?);
+            }
+        }
+        Ok(())
     }
 
     async fn write(&self, request: RequestBuilder, file: &Path) -> Result<u64, CliError> {

@@ -9,7 +9,9 @@ mod db;
 mod doctor;
 mod jobs;
 mod output;
+mod packages;
 mod registry;
+mod run;
 mod serve;
 mod servers;
 mod sync;
@@ -72,6 +74,16 @@ enum Command {
     /// The package cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Packages that are installed
+    #[command(subcommand)]
+    Packages(packages::PackagesCommand),
+    #[command(name = "run")]
+    Run(run::Run),
+    Ps(run::Ps),
+    Logs(run::Logs),
+    Stop(run::Stop),
+    Tools(run::Tools),
+    Call(run::Call),
     /// Accounts
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -166,6 +178,12 @@ impl CliError {
     }
 }
 
+/// Says why a server could not be started, where its log is kept; the exit code is what shells use for this.
+pub fn not_launched(why: &str) -> ExitCode {
+    output::complain(why);
+    ExitCode::from(126)
+}
+
 /// Says what went wrong, on standard error, and gives the exit code.
 pub fn fail(error: &CliError) -> ExitCode {
     output::complain(error);
@@ -210,6 +228,13 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Sync(command) => sync::run(context, command).await,
         Command::Servers(command) => servers::run(context, command).await,
         Command::Cache(command) => cache::run(context, command).await,
+        Command::Packages(command) => packages::run(context, command).await,
+        Command::Run(asked) => run::run(context, asked).await,
+        Command::Ps(asked) => run::ps(context, asked).await,
+        Command::Logs(asked) => run::logs(context, asked).await,
+        Command::Stop(asked) => run::stop(context, asked).await,
+        Command::Tools(asked) => run::tools(context, asked).await,
+        Command::Call(asked) => run::call(context, asked).await,
         Command::Users(command) => users::run(context, command).await,
         Command::Tokens(command) => users::run_tokens(context, command).await,
         Command::Credentials(command) => credentials::run(context, command).await,

@@ -1,6 +1,6 @@
 //! The secrets among the inputs of a server, for the configurations that leave them to the vault.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use platform::Actor;
 use secrecy::SecretString;
@@ -19,6 +19,14 @@ fn holder(actor: &Actor) -> String {
 }
 
 impl Credentials {
+    /// Plaintext for one launch by the program's own runtime: everything that an owner, as actors are written, has for a
+    /// server and that still counts. It is in the trail as every reveal is.
+    pub async fn for_launch(&self, owner: &str, server_id: &str) -> Result<BTreeMap<String, SecretString>, CredentialsError> {
+        let user =
+            UserRef::parse(owner.strip_prefix("user:").unwrap_or(owner)).map_err(|unfit| CredentialsError::field("user", unfit.0))?;
+        Ok(self.open_all(&Actor::system("runtime"), user, server_id.to_owned(), None).await?.env)
+    }
+
     /// Stores secret inputs as the actor's own, all or none.
     pub async fn store_inputs(
         &self,

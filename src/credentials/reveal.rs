@@ -66,7 +66,7 @@ impl Credentials {
         self.open_all(actor, user, server_id, names).await
     }
 
-    async fn open_all(
+    pub(crate) async fn open_all(
         &self,
         actor: &Actor,
         user: UserRef,

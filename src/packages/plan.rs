@@ -109,7 +109,7 @@ pub(crate) fn packages_in(document: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The package entry of a document that can be installed, the most wanted type first.
-fn first_package(document: &Value) -> Option<Wanted> {
+pub(crate) fn first_package(document: &Value) -> Option<Wanted> {
     let of_type = |kind: &str| packages_in(document).find(|package| package["registryType"] == *kind);
     let package = TYPES.iter().find_map(|kind| of_type(kind))?;
     let text = |key: &str| package[key].as_str().map(str::to_owned);

@@ -22,7 +22,7 @@ use sqlx::PgConnection;
 use crate::{
     error::PackagesError,
     job::{InstallJob, Payload},
-    model::{Installation, InstallationId, Order, Runnable, Stage, folder_of, looks_secret},
+    model::{Entry, Installation, InstallationId, Order, Runnable, Stage, folder_of, looks_secret},
     plan::{self, Plan},
     store,
     trees::Trees,
@@ -258,6 +258,48 @@ impl Packages {
             0 => Err(PackagesError::NotFound),
             1 => found.pop().ok_or(PackagesError::NotFound),
             _ => Err(PackagesError::Ambiguous(found.iter().map(|found| found.server_id.as_str()).collect::<Vec<_>>().join(", "))),
+        }
+    }
+
+    /// The installation of a server, whoever asks.
+    pub async fn of(&self, server_id: &str) -> Result<Option<Installation>, PackagesError> {
+        Ok(store::by_server(self.inner.database.system(), server_id).await?)
+    }
+
+    /// What the catalogue's document says of the package of an installation; null where it says nothing.
+    pub async fn entry(&self, installation: &Installation) -> Result<serde_json::Value, PackagesError> {
+        let server: ServerRef = installation.server_id.parse().map_err(ServersError::from)?;
+        let described = self.inner.servers.document(&server).await?;
+        Ok(plan::entry(&described.document, &installation.package).cloned().unwrap_or_default())
+    }
+
+    /// The same for a server that is not installed yet, of the package that would be.
+    pub async fn entry_to_be(&self, server: &ServerRef) -> Result<serde_json::Value, PackagesError> {
+        let described = self.inner.servers.document(server).await?;
+        let package = plan::first_package(&described.document).ok_or(PackagesError::NothingToInstall)?;
+        Ok(plan::entry(&described.document, &package).cloned().unwrap_or_default())
+    }
+
+    /// Whether what can be started is here, and not only on another node.
+    pub fn has_tree(&self, runnable: &Runnable) -> bool {
+        matches!(runnable.entry, Entry::Image { .. }) || self.inner.trees.has(&runnable.tree)
+    }
+
+    /// Where a tree lies.
+    pub fn tree(&self, tree: &str) -> std::path::PathBuf {
+        self.inner.trees.path(tree)
+    }
+
+    /// Installs what a start misses, as the program itself; a job that is at it already is as good.
+    pub async fn mend(&self, server_id: &str) -> Result<(), PackagesError> {
+        let actor = Actor::system("runtime");
+        let asked = match self.of(server_id).await? {
+            Some(found) => self.enqueue(&actor, found.id).await.map(drop),
+            None => self.install(&actor, Order { name: server_id.to_owned(), ..Order::default() }).await.map(drop),
+        };
+        match asked {
+            Err(PackagesError::Busy(_)) => Ok(()),
+            asked => asked,
         }
     }
 

@@ -31,5 +31,6 @@ mod process;
 mod registry;
 mod requirements;
 mod rotation;
+mod runtime;
 mod secrets;
 mod sync;

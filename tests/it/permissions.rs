@@ -69,6 +69,7 @@ async fn the_table_of_roles_is_what_the_program_does() {
 fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/users/me/servers" => json!({ "server_id": "everything" }),
+        "POST /api/mcp/instances/{id}/tools/{name}/call" => json!({ "arguments": {} }),
         "POST /api/mcp/packages/install" => json!({ "name": "everything", "enabled": false }),
         "POST /api/mcp/credentials" => json!({ "server_id": "everything", "env_var": "KEY", "value": "x" }),
         "PUT /api/mcp/credentials/{user_id}/{server_id}" => json!({ "credentials": [] }),

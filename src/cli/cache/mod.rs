@@ -91,7 +91,7 @@ pub(super) async fn run(context: Context, command: CacheCommand) -> Result<(), C
 }
 
 /// `npm:`, `pypi:`, `oci:`, `docker:`, `mcpb:` and `@scope/` mean a package.
-fn package(what: &str) -> Option<(&str, &str)> {
+pub(super) fn package(what: &str) -> Option<(&str, &str)> {
     let typed = ["npm", "pypi", "oci", "docker", "mcpb"];
     let typed = typed.into_iter().find_map(|kind| Some((kind, what.strip_prefix(kind)?.strip_prefix(':')?)));
     typed.or_else(|| what.starts_with('@').then_some(("npm", what)))

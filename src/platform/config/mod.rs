@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
-pub use runtime::FirstPackage;
+pub use runtime::{FirstPackage, Isolation, RuntimeConfig};
 pub use security::{AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, Registration, VaultConfig, parse_ring_file};
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
 
@@ -96,6 +96,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What a new fabric installs by itself.
     pub install_on_start: Vec<FirstPackage>,
+    /// How servers run.
+    pub runtime: RuntimeConfig,
     /// Log settings.
     pub log: LogConfig,
 }
@@ -237,6 +239,7 @@ impl Config {
             vault: VaultConfig::from_layers(layers)?,
             audit: AuditConfig::from_layers(layers)?,
             install_on_start: runtime::install_on_start(layers)?,
+            runtime: RuntimeConfig::from_layers(layers)?,
             log: LogConfig { filter: layers.get::<parse::LogFilter>("FABRIC_LOG")?.0, format: layers.get("FABRIC_LOG_FORMAT")? },
         })
     }

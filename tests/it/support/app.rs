@@ -112,7 +112,10 @@ pub(crate) fn config(settings: &[(String, String)]) -> Config {
     for (key, value) in settings {
         layers.set(key, value.clone(), Source::Flag);
     }
-    Config::from_layers(&layers).unwrap()
+    let mut config = Config::from_layers(&layers).unwrap();
+    // This process is not the program that starts servers.
+    config.runtime.launcher = Some(env!("CARGO_BIN_EXE_mcp-fabric").into());
+    config
 }
 
 impl TestApp {
@@ -179,6 +182,11 @@ impl TestApp {
         let app = App::start(config(&self.settings)).await.unwrap();
         self.url.clone_from(&app.url);
         self.app = Some(app);
+    }
+
+    /// Stops in order, and leaves the database to others.
+    pub(crate) async fn halt(&mut self) {
+        self.app.take().unwrap().stop().await;
     }
 
     /// For the next start.

@@ -43,7 +43,7 @@ const tools = {
     return new Promise(() => {});
   },
   flood: () => {
-    for (let n = 0; n < 200; n += 1) process.stdout.write('x'.repeat(1 << 20));
+    for (let n = 0; n < 40; n += 1) process.stdout.write('x'.repeat(1 << 20));
     process.stdout.write('\n');
     return text('flooded');
   },

@@ -1,9 +1,10 @@
 //! Packages that tests install: a small server, and tarballs of any shape.
 
 use flate2::{Compression, write::GzEncoder};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Packages, TestApp};
+use super::{Packages, TestApp, eventually};
 
 const SUBJECT: &str = include_str!("subject.js");
 
@@ -38,5 +39,14 @@ impl TestApp {
         self.job(begun["job_id"].as_str().unwrap()).await;
         let path = format!("/api/mcp/packages/by-id/{}", begun["package"]["server_id"].as_str().unwrap());
         self.op_get(&path).await.expect(200)
+    }
+
+    /// Waits until a server's only instance of somebody is in a state; gives it.
+    pub(crate) async fn instance_in(&self, token: &str, server: &str, state: &str) -> Value {
+        eventually(30, &format!("{server} is {state}"), || async {
+            let found = self.call(Method::GET, &format!("/api/mcp/instances?server_id={server}"), token, &Value::Null).await.expect(200);
+            found["instances"].as_array().unwrap().iter().find(|found| found["state"] == state).cloned()
+        })
+        .await
     }
 }

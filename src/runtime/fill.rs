@@ -1,0 +1,229 @@
+//! The arguments and the environment of a launch: what the catalogue's document declares, filled with what
+//! configurations and the vault have.
+
+use std::collections::BTreeMap;
+
+use credentials::EnvVar;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Map, Value};
+
+/// What there is to fill with.
+pub(crate) struct Given<'a> {
+    /// Of the configuration, by the name of the input.
+    pub(crate) values: &'a Map<String, Value>,
+    /// Of the vault, by the name of the credential.
+    pub(crate) secrets: &'a BTreeMap<String, SecretString>,
+    /// Of the installation: arguments instead of the document's.
+    pub(crate) args: Option<&'a [String]>,
+    /// Of the installation: further variables.
+    pub(crate) env: &'a BTreeMap<String, String>,
+}
+
+/// What a launch is given.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    pub(crate) args: Vec<String>,
+    /// Values may be secrets.
+    pub(crate) env: BTreeMap<String, SecretString>,
+    /// Values of inputs that are files or folders.
+    pub(crate) paths: Vec<String>,
+}
+
+/// Why a launch cannot be filled.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfilled {
+    /// Inputs that the server needs and was not given.
+    Missing(Vec<String>),
+    /// The document wants a secret among the arguments, where others could read it.
+    SecretArgument(String),
+    /// The document names a variable that would change which program runs.
+    Variable(String),
+}
+
+/// Fills what the entry of a package declares; without one, there is only what was given.
+pub(crate) fn fill(entry: &Value, given: &Given) -> Result<Filled, Unfilled> {
+    let mut filler = Filler { given, missing: Vec::new(), out: Filled::default() };
+    filler.environment(entry)?;
+    match given.args {
+        Some(args) => filler.out.args = args.to_vec(),
+        None => filler.arguments(entry)?,
+    }
+    if filler.missing.is_empty() { Ok(filler.out) } else { Err(Unfilled::Missing(filler.missing)) }
+}
+
+struct Filler<'a> {
+    given: &'a Given<'a>,
+    missing: Vec<String>,
+    out: Filled,
+}
+
+/// A value, and whether it is a secret.
+struct Found {
+    text: SecretString,
+    is_secret: bool,
+}
+
+fn list<'a>(entry: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    entry[key].as_array().into_iter().flatten()
+}
+
+fn is(input: &Value, key: &str) -> bool {
+    input[key].as_bool().unwrap_or(false)
+}
+
+/// The credential that an input is kept as: its name, with `_` for what a variable's name cannot hold.
+fn credential(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl Filler<'_> {
+    /// The value of an input by its name: configured, from the vault, or its default.
+    fn find(&mut self, name: &str, input: &Value) -> Option<Found> {
+        let plain = |text: String| Found { text: text.into(), is_secret: false };
+        let configured = self.given.values.get(name).map(|value| plain(text(value)));
+        let kept = || self.given.secrets.get(name).or_else(|| self.given.secrets.get(&credential(name)));
+        let found = configured.or_else(|| kept().map(|text| Found { text: text.clone(), is_secret: true }));
+        let found = found.or_else(|| input["default"].as_str().map(|text| plain(text.to_owned())));
+        match &found {
+            None if is(input, "isRequired") => self.missing.push(name.to_owned()),
+            Some(found) if input["format"] == "filepath" && !found.is_secret => {
+                self.out.paths.extend(found.text.expose_secret().lines().map(str::to_owned));
+            }
+            _ => {}
+        }
+        found
+    }
+
+    /// A fixed value with its variables, or the value of the input itself.
+    fn value(&mut self, name: &str, input: &Value) -> Option<Found> {
+        let Some(template) = input["value"].as_str().filter(|value| !value.is_empty()) else { return self.find(name, input) };
+        let (mut text, mut is_secret) = (template.to_owned(), false);
+        for (variable, declared) in input["variables"].as_object().into_iter().flatten() {
+            let place = format!("{{{variable}}}");
+            if !template.contains(&place) {
+                continue;
+            }
+            let found = match declared["value"].as_str() {
+                Some(fixed) => Found { text: fixed.to_owned().into(), is_secret: false },
+                // An optional part that is not given takes the whole with it.
+                None => self.find(variable, declared)?,
+            };
+            is_secret |= found.is_secret;
+            text = text.replace(&place, found.text.expose_secret());
+        }
+        Some(Found { text: text.into(), is_secret })
+    }
+
+    fn environment(&mut self, entry: &Value) -> Result<(), Unfilled> {
+        for (name, value) in self.given.secrets {
+            if EnvVar::parse(name).is_ok() {
+                self.out.env.insert(name.clone(), value.clone());
+            }
+        }
+        for (name, value) in self.given.env {
+            self.out.env.insert(name.clone(), value.clone().into());
+        }
+        for input in list(entry, "environmentVariables") {
+            let Some(name) = input["name"].as_str() else { continue };
+            if self.given.env.contains_key(name) {
+                continue;
+            }
+            EnvVar::parse(name).map_err(|_| Unfilled::Variable(name.chars().filter(|c| !c.is_control()).take(80).collect()))?;
+            if let Some(found) = self.value(name, input) {
+                self.out.env.insert(name.to_owned(), found.text);
+            }
+        }
+        Ok(())
+    }
+
+    fn arguments(&mut self, entry: &Value) -> Result<(), Unfilled> {
+        // Those of `npx` and `uvx` are for programs that do not run here.
+        let is_direct = matches!(entry["runtimeHint"].as_str(), Some("node" | "python" | "python3"));
+        let runtime = list(entry, "runtimeArguments").filter(|_| is_direct);
+        for argument in runtime.chain(list(entry, "packageArguments")) {
+            let is_named = argument["type"] == "named";
+            let own = argument["name"].as_str();
+            let name = own.or_else(|| argument["valueHint"].as_str()).unwrap_or("argument");
+            if is(argument, "isSecret") && argument["value"].as_str().is_none() {
+                return Err(Unfilled::SecretArgument(name.to_owned()));
+            }
+            let Some(found) = self.value(name, argument) else { continue };
+            if found.is_secret {
+                return Err(Unfilled::SecretArgument(name.to_owned()));
+            }
+            let value = found.text.expose_secret();
+            let is_switch = is_named && argument["format"] == "boolean";
+            let values: Vec<&str> = if is(argument, "isRepeated") { value.lines().collect() } else { vec![value] };
+            for value in values {
+                match (is_named.then_some(own).flatten(), is_switch) {
+                    (Some(name), true) if value == "true" => self.out.args.push(name.to_owned()),
+                    (Some(_), true) => {}
+                    (Some(name), false) => self.out.args.extend([name.to_owned(), value.to_owned()]),
+                    (None, _) => self.out.args.push(value.to_owned()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn filled(entry: &Value, values: &Value, secrets: &[(&str, &str)]) -> Result<(Vec<String>, Vec<String>), Unfilled> {
+        let secrets = secrets.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        let env = BTreeMap::from([("FROM".to_owned(), "installation".to_owned())]);
+        let values = values.as_object().unwrap();
+        let filled = fill(entry, &Given { values, secrets: &secrets, args: None, env: &env })?;
+        let env = filled.env.iter().map(|(name, value)| format!("{name}={}", value.expose_secret())).collect();
+        Ok((filled.args, env))
+    }
+
+    #[test]
+    fn what_a_document_declares_is_filled() {
+        let entry = json!({
+            "runtimeHint": "npx", "runtimeArguments": [{ "type": "named", "name": "-y" }],
+            "packageArguments": [
+                { "type": "positional", "value": "run" },
+                { "type": "named", "name": "--dir", "value": "{base}/x", "variables": { "base": { "isRequired": true } } },
+                { "type": "named", "name": "--level", "default": "3" },
+                { "type": "named", "name": "--quiet", "format": "boolean" },
+                { "type": "named", "name": "--unset" },
+                { "type": "positional", "valueHint": "folders", "isRepeated": true, "format": "filepath" },
+            ],
+            "environmentVariables": [
+                { "name": "FIXED", "value": "1" }, { "name": "PORT", "default": "80" }, { "name": "UNSET" },
+                { "name": "HEADER", "value": "Bearer {key}", "variables": { "key": { "isSecret": true } } },
+            ],
+        });
+        let values = json!({ "base": "/b", "folders": "/one\n/two words", "--quiet": true, "PORT": 8080 });
+        let (args, env) = filled(&entry, &values, &[("key", "s3"), ("OTHER", "o")]).unwrap();
+        assert_eq!(args, ["run", "--dir", "/b/x", "--level", "3", "--quiet", "/one", "/two words"]);
+        assert_eq!(env, ["FIXED=1", "FROM=installation", "HEADER=Bearer s3", "OTHER=o", "PORT=8080", "key=s3"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_listed_and_secrets_are_no_arguments() {
+        let entry = json!({
+            "packageArguments": [{ "type": "positional", "valueHint": "dir", "isRequired": true }],
+            "environmentVariables": [{ "name": "TOKEN", "isRequired": true, "isSecret": true }],
+        });
+        assert_eq!(filled(&entry, &json!({}), &[]).unwrap_err(), Unfilled::Missing(vec!["TOKEN".into(), "dir".into()]));
+        let secret = json!({ "packageArguments": [{ "type": "named", "name": "--key", "isSecret": true }] });
+        assert_eq!(filled(&secret, &json!({}), &[]).unwrap_err(), Unfilled::SecretArgument("--key".into()));
+        let inside = json!({ "packageArguments": [{ "type": "positional", "value": "k={k}", "variables": { "k": {} } }] });
+        assert!(matches!(filled(&inside, &json!({}), &[("k", "s")]), Err(Unfilled::SecretArgument(_))));
+        let hijack = json!({ "environmentVariables": [{ "name": "LD_PRELOAD", "value": "/x.so" }] });
+        assert_eq!(filled(&hijack, &json!({}), &[]).unwrap_err(), Unfilled::Variable("LD_PRELOAD".into()));
+    }
+}

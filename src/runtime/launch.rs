@@ -1,0 +1,225 @@
+//! What a start needs: a package that is there, a program, its arguments, its environment.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use configurations::Configuration;
+use packages::{Entry, Installation, NoToolchain, Runnable, Stage, Toolchain};
+use platform::Coded;
+use secrecy::SecretString;
+use serde_json::Value;
+
+use crate::{
+    fill::{self, Filled, Given, Unfilled},
+    log::Log,
+    model::{InstanceId, Kept, Reason},
+    process::Order,
+    service::Inner,
+};
+
+/// How long an install may take that a start waits for.
+const INSTALL: Duration = Duration::from_mins(15);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Everything for a start but the process.
+pub(crate) struct Launch {
+    program: PathBuf,
+    args: Vec<String>,
+    env: BTreeMap<String, SecretString>,
+    read: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    pub(crate) limits: Kept,
+    pub(crate) version: String,
+    /// The digest of what is run.
+    pub(crate) tree: String,
+}
+
+impl Launch {
+    pub(crate) fn order(&self, id: InstanceId) -> Order<'_> {
+        Order {
+            id,
+            program: self.program.clone(),
+            args: self.args.clone(),
+            env: &self.env,
+            read: self.read.clone(),
+            write: self.write.clone(),
+            limits: self.limits,
+        }
+    }
+}
+
+pub(crate) fn reason_of(error: &impl Coded) -> Reason {
+    let text = match error.class() {
+        platform::Class::Internal => "something went wrong on our side; the log says more".into(),
+        _ => error.to_string(),
+    };
+    Reason::new(error.code(), text)
+}
+
+/// Brings together what a start needs; what is missing becomes an install, which is waited for.
+pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &Configuration, log: &Log) -> Result<Launch, Reason> {
+    let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
+    let entry = inner.packages.entry(&installation).await.map_err(|error| reason_of(&error))?;
+    let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
+    let secrets = secrets.map_err(|error| reason_of(&error))?;
+    log.hide(secrets.values().cloned().collect());
+    let filled = filled(&installation, configuration, &entry, &secrets)?;
+    let tree = inner.packages.tree(&runnable.tree);
+    let tree = if inner.starter.protects_trees() {
+        tree
+    } else {
+        let (inner, tree) = (Arc::clone(inner), tree.clone());
+        let copied = tokio::task::spawn_blocking(move || inner.starter.private_copy(id, &tree)).await;
+        let copied = copied.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        copied.map_err(|error| Reason::new("data_folder_unusable", format!("the package cannot be copied: {error}")))?
+    };
+    let (program, mut args) = program(inner, &installation, &runnable.entry, &tree).await?;
+    // As the requirements write paths of what is installed.
+    let own = |arg: String| {
+        arg.strip_prefix("./packages/").map_or(arg.clone(), |rest| inner.packages.place().join("packages").join(rest).display().to_string())
+    };
+    args.extend(filled.args.into_iter().map(own));
+    let mut env = BTreeMap::new();
+    if matches!(runnable.entry, Entry::Script { .. } | Entry::Module { .. }) {
+        // What is written is ours to write, and lines are to come when they are said.
+        env.insert("PYTHONDONTWRITEBYTECODE".to_owned(), SecretString::from("1"));
+        env.insert("PYTHONUNBUFFERED".to_owned(), SecretString::from("1"));
+    }
+    env.extend(filled.env);
+    let write = granted(inner, configuration, &filled.paths, &args)?;
+    let limits = inner.starter.limits(&configuration.limits);
+    Ok(Launch { program, args, env, read: vec![tree], write, limits, version: runnable.version, tree: runnable.tree })
+}
+
+/// The inputs that a server needs for a start and was not given; nothing where it is not installed yet.
+pub(crate) fn filled(
+    installation: &Installation,
+    configuration: &Configuration,
+    entry: &Value,
+    secrets: &BTreeMap<String, SecretString>,
+) -> Result<Filled, Reason> {
+    let given = Given { values: &configuration.values, secrets, args: installation.args.as_deref(), env: &installation.env };
+    fill::fill(entry, &given).map_err(|unfilled| match unfilled {
+        Unfilled::Missing(names) => Reason::new("missing_inputs", format!("it needs values that it was not given: {}", names.join(", "))),
+        Unfilled::SecretArgument(name) => {
+            let text = format!("it takes the secret `{name}` as an argument, which other users of the machine could read");
+            Reason::new("secret_argument", text)
+        }
+        Unfilled::Variable(name) => {
+            Reason::new("variable_refused", format!("its document sets `{name}`, which would change which program runs"))
+        }
+    })
+}
+
+/// The installation of a server, once it can be started here. Where nothing is there, one install is made.
+async fn installed(inner: &Inner, server_id: &str, log: &Log) -> Result<(Installation, Runnable), Reason> {
+    let began = Instant::now();
+    let mut is_mended = false;
+    loop {
+        let found = inner.packages.of(server_id).await.map_err(|error| reason_of(&error))?;
+        match found {
+            Some(Installation { runnable: Some(ref runnable), .. }) => {
+                let runnable = runnable.clone();
+                let Some(installation) = found else { continue };
+                if inner.packages.has_tree(&runnable) {
+                    return Ok((installation, runnable));
+                }
+                log.note("what it runs is not on this node; it is unpacked from the cache");
+                return restored(inner, installation, &runnable).await;
+            }
+            // A job is at it.
+            Some(Installation { stage: Stage::Installing, .. }) => is_mended = true,
+            Some(Installation { error: Some((code, text)), .. }) if is_mended => return Err(Reason::new(known(&code), text)),
+            _ if is_mended => return Err(Reason::new("not_installed", "it was uninstalled")),
+            _ => {
+                log.note("it is not installed; that is done first");
+                inner.packages.mend(server_id).await.map_err(|error| reason_of(&error))?;
+                is_mended = true;
+            }
+        }
+        if began.elapsed() > INSTALL {
+            return Err(Reason::new("install_timeout", "its install took too long"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn restored(inner: &Inner, installation: Installation, runnable: &Runnable) -> Result<(Installation, Runnable), Reason> {
+    let made = inner.packages.restore(&installation, runnable).await.map_err(|error| match error.code() {
+        "offline" => Reason::new("not_cached", error.to_string()),
+        _ => reason_of(&error),
+    })?;
+    Ok((installation, made))
+}
+
+/// A code of a row as the constant that it was.
+fn known(code: &str) -> &'static str {
+    const CODES: &[&str] = &[
+        "not_cached",
+        "package_not_found",
+        "version_not_found",
+        "package_malformed",
+        "no_entry_point",
+        "install_failed",
+        "toolchain_missing",
+        "disk_full",
+        "upstream_unreachable",
+        "upstream_error",
+        "upstream_too_slow",
+        "upstream_host_refused",
+        "integrity_mismatch",
+        "resolver_failed",
+        "resolver_missing",
+        "policy_name",
+        "policy_age",
+        "policy_proof",
+        "policy_size",
+        "exotic_dependency",
+        "cancelled",
+    ];
+    CODES.iter().find(|known| **known == code).copied().unwrap_or("install_failed")
+}
+
+/// The program of an entry, and the arguments that make it run the package.
+async fn program(inner: &Inner, installation: &Installation, entry: &Entry, tree: &Path) -> Result<(PathBuf, Vec<String>), Reason> {
+    let missing = |error: NoToolchain| Reason::new("toolchain_missing", error.to_string());
+    if let Some(command) = &installation.command {
+        return Ok((inner.program(command).await.map_err(missing)?, Vec::new()));
+    }
+    let below = |path: &str| tree.join(path).display().to_string();
+    Ok(match entry {
+        Entry::Node { path } => (inner.program(Toolchain::Node.program()).await.map_err(missing)?, vec![below(path)]),
+        Entry::Program { path } => (tree.join(path), Vec::new()),
+        Entry::Script { path } => (tree.join("venv/bin/python"), vec![below(path)]),
+        Entry::Module { name } => (tree.join("venv/bin/python"), vec!["-m".into(), name.clone()]),
+        Entry::Image { .. } => return Err(Reason::new("unsupported_registry_type", "containers cannot be started by this version yet")),
+    })
+}
+
+/// The folders that a server is given: inputs that are paths, and arguments that name what is there. The operator may
+/// give any of this machine but the fabric's own, users what `FABRIC_SERVER_PATHS` allows.
+fn granted(inner: &Inner, configuration: &Configuration, paths: &[String], args: &[String]) -> Result<Vec<PathBuf>, Reason> {
+    let mut all = Vec::new();
+    let is_operator = configuration.owner == "operator";
+    for (path, is_input) in paths.iter().map(|path| (path, true)).chain(args.iter().map(|arg| (arg, false))) {
+        if !path.starts_with('/') {
+            continue;
+        }
+        let Ok(real) = std::fs::canonicalize(path) else { continue };
+        let is_ours = inner.own_folders.iter().any(|own| real.starts_with(own) || own.starts_with(&real));
+        let is_allowed = is_operator || inner.config.paths.iter().any(|allowed| real.starts_with(allowed));
+        if is_allowed && !is_ours {
+            all.push(real);
+        } else if is_input && is_ours {
+            return Err(Reason::new("path_refused", "it is given a path with the fabric's own files, which servers never have"));
+        } else if is_input {
+            let text = "it is given a path that servers may not have; FABRIC_SERVER_PATHS says which they may";
+            return Err(Reason::new("path_refused", text));
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,34 @@
+//! Running servers: what is wanted becomes a healthy, limited, credentialed instance, and stays that way by itself.
+//!
+//! Owns `mcp_fabric.instances` and `server_eras`, and the folder `instances` of the data folder. One loop
+//! ([`reconcile`]) compares what configurations want with what runs; one task for each instance ([`supervisor`]) walks
+//! it from state to state.
+//!
+//! Invariants:
+//! - a step is one of [`TRANSITIONS`] and is stored, with its reason and its event, before the next thing is done;
+//! - a row is changed only by the fabric that has its lease, and only from the state in which that believes it to be;
+//! - a child never outlives its fabric, and a second one is started only after everything of the first has ended;
+//! - plaintext is asked for one launch and passed by the environment alone.
+
+mod boot;
+mod error;
+mod fill;
+mod launch;
+mod log;
+mod model;
+mod process;
+mod reconcile;
+mod routes;
+mod service;
+mod session;
+mod store;
+mod supervisor;
+mod wire;
+
+pub use error::RuntimeError;
+pub use log::{Entry, Log, Stream};
+pub use model::{Backend, Era, Instance, InstanceId, Keeper, Kept, Reason, State, TRANSITIONS, diagram};
+pub use routes::router;
+pub use service::{INSTANCE_STATE_CHANGED, Neighbours, Runtime, Usage};
+pub use session::Session;
+pub use wire::{CallError, Wire};

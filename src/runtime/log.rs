@@ -1,0 +1,182 @@
+//! What an instance says: kept in two files that take turns, and carried to those who follow.
+
+use std::{
+    fs,
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use chrono::{DateTime, Utc};
+use platform::clock;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use utoipa::ToSchema;
+
+/// How large a file becomes before the other one is begun.
+const ROTATE_AT: u64 = 1 << 20;
+/// How much of a line is kept.
+const LONGEST_LINE: usize = 8 << 10;
+/// How many lines a slow follower may be behind.
+const BUFFER: usize = 512;
+/// Shorter secrets would hide half of what is said.
+const SHORTEST_SECRET: usize = 6;
+
+platform::words! {
+    /// Where a line comes from.
+    pub enum Stream {
+        /// Standard error of the server.
+        Stderr = "stderr",
+        /// Standard output that is not of the protocol.
+        Stdout = "stdout",
+        /// The fabric.
+        Fabric = "fabric",
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Entry {
+    /// When it came.
+    pub at: DateTime<Utc>,
+    /// From where.
+    pub stream: Stream,
+    /// What, with `[secret]` for values that the server was given in confidence.
+    pub text: String,
+}
+
+/// The log of one instance.
+pub struct Log {
+    folder: PathBuf,
+    file: Mutex<Option<(fs::File, u64)>>,
+    secrets: Mutex<Vec<SecretString>>,
+    live: broadcast::Sender<Entry>,
+}
+
+impl Log {
+    /// Opens the log that lies in a folder.
+    pub(crate) fn open(folder: &Path, secrets: Vec<SecretString>) -> io::Result<Arc<Self>> {
+        let file = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
+        let size = file.metadata()?.len();
+        let live = broadcast::channel(BUFFER).0;
+        let log = Self { folder: folder.to_owned(), file: Mutex::new(Some((file, size))), secrets: Mutex::default(), live };
+        log.hide(secrets);
+        Ok(Arc::new(log))
+    }
+
+    /// From now on, these values are not shown.
+    pub(crate) fn hide(&self, secrets: Vec<SecretString>) {
+        let long = secrets.into_iter().filter(|secret| secret.expose_secret().len() >= SHORTEST_SECRET).collect();
+        *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = long;
+    }
+
+    fn clean(&self, line: &[u8]) -> String {
+        // Cut only after values are hidden: half a secret would not be known as one.
+        let cut = &line[..line.len().min(8 * LONGEST_LINE)];
+        let mut text = String::from_utf8_lossy(cut).trim_end().to_owned();
+        for secret in self.secrets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            text = text.replace(secret.expose_secret(), "[secret]");
+        }
+        // Colours and cursor movements are for the terminal of whoever wrote it.
+        text.chars().filter(|c| !c.is_control() || *c == '\t').take(LONGEST_LINE).collect()
+    }
+
+    /// Adds what the server said.
+    pub(crate) fn add(&self, stream: Stream, line: &[u8]) {
+        let entry = Entry { at: clock::now(), stream, text: self.clean(line) };
+        self.write(&entry);
+        self.live.send(entry).ok();
+    }
+
+    /// Adds what the fabric says.
+    pub(crate) fn note(&self, text: &str) {
+        self.add(Stream::Fabric, text.as_bytes());
+    }
+
+    fn write(&self, entry: &Entry) {
+        let mut line = serde_json::to_vec(entry).unwrap_or_default();
+        line.push(b'\n');
+        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = |held: &mut Option<(fs::File, u64)>| {
+            if held.as_ref().is_none_or(|(_, size)| *size > ROTATE_AT) {
+                fs::rename(self.folder.join("log"), self.folder.join("log.1"))
+                    .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+                *held = Some((fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?, 0));
+            }
+            if let Some((file, size)) = held {
+                file.write_all(&line)?;
+                *size += line.len() as u64;
+            }
+            Ok::<_, io::Error>(())
+        };
+        if let Err(error) = write(&mut held) {
+            // A full disk costs lines, not servers.
+            tracing::debug!(%error, "a line of an instance's log is lost");
+        }
+    }
+
+    /// The lines from now on.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Entry> {
+        self.live.subscribe()
+    }
+
+    /// The newest lines of what lies in a folder, oldest first.
+    pub(crate) fn tail(folder: &Path, lines: usize) -> Vec<Entry> {
+        let mut found: Vec<Entry> = Vec::new();
+        for name in ["log.1", "log"] {
+            let text = end_of(&folder.join(name)).unwrap_or_default();
+            found.extend(text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()));
+        }
+        found.split_off(found.len().saturating_sub(lines))
+    }
+
+    /// What the server said last, for the reason of a failure.
+    pub(crate) fn last_words(&self, since: DateTime<Utc>) -> String {
+        let tail = Self::tail(&self.folder, 20);
+        let said = tail.iter().filter(|entry| entry.at >= since && entry.stream != Stream::Fabric && !entry.text.is_empty());
+        let said: Vec<&str> = said.map(|entry| entry.text.as_str()).collect();
+        let last = said[said.len().saturating_sub(6)..].join(" | ");
+        let begin = last.char_indices().rev().nth(599).map_or(0, |(place, _)| place);
+        last[begin..].to_owned()
+    }
+}
+
+/// The last part of a file, large enough for every line that is asked for.
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(2 * ROTATE_AT)))?;
+    let mut bytes = Vec::new();
+    file.take(2 * ROTATE_AT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_colours_do_not_reach_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), vec!["hunter22".into(), "abc".into()]).unwrap();
+        log.add(Stream::Stderr, b"\x1b[31mtoken hunter22 abc\x1b[0m\n");
+        assert_eq!(Log::tail(folder.path(), 1)[0].text, "[31mtoken [secret] abc[0m");
+        assert!(log.last_words(DateTime::<Utc>::MIN_UTC).contains("[secret]"));
+    }
+
+    #[test]
+    fn two_files_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), Vec::new()).unwrap();
+        let line = vec![b'x'; 8000];
+        for _ in 0..600 {
+            log.add(Stream::Stderr, &line);
+        }
+        log.note("the end");
+        let size = |name: &str| fs::metadata(folder.path().join(name)).unwrap().len();
+        assert!(size("log") + size("log.1") < 3 * ROTATE_AT);
+        assert_eq!(Log::tail(folder.path(), 3).last().unwrap().text, "the end");
+        assert_eq!(Log::tail(folder.path(), 3).len(), 3);
+    }
+}

@@ -1,0 +1,236 @@
+//! From what is wanted to what runs: one loop that compares the two, and is woken by every change.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use configurations::{CONFIGURATION_CHANGED, Configuration, Lifecycle};
+use packages::INSTALLATION_CHANGED;
+use platform::{clock, database::DbError};
+use tokio::sync::{broadcast::error::RecvError, watch};
+use uuid::Uuid;
+
+use crate::{
+    error::RuntimeError,
+    log::Log,
+    model::{Backend, Instance, InstanceId, Reason, State},
+    service::{INSTANCE_STATE_CHANGED, Inner},
+    store::{self, Claim, Lost},
+    supervisor::{FABRIC_STOPPED, Live, Supervisor, Wanted},
+};
+
+/// How often trees are removed that nothing uses.
+const SWEEP: Duration = Duration::from_mins(30);
+
+/// An instance that this process runs.
+pub(crate) struct Handle {
+    pub(crate) id: InstanceId,
+    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) live: Arc<Live>,
+}
+
+impl Inner {
+    pub(crate) async fn reconcile(self: Arc<Self>) {
+        let reason = Reason::new("fabric_ended", "the fabric that ran it ended");
+        // What an earlier process of this node ran ended with it.
+        self.abandon_until_done(Some(&self.node), &reason).await;
+        let (mut events, mut swept) = (self.events.subscribe(), Instant::now());
+        loop {
+            if let Err(error) = self.compare().await {
+                tracing::warn!(%error, "what runs could not be compared with what is wanted");
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                self.sweep().await;
+            }
+            // Often enough that a lease does not end unseen.
+            let next = tokio::time::sleep(self.lease / 3);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = self.shutdown.begun() => return,
+                    () = &mut next => break,
+                    () = self.wake.notified() => break,
+                    event = events.recv() => match event {
+                        Ok(event) if [CONFIGURATION_CHANGED, INSTALLATION_CHANGED].contains(&event.kind.as_str()) => break,
+                        // Another fabric may have ended.
+                        Ok(event) if event.kind == INSTANCE_STATE_CHANGED && event.payload["reason"] == FABRIC_STOPPED => break,
+                        Ok(_) => {}
+                        Err(RecvError::Lagged(_)) => break,
+                        Err(RecvError::Closed) => return,
+                    },
+                }
+            }
+        }
+    }
+
+    async fn abandon_until_done(&self, beginning: Option<&str>, reason: &Reason) {
+        while let Err(error) = self.abandon(beginning, reason).await {
+            tracing::warn!(%error, "instances whose fabric is gone could not be looked at");
+            tokio::select! {
+                () = self.shutdown.begun() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    /// Fails what nobody runs any more.
+    async fn abandon(&self, beginning: Option<&str>, reason: &Reason) -> Result<(), DbError> {
+        let mut transaction = self.database.begin_for_all().await?;
+        let lost: Vec<Lost> = store::abandon(&mut transaction, beginning, reason, clock::now()).await?;
+        for (id, owner, server_id, from) in &lost {
+            self.tell_in(&mut transaction, (*id, owner, server_id), Some(*from), State::Failed, Some(reason)).await?;
+        }
+        transaction.commit().await?;
+        for (.., from) in &lost {
+            self.count(*from, State::Failed, "ok");
+        }
+        Ok(())
+    }
+
+    async fn compare(self: &Arc<Self>) -> Result<(), RuntimeError> {
+        self.renew().await?;
+        self.abandon(None, &Reason::new("node_lost", "the fabric that ran it has not been heard of")).await?;
+        let wanted = self.configurations.enabled().await?;
+        let mut versions = std::collections::HashMap::new();
+        for configuration in &wanted {
+            if let Some(found) = self.packages.of(&configuration.server_id).await? {
+                versions.insert(configuration.server_id.clone(), found.runnable.map(|runnable| runnable.tree));
+            }
+        }
+        self.active().retain(|(configuration, _), handle| {
+            let found = wanted.iter().find(|wanted| wanted.id.0 == *configuration);
+            handle.wanted.send_if_modified(|now| match found {
+                Some(found) => {
+                    let installed = versions.get(&found.server_id).cloned().flatten();
+                    let is_other = !now.runs || now.configuration.revision != found.revision || now.installed != installed;
+                    *now = Wanted { runs: true, configuration: Arc::new(found.clone()), restart: now.restart, installed };
+                    is_other
+                }
+                None => std::mem::replace(&mut now.runs, false),
+            });
+            !handle.wanted.is_closed()
+        });
+        for configuration in wanted.iter().filter(|wanted| wanted.lifecycle == Lifecycle::Persistent) {
+            if let Err(error) = self.ensure(configuration, "").await {
+                tracing::warn!(server_id = configuration.server_id, %error, "a server that is wanted could not be taken up");
+            }
+        }
+        Ok(())
+    }
+
+    fn lease_time(&self) -> TimeDelta {
+        TimeDelta::from_std(self.lease).unwrap_or(TimeDelta::seconds(30))
+    }
+
+    /// Says that this fabric is there; ends what it does not have any more.
+    async fn renew(&self) -> Result<(), DbError> {
+        let mut transaction = self.database.begin_for_all().await?;
+        let ours: HashSet<InstanceId> =
+            store::renew(&mut transaction, &self.node, clock::now() + self.lease_time()).await?.into_iter().collect();
+        transaction.commit().await?;
+        for handle in self.active().values() {
+            if !handle.live.state.borrow().is_over() && !ours.contains(&handle.id) {
+                handle.wanted.send_modify(|wanted| wanted.runs = false);
+            }
+        }
+        Ok(())
+    }
+
+    /// The instance of a configuration, taken up where nobody has it.
+    pub(crate) async fn ensure(self: &Arc<Self>, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
+        let key = (configuration.id.0, session.to_owned());
+        let is_here = self.active().get(&key).is_some_and(|handle| !handle.wanted.is_closed() && !handle.live.state.borrow().is_over());
+        let mut transaction = self.database.begin_for_all().await?;
+        let now = clock::now();
+        let claim = Claim {
+            configuration: configuration.id.0,
+            session,
+            owner: &configuration.owner,
+            server_id: &configuration.server_id,
+            backend: Backend::Process,
+            node: &self.node,
+            now,
+            lease_until: now + self.lease_time(),
+        };
+        let claimed = if is_here { None } else { store::claim(&mut transaction, InstanceId::fresh(), &claim).await? };
+        let Some(instance) = claimed else {
+            let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
+            return there.ok_or(RuntimeError::NotFound);
+        };
+        self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), None, State::Pending, None).await?;
+        transaction.commit().await?;
+        let log = Log::open(&self.starter.prepare(instance.id)?, Vec::new())?;
+        let installed = self.packages.of(&configuration.server_id).await?.and_then(|found| found.runnable).map(|runnable| runnable.tree);
+        let wanted = Wanted { runs: true, configuration: Arc::new(configuration.clone()), restart: 0, installed };
+        let launched = wanted.clone();
+        let (tell, hear) = watch::channel(wanted);
+        let live = Arc::new(Live::new(log));
+        let supervisor =
+            Supervisor { inner: Arc::clone(self), instance: instance.clone(), wanted: hear, launched, live: Arc::clone(&live) };
+        self.active().insert(key, Handle { id: instance.id, wanted: tell, live });
+        let again = Arc::clone(self);
+        self.shutdown.spawn(async move {
+            supervisor.run().await;
+            again.wake.notify_one();
+        });
+        Ok(instance)
+    }
+
+    /// Fails when there is no room for one more instance, besides that of a configuration.
+    pub(crate) async fn require_room(
+        &self,
+        owner: &str,
+        limits: &configurations::Limits,
+        except: Option<Uuid>,
+    ) -> Result<(), RuntimeError> {
+        let mut transaction = self.database.begin_for_all().await?;
+        let load = store::load(&mut transaction, owner, &self.node, except).await?;
+        drop(transaction);
+        let asked = self.starter.limits(limits);
+        let over = |there: i64, more: u64, most: u64| most > 0 && u64::try_from(there).unwrap_or(0) + more > most;
+        let full = |what: &str, setting: &str| Err(RuntimeError::LimitReached(format!("{what}; {setting} sets how many there may be")));
+        if over(load.of_owner, 1, self.config.most_of_user.into()) {
+            return full("you have as many running servers as one user may have", "FABRIC_MAX_INSTANCES_PER_USER");
+        }
+        if over(load.of_node, 1, self.config.most_instances.into()) {
+            return full("as many servers run here as this fabric may run", "FABRIC_MAX_INSTANCES");
+        }
+        if over(load.memory_bytes, asked.memory_bytes, self.config.most_memory_bytes) {
+            return full("the servers that run here may already use as much memory as there is for them", "FABRIC_MAX_SERVERS_MEMORY_MB");
+        }
+        if over(load.cpu_millis, asked.cpu_millis, self.config.most_cpu_millis) {
+            return full("the servers that run here may already use as much CPU as there is for them", "FABRIC_MAX_SERVERS_CPU_MILLIS");
+        }
+        Ok(())
+    }
+
+    /// Ends an instance of this process, and waits until it is over.
+    pub(crate) async fn stop_now(&self, instance: &Instance) -> Result<(), RuntimeError> {
+        let live = {
+            let active = self.active();
+            let Some(handle) = active.get(&(instance.configuration, instance.session.clone())) else {
+                return if instance.state.is_over() { Ok(()) } else { Err(RuntimeError::Elsewhere) };
+            };
+            handle.wanted.send_modify(|wanted| wanted.runs = false);
+            Arc::clone(&handle.live)
+        };
+        let mut state = live.state.subscribe();
+        let over = state.wait_for(|state| state.is_over());
+        tokio::time::timeout(Duration::from_secs(15), over).await.map_err(|_| RuntimeError::Illegal(instance.state))?.ok();
+        Ok(())
+    }
+
+    async fn sweep(&self) {
+        let trees: Vec<String> = {
+            let active = self.active();
+            active.values().filter_map(|handle| handle.live.tree.lock().ok().and_then(|tree| tree.clone())).collect()
+        };
+        if let Err(error) = self.packages.sweep(trees).await {
+            tracing::warn!(%error, "packages that nothing uses could not be removed");
+        }
+    }
+}

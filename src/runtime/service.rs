@@ -1,0 +1,412 @@
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use audit::{Audit, EventType, NewEvent};
+use configurations::{Configuration, Configurations, ConfigurationsError, Lifecycle};
+use credentials::Credentials;
+use events::Events;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use packages::{NoToolchain, Packages, Toolchain};
+use platform::{Action, Actor, Config, Database, Shutdown, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics};
+use prometheus::IntCounterVec;
+use serde_json::{Value, json, value::RawValue};
+use servers::{ServerRef, Servers};
+use sqlx::PgConnection;
+use tokio::sync::Notify;
+use users::{Belongings, UserId};
+use uuid::Uuid;
+
+use crate::{
+    error::RuntimeError,
+    log::{Entry, Log},
+    model::{Instance, InstanceId, Reason, State},
+    process::Starter,
+    reconcile::Handle,
+    session::Session,
+    store::{self, Filter},
+    supervisor::Live,
+};
+
+/// The event that says that an instance stands elsewhere than before.
+pub const INSTANCE_STATE_CHANGED: &str = "INSTANCE_STATE_CHANGED";
+/// How long a call waits for a server that starts on demand, beyond its own limit for starting.
+const ON_DEMAND: Duration = Duration::from_secs(5);
+
+/// Running servers; cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    pub(crate) audit: Audit,
+    pub(crate) events: Events,
+    pub(crate) servers: Servers,
+    pub(crate) credentials: Credentials,
+    pub(crate) configurations: Configurations,
+    pub(crate) packages: Packages,
+    pub(crate) starter: Starter,
+    pub(crate) config: RuntimeConfig,
+    pub(crate) node: String,
+    /// How long this fabric is believed to have its instances without a sign of life.
+    pub(crate) lease: Duration,
+    /// Folders that no server is given.
+    pub(crate) own_folders: Vec<PathBuf>,
+    pub(crate) shutdown: Shutdown,
+    /// What this process runs, by configuration and session.
+    pub(crate) active: Mutex<HashMap<(Uuid, String), Handle>>,
+    /// What is wanted may have changed.
+    pub(crate) wake: Notify,
+    /// Held while it is looked whether there is room, until that is taken.
+    pub(crate) admission: tokio::sync::Mutex<()>,
+    programs: tokio::sync::Mutex<HashMap<String, PathBuf>>,
+    transitions: IntCounterVec,
+}
+
+/// What instances work with.
+pub struct Neighbours {
+    /// The database.
+    pub database: Database,
+    /// The audit trail.
+    pub audit: Audit,
+    /// Changes are told, and listened to.
+    pub events: Events,
+    /// Which servers there are.
+    pub servers: Servers,
+    /// What they are given in confidence.
+    pub credentials: Credentials,
+    /// What is to run.
+    pub configurations: Configurations,
+    /// What is run.
+    pub packages: Packages,
+}
+
+/// What an instance uses now.
+pub use sandbox::Usage;
+
+impl Inner {
+    pub(crate) fn active(&self) -> std::sync::MutexGuard<'_, HashMap<(Uuid, String), Handle>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self, from: State, to: State, outcome: &str) {
+        self.transitions.with_label_values(&[from.as_str(), to.as_str(), outcome]).inc();
+    }
+
+    /// Stores a step, with its event; false when the row is not where it should be, or somebody else's.
+    pub(crate) async fn store_step(&self, instance: &Instance, to: State, reason: Option<&Reason>) -> Result<bool, DbError> {
+        let mut transaction = self.database.begin_for_all().await?;
+        if !store::step(&mut transaction, instance, to, reason, clock::now()).await? {
+            return Ok(false);
+        }
+        self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), Some(instance.state), to, reason).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Tells of a step when the transaction commits.
+    pub(crate) async fn tell_in(
+        &self,
+        transaction: &mut PgConnection,
+        (id, owner, server_id): (InstanceId, &str, &str),
+        from: Option<State>,
+        to: State,
+        reason: Option<&Reason>,
+    ) -> Result<(), DbError> {
+        let payload = json!({
+            "instance_id": id, "server_id": server_id, "from": from, "to": to, "reason": reason.map(|reason| reason.code),
+        });
+        let event = events::NewEvent { kind: INSTANCE_STATE_CHANGED, channel: "instances", owner: Some(owner.to_owned()), payload };
+        self.events.publish_in(transaction, &event).await
+    }
+
+    /// A program by its name; interpreters are asked for once.
+    pub(crate) async fn program(&self, name: &str) -> Result<PathBuf, NoToolchain> {
+        if name.starts_with('/') {
+            return Ok(name.into());
+        }
+        let toolchain = match name {
+            "node" => Toolchain::Node,
+            "python" | "python3" => Toolchain::Python,
+            other => {
+                let places = ["/usr/local/bin", "/usr/bin", "/bin"].map(|folder| Path::new(folder).join(other));
+                return Ok(places.iter().find(|place| place.is_file()).unwrap_or(&places[1]).clone());
+            }
+        };
+        let mut programs = self.programs.lock().await;
+        if let Some(known) = programs.get(name).filter(|known| known.is_file()) {
+            return Ok(known.clone());
+        }
+        let found = toolchain.find_for_servers(self.packages.place()).await?.program;
+        programs.insert(name.to_owned(), found.clone());
+        Ok(found)
+    }
+}
+
+impl Runtime {
+    /// Looks at what this machine can keep servers from. Nothing runs yet.
+    pub fn new(config: &Config, node: &str, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, RuntimeError> {
+        let Neighbours { database, audit, events, servers, credentials, configurations, packages } = neighbours;
+        let starter = Starter::new(packages.place(), node, &config.runtime)?;
+        tracing::info!("how servers are kept from the rest of this machine: {}", starter.describe());
+        let own = [config.data_dir.clone(), config.cache.dir.clone(), config.config_dir.clone(), packages.place().to_owned()];
+        let own_folders = own.iter().filter_map(|folder| std::fs::canonicalize(folder).ok()).collect();
+        let transitions = metrics.counters("state_transitions_total", "Steps of instances, by outcome", &["from", "to", "outcome"]);
+        let inner = Inner {
+            database,
+            audit,
+            events,
+            servers,
+            credentials,
+            configurations,
+            packages,
+            starter,
+            config: config.runtime.clone(),
+            node: node.to_owned(),
+            lease: config.jobs.lease,
+            own_folders,
+            shutdown: shutdown.clone(),
+            active: Mutex::default(),
+            wake: Notify::new(),
+            admission: tokio::sync::Mutex::default(),
+            programs: tokio::sync::Mutex::default(),
+            transitions,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Begins to run what is wanted.
+    pub fn start(&self) {
+        self.inner.shutdown.spawn(Arc::clone(&self.inner).reconcile());
+    }
+
+    /// Says that the actor wants a server to run; gives the instance, which may not run yet.
+    pub async fn start_server(&self, actor: &Actor, server: &ServerRef) -> Result<Instance, RuntimeError> {
+        actor.require(Action::InstancesManage)?;
+        let (id, _) = self.inner.servers.inputs(server).await?;
+        actor.require_server(Action::InstancesManage, &id)?;
+        self.require_inputs(actor, server, &id).await?;
+        let known = self.inner.configurations.of(&actor.to_string(), &id).await?;
+        let (limits, except) = known.as_ref().map(|known| (known.limits, Some(known.id.0))).unwrap_or_default();
+        self.inner.require_room(&actor.to_string(), &limits, except).await?;
+        let configuration = match known {
+            Some(known) if known.enabled => known,
+            _ => self.inner.configurations.enable(actor, server, true).await?,
+        };
+        Arc::clone(&self.inner).ensure(&configuration, "").await
+    }
+
+    /// Fails when a server needs values that the actor has not given.
+    async fn require_inputs(&self, actor: &Actor, server: &ServerRef, server_id: &str) -> Result<(), RuntimeError> {
+        let installation = self.inner.packages.of(server_id).await?;
+        let entry = if let Some(installation) = &installation {
+            self.inner.packages.entry(installation).await?
+        } else {
+            actor.require(Action::PackagesInstall)?;
+            self.inner.packages.entry_to_be(server).await?
+        };
+        let (args, env) = installation.map(|found| (found.args, found.env)).unwrap_or_default();
+        let values = self.inner.configurations.of(&actor.to_string(), server_id).await?.map(|found| found.values).unwrap_or_default();
+        let names = self.inner.credentials.held(actor, server_id).await?;
+        // Whether they are there is all that matters here.
+        let held = names.into_iter().map(|name| (name, String::new().into())).collect();
+        let given = crate::fill::Given { values: &values, secrets: &held, args: args.as_deref(), env: &env };
+        match crate::fill::fill(&entry, &given) {
+            Err(crate::fill::Unfilled::Missing(names)) => Err(RuntimeError::Missing(names)),
+            Err(crate::fill::Unfilled::SecretArgument(name)) => Err(RuntimeError::Unfit(format!(
+                "the server takes the secret `{name}` as an argument, which other users of the machine could read"
+            ))),
+            Err(crate::fill::Unfilled::Variable(name)) => {
+                Err(RuntimeError::Unfit(format!("the server's document sets `{name}`, which would change which program runs")))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Says that the actor does not want a server to run; gives the instance, which may still be ending.
+    pub async fn stop_server(&self, actor: &Actor, server: &ServerRef) -> Result<Instance, RuntimeError> {
+        let configuration = self.wanted(actor, Action::InstancesManage, server).await?;
+        if configuration.enabled {
+            self.inner.configurations.enable(actor, server, false).await?;
+            self.inner.wake.notify_one();
+        }
+        self.instance_of(&configuration).await
+    }
+
+    /// Starts a server anew that runs.
+    pub async fn restart_server(&self, actor: &Actor, server: &ServerRef) -> Result<Instance, RuntimeError> {
+        let configuration = self.wanted(actor, Action::InstancesManage, server).await?;
+        let instance = self.instance_of(&configuration).await?;
+        if instance.state != State::Running {
+            return Err(RuntimeError::Illegal(instance.state));
+        }
+        let told = NewEvent::new(EventType::Execution, "instance.restart").on("instance", instance.id).server(&instance.server_id);
+        self.inner.audit.record(actor, told.of(&instance.owner)).await?;
+        let active = self.inner.active();
+        let handle = active.get(&(instance.configuration, instance.session.clone())).ok_or(RuntimeError::Elsewhere)?;
+        handle.wanted.send_modify(|wanted| wanted.restart += 1);
+        Ok(instance)
+    }
+
+    /// The actor's configuration for a server.
+    async fn wanted(&self, actor: &Actor, action: Action, server: &ServerRef) -> Result<Configuration, RuntimeError> {
+        actor.require(action)?;
+        let id = self.inner.servers.id_of(server).await?;
+        actor.require_server(action, &id)?;
+        let found = self.inner.configurations.of(&actor.to_string(), &id).await?;
+        found.ok_or(RuntimeError::Configurations(ConfigurationsError::NotFound))
+    }
+
+    async fn instance_of(&self, configuration: &Configuration) -> Result<Instance, RuntimeError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        store::of_configuration(&mut transaction, configuration.id.0, "").await?.ok_or(RuntimeError::NotRunning)
+    }
+
+    /// Instances of the actor, or everybody's for those who may see them.
+    pub(crate) async fn list(
+        &self,
+        actor: &Actor,
+        filter: &Filter,
+        after: Option<InstanceId>,
+        limit: u32,
+    ) -> Result<Vec<Instance>, RuntimeError> {
+        actor.require(Action::InstancesRead)?;
+        let mut transaction = if actor.may(Action::InstancesAll) {
+            self.inner.database.begin_for_all().await?
+        } else {
+            self.inner.database.begin(actor).await?
+        };
+        Ok(store::list(&mut transaction, actor.servers(), filter, after, limit.into()).await?)
+    }
+
+    /// One instance that the actor may see.
+    pub async fn get(&self, actor: &Actor, id: InstanceId, action: Action) -> Result<Instance, RuntimeError> {
+        actor.require(action)?;
+        let mut transaction = if actor.may(Action::InstancesAll) {
+            self.inner.database.begin_for_all().await?
+        } else {
+            self.inner.database.begin(actor).await?
+        };
+        let found = store::get(&mut transaction, id).await?.ok_or(RuntimeError::NotFound)?;
+        actor.require_server(action, &found.server_id).map_err(|_| RuntimeError::NotFound)?;
+        Ok(found)
+    }
+
+    fn live(&self, instance: &Instance) -> Option<Arc<Live>> {
+        let active = self.inner.active();
+        let handle = active.get(&(instance.configuration, instance.session.clone()))?;
+        // One that is over stays on the list until the next look at it.
+        (!handle.live.state.borrow().is_over()).then(|| Arc::clone(&handle.live))
+    }
+
+    /// What an instance of this process uses now.
+    pub async fn usage(&self, instance: &Instance) -> Option<Usage> {
+        let members = self.live(instance)?.members()?;
+        tokio::task::spawn_blocking(move || members.usage()).await.ok()
+    }
+
+    /// The newest lines of the log of an instance, oldest first.
+    pub async fn log(&self, actor: &Actor, id: InstanceId, lines: usize) -> Result<Vec<Entry>, RuntimeError> {
+        let instance = self.get(actor, id, Action::InstancesRead).await?;
+        let folder = self.inner.starter.folder(instance.id);
+        Ok(tokio::task::spawn_blocking(move || Log::tail(&folder, lines)).await.unwrap_or_default())
+    }
+
+    /// The lines of an instance from now on; `None` where nothing says any here.
+    pub async fn follow(&self, actor: &Actor, id: InstanceId) -> Result<Option<tokio::sync::broadcast::Receiver<Entry>>, RuntimeError> {
+        let instance = self.get(actor, id, Action::InstancesRead).await?;
+        Ok(self.live(&instance).map(|live| live.log.follow()))
+    }
+
+    /// The server of an instance, once it answers: one that starts on demand is started.
+    async fn session(&self, instance: &Instance) -> Result<(Arc<Live>, Arc<Session>), RuntimeError> {
+        let is_on_demand = async {
+            let found = self.inner.configurations.of(&instance.owner, &instance.server_id).await?;
+            Ok::<_, RuntimeError>(found.filter(|found| found.enabled && found.lifecycle != Lifecycle::Persistent))
+        };
+        let live = match self.live(instance) {
+            Some(live) => live,
+            None if instance.node != self.inner.node && !instance.state.is_over() => return Err(RuntimeError::Elsewhere),
+            None => {
+                let configuration = is_on_demand.await?.ok_or(RuntimeError::NotRunning)?;
+                Arc::clone(&self.inner).ensure(&configuration, &instance.session).await?;
+                self.live(instance).ok_or(RuntimeError::NotRunning)?
+            }
+        };
+        live.touch();
+        let mut session = live.session.subscribe();
+        let is_starting = matches!(*live.state.borrow(), State::Pending | State::Creating | State::Starting);
+        let found = session.borrow_and_update().clone();
+        if let Some(session) = found {
+            return Ok((live, session));
+        }
+        if !is_starting {
+            return Err(RuntimeError::NotRunning);
+        }
+        let mut state = live.state.subscribe();
+        let ready = tokio::select! {
+            ready = session.wait_for(Option::is_some) => ready.ok().and_then(|ready| ready.clone()),
+            _ = state.wait_for(|state| state.is_over()) => None,
+            () = tokio::time::sleep(self.inner.config.start_limit + ON_DEMAND) => None,
+        };
+        Ok((live, ready.ok_or(RuntimeError::NotRunning)?))
+    }
+
+    /// The tools of an instance, as its server describes them.
+    pub async fn tools(&self, actor: &Actor, id: InstanceId) -> Result<Vec<Value>, RuntimeError> {
+        let instance = self.get(actor, id, Action::InstancesRead).await?;
+        let (_, session) = self.session(&instance).await?;
+        Ok(session.tools(self.inner.config.call_limit).await?)
+    }
+
+    /// Calls a tool of an instance; what it gives stays as it came.
+    pub async fn call(&self, actor: &Actor, id: InstanceId, tool: &str, arguments: &Value) -> Result<Box<RawValue>, RuntimeError> {
+        let instance = self.get(actor, id, Action::ToolsCall).await?;
+        let told = NewEvent::new(EventType::Execution, "tool.call").on("instance", instance.id).server(&instance.server_id);
+        self.inner.audit.record(actor, told.with("tool", crate::wire::plain(tool, 128)).of(&instance.owner)).await?;
+        let (live, session) = self.session(&instance).await?;
+        let called = session.call(tool, arguments, self.inner.config.call_limit).await;
+        live.touch();
+        Ok(called?)
+    }
+
+    /// Stops an instance where it runs, and removes it with its folder and its log.
+    pub async fn remove(&self, actor: &Actor, id: InstanceId) -> Result<(), RuntimeError> {
+        let instance = self.get(actor, id, Action::InstancesManage).await?;
+        let told = NewEvent::change("instance.remove").on("instance", instance.id).server(&instance.server_id).of(&instance.owner);
+        self.inner.audit.record(actor, told).await?;
+        let configuration = self.inner.configurations.of(&instance.owner, &instance.server_id).await?;
+        if let Some(wanted) = configuration.filter(|wanted| wanted.enabled) {
+            let system = Actor::system("runtime");
+            self.inner.configurations.give_up(&system, &wanted.owner, &wanted.server_id, wanted.revision, "removed").await?;
+        }
+        self.inner.wake.notify_one();
+        self.inner.stop_now(&instance).await?;
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        store::remove(&mut transaction, instance.id).await?;
+        transaction.commit().await?;
+        Ok(self.inner.starter.forget(instance.id)?)
+    }
+}
+
+impl Belongings for Runtime {
+    fn erase<'a>(&'a self, transaction: &'a mut PgConnection, user: UserId) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let owner = format!("user:{user}");
+            let servers = store::erase(transaction, &owner).await.map_err(|error| error.to_string())?;
+            for server in servers {
+                let event = NewEvent::change("instance.erase").server(server).of(owner.clone());
+                let recorded = self.inner.audit.record_in(transaction, &Actor::system("erase"), event).await;
+                recorded.map_err(|error| error.to_string())?;
+            }
+            self.inner.wake.notify_one();
+            Ok(())
+        }
+        .boxed()
+    }
+}

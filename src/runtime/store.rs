@@ -1,0 +1,320 @@
+use chrono::{DateTime, Utc};
+use platform::database::DbError;
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::model::{Backend, Era, Instance, InstanceId, Reason, State};
+
+struct Row {
+    id: Uuid,
+    configuration_id: Uuid,
+    session: String,
+    owner: String,
+    server_id: String,
+    node_id: String,
+    lease_until: DateTime<Utc>,
+    backend: String,
+    state: String,
+    reason_code: Option<String>,
+    reason: Option<String>,
+    since: DateTime<Utc>,
+    attempt: i32,
+    next_try_at: Option<DateTime<Utc>>,
+    restarts: i64,
+    pid: Option<i32>,
+    version: Option<String>,
+    era: Option<String>,
+    tools: Option<i32>,
+    limits: Option<Value>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Instance {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Self, DbError> {
+        let wrong = |column| DbError::Inconsistent { table: "instances", column, row: row.id.to_string() };
+        Ok(Self {
+            id: InstanceId(row.id),
+            configuration: row.configuration_id,
+            backend: row.backend.parse().map_err(|_| wrong("backend"))?,
+            state: row.state.parse().map_err(|_| wrong("state"))?,
+            era: row.era.as_deref().map(str::parse).transpose().map_err(|_| wrong("era"))?,
+            limits: row.limits.clone().map(serde_json::from_value).transpose().map_err(|_| wrong("limits"))?,
+            session: row.session,
+            owner: row.owner,
+            server_id: row.server_id,
+            node: row.node_id,
+            lease_until: row.lease_until,
+            reason: row.reason_code.zip(row.reason),
+            since: row.since,
+            attempt: row.attempt,
+            next_try_at: row.next_try_at,
+            restarts: row.restarts,
+            pid: row.pid,
+            version: row.version,
+            tools: row.tools,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Who takes an instance, and until when it is believed to have it.
+pub(crate) struct Claim<'a> {
+    pub(crate) configuration: Uuid,
+    pub(crate) session: &'a str,
+    pub(crate) owner: &'a str,
+    pub(crate) server_id: &'a str,
+    pub(crate) backend: Backend,
+    pub(crate) node: &'a str,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) lease_until: DateTime<Utc>,
+}
+
+/// Makes the instance of a configuration, or takes up the one that is over; `None` while somebody has it.
+pub(crate) async fn claim(connection: &mut PgConnection, id: InstanceId, claim: &Claim<'_>) -> Result<Option<Instance>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        "INSERT INTO mcp_fabric.instances AS i
+             (id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, since, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'PENDING', $9, $9)
+         ON CONFLICT (configuration_id, session) DO UPDATE
+            SET node_id = excluded.node_id, lease_until = excluded.lease_until, backend = excluded.backend, state = 'PENDING', reason_code = NULL,
+                reason = NULL, since = excluded.since, attempt = 0, next_try_at = NULL, pid = NULL, era = NULL, tools = NULL
+            WHERE i.state IN ('STOPPED', 'FAILED')
+         RETURNING id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
+                   next_try_at, restarts, pid, version, era, tools, limits, created_at",
+        id.0,
+        claim.configuration,
+        claim.session,
+        claim.owner,
+        claim.server_id,
+        claim.node,
+        claim.lease_until,
+        claim.backend.as_str(),
+        claim.now
+    );
+    row.fetch_optional(connection).await?.map(Instance::try_from).transpose()
+}
+
+/// Makes a step, if the instance stands where the caller believes and is still its own.
+pub(crate) async fn step(
+    connection: &mut PgConnection,
+    instance: &Instance,
+    to: State,
+    reason: Option<&Reason>,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "UPDATE mcp_fabric.instances
+         SET state = $4, reason_code = $5, reason = $6, since = $7, attempt = $8, next_try_at = $9, restarts = $10, pid = $11, version = $12,
+             era = $13, tools = $14, limits = $15
+         WHERE id = $1 AND state = $2 AND node_id = $3",
+        instance.id.0,
+        instance.state.as_str(),
+        instance.node,
+        to.as_str(),
+        reason.map(|reason| reason.code),
+        reason.map(|reason| reason.text.as_str()),
+        now,
+        instance.attempt,
+        instance.next_try_at,
+        instance.restarts,
+        instance.pid,
+        instance.version,
+        instance.era.map(Era::as_str),
+        instance.tools,
+        instance.limits.map(|limits| serde_json::json!(limits)),
+    );
+    Ok(done.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Notes that a start that goes on is tried again.
+pub(crate) async fn note_try(connection: &mut PgConnection, instance: &Instance, reason: &Reason) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "UPDATE mcp_fabric.instances SET attempt = $4, next_try_at = $5, reason_code = $6, reason = $7, pid = NULL
+         WHERE id = $1 AND state = $2 AND node_id = $3",
+        instance.id.0,
+        instance.state.as_str(),
+        instance.node,
+        instance.attempt,
+        instance.next_try_at,
+        reason.code,
+        reason.text,
+    );
+    Ok(done.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Notes the process of a start that goes on.
+pub(crate) async fn note_pid(connection: &mut PgConnection, instance: &Instance) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "UPDATE mcp_fabric.instances SET pid = $4, next_try_at = NULL, version = $5, limits = $6 WHERE id = $1 AND state = $2 AND node_id = $3",
+        instance.id.0,
+        instance.state.as_str(),
+        instance.node,
+        instance.pid,
+        instance.version,
+        instance.limits.map(|limits| serde_json::json!(limits)),
+    );
+    Ok(done.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Prolongs the leases of a node; gives the instances that it still has.
+pub(crate) async fn renew(connection: &mut PgConnection, node: &str, until: DateTime<Utc>) -> Result<Vec<InstanceId>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "UPDATE mcp_fabric.instances SET lease_until = $2 WHERE node_id = $1 AND state NOT IN ('STOPPED', 'FAILED') RETURNING id",
+        node,
+        until
+    );
+    Ok(ids.fetch_all(connection).await?.into_iter().map(InstanceId).collect())
+}
+
+/// An instance whose fabric is gone: its id, owner, server, and where it stood.
+pub(crate) type Lost = (InstanceId, String, String, State);
+
+/// Fails what nobody has any more: of nodes whose lease is over, or of a node that has just begun.
+pub(crate) async fn abandon(
+    connection: &mut PgConnection,
+    beginning: Option<&str>,
+    reason: &Reason,
+    now: DateTime<Utc>,
+) -> Result<Vec<Lost>, DbError> {
+    let rows = sqlx::query!(
+        r#"UPDATE mcp_fabric.instances i SET state = 'FAILED', reason_code = $3, reason = $4, since = $2, pid = NULL, next_try_at = NULL
+           FROM (SELECT id, state FROM mcp_fabric.instances
+                 WHERE state NOT IN ('STOPPED', 'FAILED') AND (lease_until < $2 OR node_id = $1) FOR UPDATE SKIP LOCKED) AS before
+           WHERE i.id = before.id RETURNING i.id, i.owner, i.server_id, before.state AS "state!""#,
+        beginning,
+        now,
+        reason.code,
+        reason.text
+    );
+    let lost = |row: (Uuid, String, String, String)| {
+        let state = row.3.parse().map_err(|_| DbError::Inconsistent { table: "instances", column: "state", row: row.0.to_string() })?;
+        Ok((InstanceId(row.0), row.1, row.2, state))
+    };
+    let rows = rows.fetch_all(connection).await?;
+    rows.into_iter().map(|row| lost((row.id, row.owner, row.server_id, row.state))).collect()
+}
+
+pub(crate) async fn get(connection: &mut PgConnection, id: InstanceId) -> Result<Option<Instance>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
+                next_try_at, restarts, pid, version, era, tools, limits, created_at
+         FROM mcp_fabric.instances WHERE id = $1",
+        id.0
+    );
+    row.fetch_optional(connection).await?.map(Instance::try_from).transpose()
+}
+
+pub(crate) async fn of_configuration(
+    connection: &mut PgConnection,
+    configuration: Uuid,
+    session: &str,
+) -> Result<Option<Instance>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
+                next_try_at, restarts, pid, version, era, tools, limits, created_at
+         FROM mcp_fabric.instances WHERE configuration_id = $1 AND session = $2",
+        configuration,
+        session
+    );
+    row.fetch_optional(connection).await?.map(Instance::try_from).transpose()
+}
+
+/// What lists are narrowed to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) server_id: Option<String>,
+    pub(crate) state: Option<State>,
+}
+
+/// Instances that the transaction may see, after an id, by it.
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    servers: Option<&[String]>,
+    filter: &Filter,
+    after: Option<InstanceId>,
+    limit: i64,
+) -> Result<Vec<Instance>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
+                next_try_at, restarts, pid, version, era, tools, limits, created_at
+         FROM mcp_fabric.instances
+         WHERE ($1::uuid IS NULL OR id > $1) AND ($2::text[] IS NULL OR server_id = ANY ($2)) AND ($3::text IS NULL OR server_id = $3)
+           AND ($4::text IS NULL OR state = $4)
+         ORDER BY id LIMIT $5",
+        after.map(|after| after.0),
+        servers,
+        filter.server_id,
+        filter.state.map(State::as_str),
+        limit
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Instance::try_from).collect()
+}
+
+/// How many instances of an owner, and how many of a node, have a place; and what the latter may use together.
+pub(crate) struct Load {
+    pub(crate) of_owner: i64,
+    pub(crate) of_node: i64,
+    pub(crate) memory_bytes: i64,
+    pub(crate) cpu_millis: i64,
+}
+
+pub(crate) async fn load(connection: &mut PgConnection, owner: &str, node: &str, except: Option<Uuid>) -> Result<Load, DbError> {
+    let row = sqlx::query!(
+        r#"SELECT count(*) FILTER (WHERE owner = $1) AS "of_owner!", count(*) FILTER (WHERE node_id = $2) AS "of_node!",
+                  coalesce(sum((limits ->> 'memory_bytes')::bigint) FILTER (WHERE node_id = $2), 0)::bigint AS "memory!",
+                  coalesce(sum((limits ->> 'cpu_millis')::bigint) FILTER (WHERE node_id = $2), 0)::bigint AS "cpu!"
+           FROM mcp_fabric.instances WHERE state NOT IN ('PENDING', 'STOPPED', 'FAILED') AND configuration_id IS DISTINCT FROM $3"#,
+        owner,
+        node,
+        except
+    );
+    let row = row.fetch_one(connection).await?;
+    Ok(Load { of_owner: row.of_owner, of_node: row.of_node, memory_bytes: row.memory, cpu_millis: row.cpu })
+}
+
+/// Removes an instance that is over; gives whether there was one.
+pub(crate) async fn remove(connection: &mut PgConnection, id: InstanceId) -> Result<bool, sqlx::Error> {
+    let gone = sqlx::query!("DELETE FROM mcp_fabric.instances WHERE id = $1 AND state IN ('STOPPED', 'FAILED')", id.0);
+    Ok(gone.execute(connection).await?.rows_affected() > 0)
+}
+
+/// Removes all of an owner; gives the servers that they were of.
+pub(crate) async fn erase(connection: &mut PgConnection, owner: &str) -> Result<Vec<String>, sqlx::Error> {
+    let gone = sqlx::query_scalar!("DELETE FROM mcp_fabric.instances WHERE owner = $1 RETURNING server_id", owner);
+    gone.fetch_all(connection).await
+}
+
+/// How a version of a server speaks, where that was learned.
+pub(crate) async fn era(pool: &PgPool, server: &str, version: &str) -> Result<Option<Era>, DbError> {
+    let era = sqlx::query_scalar!("SELECT era FROM mcp_fabric.server_eras WHERE server_id = $1 AND version = $2", server, version);
+    Ok(era.fetch_optional(pool).await?.and_then(|era| era.parse().ok()))
+}
+
+/// Keeps how a version of a server speaks; `None` forgets it.
+pub(crate) async fn learn(pool: &PgPool, server: &str, version: &str, era: Option<Era>, now: DateTime<Utc>) -> Result<(), DbError> {
+    match era {
+        Some(era) => {
+            sqlx::query!(
+                "INSERT INTO mcp_fabric.server_eras (server_id, version, era, learned_at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (server_id, version) DO UPDATE SET era = excluded.era, learned_at = excluded.learned_at",
+                server,
+                version,
+                era.as_str(),
+                now
+            )
+            .execute(pool)
+            .await?
+        }
+        None => {
+            sqlx::query!("DELETE FROM mcp_fabric.server_eras WHERE server_id = $1 AND version = $2", server, version).execute(pool).await?
+        }
+    };
+    Ok(())
+}

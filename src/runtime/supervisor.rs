@@ -1,0 +1,469 @@
+//! The life of one instance: each step of it is stored before the next one is made.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use configurations::{Configuration, Lifecycle, Restart};
+use platform::{Actor, Coded as _, clock, database::DbError, random};
+use tokio::sync::watch;
+
+use crate::{
+    boot::{self, Running, boot},
+    launch::{self, Launch},
+    log::Log,
+    model::{Instance, Reason, State},
+    process::{self, Members, Process},
+    service::Inner,
+    session::Session,
+    store,
+    wire::CallError,
+};
+
+/// After so long without an end, earlier ends no longer count.
+const STEADY: Duration = Duration::from_mins(1);
+/// The wait before the second start in a row; it doubles. The first one is made at once.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// So many starts in a row, none of which lasted, are enough.
+const MOST_ATTEMPTS: i32 = 8;
+/// So many questions in a row without an answer mean that a server is not well.
+const MOST_SILENCES: u32 = 3;
+/// How long a step waits for a database that is away.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Why instances end with their fabric.
+pub(crate) const FABRIC_STOPPED: &str = "fabric_stopped";
+
+/// What is wanted of an instance.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) runs: bool,
+    pub(crate) configuration: Arc<Configuration>,
+    /// Counts wishes for a restart.
+    pub(crate) restart: u64,
+    /// Counts versions of what is installed.
+    pub(crate) installed: Option<String>,
+}
+
+/// What others see of an instance that this process runs.
+pub(crate) struct Live {
+    pub(crate) session: watch::Sender<Option<Arc<Session>>>,
+    pub(crate) state: watch::Sender<State>,
+    pub(crate) log: Arc<Log>,
+    members: Mutex<Option<Members>>,
+    /// Milliseconds since the epoch.
+    used: AtomicI64,
+    /// The tree that it runs from.
+    pub(crate) tree: Mutex<Option<String>>,
+}
+
+impl Live {
+    pub(crate) fn new(log: Arc<Log>) -> Self {
+        let used = AtomicI64::new(clock::now().timestamp_millis());
+        Self {
+            session: watch::Sender::new(None),
+            state: watch::Sender::new(State::Pending),
+            log,
+            members: Mutex::default(),
+            used,
+            tree: Mutex::default(),
+        }
+    }
+
+    /// Somebody calls it.
+    pub(crate) fn touch(&self) {
+        self.used.store(clock::now().timestamp_millis(), Ordering::Relaxed);
+    }
+
+    fn idle_for(&self) -> Duration {
+        let millis = clock::now().timestamp_millis() - self.used.load(Ordering::Relaxed);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    pub(crate) fn members(&self) -> Option<Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, session: Option<Arc<Session>>, members: Option<Members>) {
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = members;
+        self.session.send_replace(session);
+    }
+}
+
+/// Runs one instance.
+pub(crate) struct Supervisor {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) instance: Instance,
+    pub(crate) wanted: watch::Receiver<Wanted>,
+    /// What was wanted when it was last started.
+    pub(crate) launched: Wanted,
+    pub(crate) live: Arc<Live>,
+}
+
+/// The row is somebody else's by now.
+struct Superseded;
+
+/// Why a server that runs does not go on.
+enum Turn {
+    /// It is not wanted any more, or the program stops.
+    Unwanted(Reason),
+    /// It is to be started anew.
+    Restart,
+    /// It ended by itself, or has to be ended; whether that counts as an error.
+    Died(Reason, bool),
+}
+
+/// How the time in which a server ran came to its end; the process is gone.
+enum End {
+    Unwanted,
+    Restart,
+    Died(Reason, bool),
+}
+
+/// What came of making everything that a start needs.
+enum Created {
+    Launch(Launch),
+    Unwanted(Reason),
+    Failed(Reason),
+}
+
+/// What comes after a wait.
+enum After {
+    Again,
+    Unwanted(Reason),
+    Enough(Reason),
+}
+
+impl Supervisor {
+    pub(crate) async fn run(mut self) {
+        if self.live().await.is_err() {
+            tracing::warn!(instance = %self.instance.id, "another fabric has taken an instance over");
+        }
+        self.live.set(None, None);
+    }
+
+    /// From PENDING to STOPPED or FAILED.
+    async fn live(&mut self) -> Result<(), Superseded> {
+        if let Some(reason) = self.unwanted() {
+            return self.step(State::Stopped, Some(reason)).await;
+        }
+        let inner = Arc::clone(&self.inner);
+        let admission = inner.admission.lock().await;
+        let (owner, limits) = (self.instance.owner.clone(), self.wanted.borrow().configuration.limits);
+        if let Err(error) = self.inner.require_room(&owner, &limits, Some(self.instance.configuration)).await {
+            drop(admission);
+            return self.fail(launch::reason_of(&error)).await;
+        }
+        self.instance.limits = Some(self.inner.starter.limits(&limits));
+        self.step(State::Creating, None).await?;
+        drop(admission);
+        let mut launch = match self.create().await {
+            Created::Launch(launch) => launch,
+            Created::Unwanted(reason) => return self.stop(reason).await,
+            Created::Failed(reason) => return self.fail(reason).await,
+        };
+        self.step(State::Starting, None).await?;
+        let mut has_run = false;
+        loop {
+            let booted = tokio::select! {
+                booted = boot(&self.inner, &mut self.instance, &self.live, &launch) => booted,
+                reason = gone(&mut self.wanted, &self.inner.shutdown) => return self.stop(reason).await,
+            };
+            let (reason, is_error) = match booted {
+                // Only what had run before is tried again.
+                Err(reason) if !has_run => return self.fail(reason).await,
+                Err(reason) => (reason, true),
+                Ok(running) => {
+                    has_run = true;
+                    self.step(State::Running, None).await?;
+                    match self.watch(running).await? {
+                        End::Unwanted => return Ok(()),
+                        End::Died(reason, is_error) => (reason, is_error),
+                        End::Restart => {
+                            launch = match self.create().await {
+                                Created::Launch(launch) => launch,
+                                Created::Unwanted(reason) => return self.stop(reason).await,
+                                Created::Failed(reason) => return self.fail(reason).await,
+                            };
+                            continue;
+                        }
+                    }
+                }
+            };
+            if !self.is_to_be_restarted(is_error) {
+                return self.fail(reason).await;
+            }
+            match self.wait(reason).await? {
+                After::Again => {}
+                After::Unwanted(reason) => return self.stop(reason).await,
+                After::Enough(reason) => return self.fail(reason).await,
+            }
+        }
+    }
+
+    fn is_to_be_restarted(&self, is_error: bool) -> bool {
+        match self.wanted.borrow().configuration.restart {
+            Restart::Always => true,
+            Restart::OnFailure => is_error,
+            Restart::Never => false,
+        }
+    }
+
+    /// Waits before the next start, longer each time. Too many in a row are enough.
+    async fn wait(&mut self, reason: Reason) -> Result<After, Superseded> {
+        self.instance.attempt += 1;
+        if self.instance.attempt > MOST_ATTEMPTS {
+            let text = format!("it was started {MOST_ATTEMPTS} times in a row and never lasted; the last time: {}", reason.text);
+            return Ok(After::Enough(Reason::new("crash_loop", text)));
+        }
+        let doublings = u32::try_from(self.instance.attempt - 2).unwrap_or(0);
+        let pause = if self.instance.attempt == 1 { Duration::ZERO } else { (FIRST_WAIT * 2_u32.pow(doublings)).min(LONGEST_WAIT) };
+        let pause = random::jitter(pause);
+        self.instance.next_try_at = Some(clock::now() + TimeDelta::from_std(pause).unwrap_or_default());
+        self.instance.pid = None;
+        self.instance.restarts += 1;
+        self.live.log.note(&format!("{}; it is started again in {:.1} s", reason.text, pause.as_secs_f32()));
+        if self.instance.state == State::Running {
+            self.step(State::Starting, Some(reason)).await?;
+        } else {
+            self.note_wait(&reason).await?;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(After::Again),
+            reason = gone(&mut self.wanted, &self.inner.shutdown) => Ok(After::Unwanted(reason)),
+        }
+    }
+
+    /// Why it is not to run, if it is not.
+    fn unwanted(&self) -> Option<Reason> {
+        if self.inner.shutdown.has_begun() {
+            return Some(Reason::new(FABRIC_STOPPED, "the fabric stopped"));
+        }
+        (!self.wanted.borrow().runs).then(|| Reason::new("not_wanted", "it is not wanted any more"))
+    }
+
+    /// Everything that a start needs.
+    async fn create(&mut self) -> Created {
+        self.launched = self.wanted.borrow_and_update().clone();
+        let configuration = Arc::clone(&self.launched.configuration);
+        let made = tokio::select! {
+            made = launch::prepare(&self.inner, self.instance.id, &configuration, &self.live.log) => made,
+            reason = gone(&mut self.wanted, &self.inner.shutdown) => return Created::Unwanted(reason),
+        };
+        match made {
+            Ok(launch) => {
+                self.instance.version = Some(launch.version.clone());
+                self.instance.limits = Some(launch.limits);
+                self.launched.installed = Some(launch.tree.clone());
+                *self.live.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(launch.tree.clone());
+                Created::Launch(launch)
+            }
+            Err(reason) => Created::Failed(reason),
+        }
+    }
+
+    /// Looks after a server that runs, until its process is gone.
+    async fn watch(&mut self, running: Running) -> Result<End, Superseded> {
+        let Running { mut process, session, since } = running;
+        self.live.set(Some(Arc::clone(&session)), Some(process.members()));
+        self.live.touch();
+        let turn = self.attend(&mut process, &session).await;
+        self.live.set(None, None);
+        if since.elapsed() >= STEADY {
+            self.instance.attempt = 0;
+        }
+        self.instance.pid = None;
+        match turn {
+            Turn::Unwanted(reason) => {
+                self.step(State::Stopping, Some(reason.clone())).await?;
+                self.end(process, &session).await;
+                self.step(State::Stopped, Some(reason)).await?;
+                Ok(End::Unwanted)
+            }
+            Turn::Restart => {
+                self.instance.restarts += 1;
+                self.instance.attempt = 0;
+                let reason = Reason::new("restart", "it is started anew, as somebody asked or as something changed");
+                self.step(State::Starting, Some(reason)).await?;
+                self.end(process, &session).await;
+                Ok(End::Restart)
+            }
+            Turn::Died(reason, is_error) => {
+                if let Err(error) = process.kill().await {
+                    tracing::warn!(%error, "what a server started could not be ended");
+                }
+                Ok(End::Died(reason, is_error))
+            }
+        }
+    }
+
+    /// Ends a process in order: its input is closed, which asks it to end.
+    async fn end(&self, process: Process, session: &Session) {
+        session.wire.hang_up();
+        if let Err(error) = process.end().await {
+            self.live.log.note(&format!("it could not be ended in order: {error}"));
+        }
+    }
+
+    async fn attend(&mut self, process: &mut Process, session: &Session) -> Turn {
+        let members = process.members();
+        let limits = self.instance.limits;
+        let watchdog = boot::watchdog(&self.inner, members, process.work.clone(), limits);
+        tokio::pin!(watchdog);
+        let mut probe = tokio::time::interval(self.inner.config.probe_every);
+        probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        probe.tick().await;
+        let mut silences = 0;
+        loop {
+            tokio::select! {
+                status = process.ended() => {
+                    let (text, is_error) = match status {
+                        Ok(status) => (process::describe(status), !status.success()),
+                        Err(error) => (format!("it cannot be waited for: {error}"), true),
+                    };
+                    if text.ends_with(process::FILE_TOO_LARGE) {
+                        return Turn::Died(Reason::new("file_too_large", "it wrote a file that is larger than it may write, and was ended"), true);
+                    }
+                    if process.ran_out_of_memory() {
+                        return Turn::Died(Reason::new("out_of_memory", "it used more memory than it may, and was ended"), true);
+                    }
+                    return Turn::Died(Reason::new("exited", text), is_error);
+                }
+                () = session.wire.closed() => {
+                    // The end of a process and of its output come together; which of them is seen first is chance.
+                    if tokio::time::timeout(Duration::from_millis(200), process.ended()).await.is_err() {
+                        return Turn::Died(Reason::new("output_closed", "it closed its output"), true);
+                    }
+                }
+                reason = &mut watchdog => return Turn::Died(reason, true),
+                turn = changed(&mut self.wanted, &self.launched, &self.inner.shutdown) => return turn,
+                _ = probe.tick() => {
+                    if let Some(reason) = self.is_idle(session) {
+                        return Turn::Unwanted(reason);
+                    }
+                    match session.probe().await {
+                        Ok(()) => silences = 0,
+                        Err(CallError::Closed) => {}
+                        Err(_) => silences += 1,
+                    }
+                    if silences >= MOST_SILENCES {
+                        return Turn::Died(Reason::new("not_answering", "it did not answer three times in a row"), true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_idle(&self, session: &Session) -> Option<Reason> {
+        let is_on_demand = self.wanted.borrow().configuration.lifecycle != Lifecycle::Persistent;
+        let is_idle = is_on_demand && session.wire.in_flight() == 0 && self.live.idle_for() >= self.inner.config.idle_after;
+        is_idle.then(|| Reason::new("idle", "nobody called it for a while"))
+    }
+
+    /// Ends what is not wanted before it ran.
+    async fn stop(&mut self, reason: Reason) -> Result<(), Superseded> {
+        self.step(State::Stopping, Some(reason.clone())).await?;
+        self.step(State::Stopped, Some(reason)).await
+    }
+
+    /// It failed: nothing is started again before somebody wants it anew.
+    async fn fail(&mut self, reason: Reason) -> Result<(), Superseded> {
+        self.live.log.note(&format!("failed: {}", reason.text));
+        self.instance.pid = None;
+        self.instance.next_try_at = None;
+        let code = reason.code;
+        self.step(State::Failed, Some(reason)).await?;
+        let configuration = Arc::clone(&self.wanted.borrow().configuration);
+        let (actor, owner, server) = (Actor::system("runtime"), &configuration.owner, &configuration.server_id);
+        let given_up = self.inner.configurations.give_up(&actor, owner, server, configuration.revision, code);
+        if let Err(error) = given_up.await {
+            tracing::warn!(%error, code = error.code(), "a server that failed could not be switched off");
+        }
+        Ok(())
+    }
+
+    /// Makes a step, and tells of it. While the database is away, nothing goes on.
+    async fn step(&mut self, to: State, reason: Option<Reason>) -> Result<(), Superseded> {
+        if !self.instance.state.may_become(to) {
+            tracing::error!(instance = %self.instance.id, from = %self.instance.state, %to, "a step that there is not");
+            self.inner.count(self.instance.state, to, "refused");
+            return Err(Superseded);
+        }
+        if to.is_over() {
+            self.instance.pid = None;
+            self.instance.next_try_at = None;
+        }
+        loop {
+            match self.inner.store_step(&self.instance, to, reason.as_ref()).await {
+                Ok(true) => break,
+                Ok(false) => {
+                    self.inner.count(self.instance.state, to, "refused");
+                    return Err(Superseded);
+                }
+                Err(error) => {
+                    tracing::warn!(instance = %self.instance.id, %to, %error, "a step cannot be stored yet");
+                    if self.inner.shutdown.has_begun() {
+                        return Err(Superseded);
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        self.inner.count(self.instance.state, to, "ok");
+        self.instance.state = to;
+        self.live.state.send_replace(to);
+        Ok(())
+    }
+
+    /// Stores until when a start waits, and why.
+    async fn note_wait(&self, reason: &Reason) -> Result<(), Superseded> {
+        let noted = async {
+            let mut transaction = self.inner.database.begin_for_all().await?;
+            let is_ours = store::note_try(&mut transaction, &self.instance, reason).await?;
+            transaction.commit().await?;
+            Ok::<_, DbError>(is_ours)
+        };
+        match noted.await {
+            Ok(false) => Err(Superseded),
+            Ok(true) => Ok(()),
+            Err(error) => {
+                tracing::warn!(instance = %self.instance.id, %error, "what an instance waits for could not be stored");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Returns when the instance is not to run.
+async fn gone(wanted: &mut watch::Receiver<Wanted>, shutdown: &platform::Shutdown) -> Reason {
+    tokio::select! {
+        () = shutdown.begun() => Reason::new(FABRIC_STOPPED, "the fabric stopped"),
+        _ = wanted.wait_for(|wanted| !wanted.runs) => Reason::new("not_wanted", "it is not wanted any more"),
+    }
+}
+
+/// Returns when something else is wanted of an instance that runs.
+async fn changed(wanted: &mut watch::Receiver<Wanted>, before: &Wanted, shutdown: &platform::Shutdown) -> Turn {
+    let is_other = |now: &Wanted| {
+        let is_upgraded = now.installed.is_some() && now.installed != before.installed;
+        !now.runs || now.restart != before.restart || is_upgraded || differs(&now.configuration, &before.configuration)
+    };
+    tokio::select! {
+        () = shutdown.begun() => Turn::Unwanted(Reason::new(FABRIC_STOPPED, "the fabric stopped")),
+        now = wanted.wait_for(is_other) => match now {
+            Ok(now) if now.runs => Turn::Restart,
+            _ => Turn::Unwanted(Reason::new("not_wanted", "it is not wanted any more")),
+        },
+    }
+}
+
+/// Whether a configuration asks for another process, and not only for other manners towards the same one.
+fn differs(now: &Configuration, before: &Configuration) -> bool {
+    now.values != before.values || now.limits != before.limits
+}

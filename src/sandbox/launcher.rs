@@ -1,0 +1,79 @@
+//! What happens in the child before it becomes the other program.
+
+use std::{fs, io, os::unix::process::CommandExt as _, process::Command};
+
+use rustix::{
+    process::{Resource, Rlimit, Signal, getgid, getuid, set_parent_process_death_signal, setrlimit},
+    thread::{UnshareFlags, set_no_new_privs},
+};
+
+use crate::{files, spec::Spec};
+
+/// Why a program could not be started.
+#[derive(Debug, thiserror::Error)]
+enum LaunchError {
+    #[error("the order cannot be read: {0}")]
+    Order(#[from] serde_json::Error),
+    #[error("the limit of {0} cannot be set: {1}")]
+    Limit(&'static str, io::Error),
+    #[error("privileges cannot be given up: {0}")]
+    Privileges(io::Error),
+    #[error("the network cannot be closed: {0}")]
+    Network(io::Error),
+    #[error("the file system cannot be closed: {0}")]
+    Files(#[from] landlock::RulesetError),
+    #[error("{0} cannot be started: {1}")]
+    Program(String, io::Error),
+}
+
+/// Becomes the program of a [`Spec`] that is given as JSON; what it says is why it could not.
+pub fn launch(order: &str) -> String {
+    match prepare(order) {
+        Ok(never) => match never {},
+        Err(error) => error.to_string(),
+    }
+}
+
+fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
+    let spec: Spec = serde_json::from_str(order)?;
+    // A fabric that is killed takes its servers with it.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| LaunchError::Privileges(error.into()))?;
+    let limit = |name, resource, most: u64| {
+        let most = Rlimit { current: Some(most), maximum: Some(most) };
+        setrlimit(resource, most).map_err(|error| LaunchError::Limit(name, error.into()))
+    };
+    limit("core dumps", Resource::Core, 0)?;
+    limit("the size of files", Resource::Fsize, spec.limits.file_bytes)?;
+    if let Some(processes) = spec.limits.processes {
+        limit("processes", Resource::Nproc, processes)?;
+    }
+    set_no_new_privs(true).map_err(|error| LaunchError::Privileges(error.into()))?;
+    if !spec.network {
+        close_network().map_err(LaunchError::Network)?;
+    }
+    if let Some(own) = &spec.files {
+        files::close(own, spec.network)?;
+    }
+    limit("open files", Resource::Nofile, spec.limits.open_files)?;
+    let error = become_program(&spec);
+    Err(LaunchError::Program(spec.program.display().to_string(), error))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door: it becomes the program that was ordered")]
+fn become_program(spec: &Spec) -> io::Error {
+    Command::new(&spec.program).args(&spec.args).exec()
+}
+
+/// A network of its own has nobody in it. Where such a one cannot be made, the rules for the file system close TCP.
+fn close_network() -> io::Result<()> {
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    #[expect(deprecated, reason = "the flags that make it unsafe are not among these")]
+    let alone = rustix::thread::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET);
+    if alone.is_ok() {
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+        return Ok(());
+    }
+    if files::has_landlock() { Ok(()) } else { alone.map_err(Into::into) }
+}

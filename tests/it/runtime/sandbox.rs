@@ -1,0 +1,123 @@
+//! What a server must not be able to do.
+
+use serde_json::{Value, json};
+
+use super::{is_alive, with};
+use crate::support::{TestApp, eventually, skip};
+
+/// How this machine keeps servers.
+async fn kept(app: &TestApp) -> Value {
+    app.run_server("subject").await["limits"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn a_server_reads_and_writes_only_its_own() {
+    let (app, _packages) = with(&[], &json!({})).await;
+    let limits = kept(&app).await;
+    if limits["files_closed"] != true && !rustix::process::geteuid().is_root() {
+        return skip("nothing closes the file system here: neither Landlock nor user ids of their own");
+    }
+    let running = app.instance_in(&app.token, "subject", "RUNNING").await;
+    let own: Value = serde_json::from_str(&app.tool(&running, "self", json!({})).await).unwrap();
+    assert!(!rustix::process::geteuid().is_root() || own["uid"].as_u64().unwrap() >= 61184);
+    let script = app.data().join("packages/acme-subject/node_modules/@acme/subject/server.js");
+    for secret in [
+        app.data().join("operator.token"),
+        app.data().join("role-secrets.json"),
+        app.data(),
+        "/root/.bashrc".into(),
+        format!("/proc/{}/environ", std::process::id()).into(),
+    ] {
+        let said = app.tool(&running, "read", json!({ "path": secret })).await;
+        assert!(["EACCES", "ENOENT", "EPERM"].contains(&said.as_str()), "{}: {said}", secret.display());
+    }
+    let outside = std::env::temp_dir().join(format!("outside-{}", std::process::id()));
+    for path in [&outside, &script, &app.data().join("x"), &app.data().join("packages/x")] {
+        let said = app.tool(&running, "write", json!({ "path": path })).await;
+        assert!(["EACCES", "EPERM", "EROFS"].contains(&said.as_str()), "{}: {said}", path.display());
+    }
+    assert!(!outside.exists());
+    assert!(app.tool(&running, "read", json!({ "path": script })).await.starts_with("// A server for tests"), "it reads what it runs");
+    let work = format!("{}/mine", own["cwd"].as_str().unwrap());
+    assert_eq!(app.tool(&running, "write", json!({ "path": work })).await, "written");
+    assert_eq!(app.tool(&running, "write", json!({ "path": format!("{}/tmp/mine", own["cwd"].as_str().unwrap()) })).await, "written");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn a_server_that_takes_too_much_is_ended_and_the_rest_goes_on() {
+    let further = [("FABRIC_SERVER_FILE_MB", "1"), ("FABRIC_SERVER_DISK_MB", "4"), ("FABRIC_SERVER_PROCESSES", "40")];
+    let (app, _packages) = with(&further, &json!({})).await;
+    let wanted = json!({ "server_id": "subject", "enabled": true, "limits": { "memory_bytes": 201_326_592 } });
+    app.op_post_json("/api/mcp/users/me/servers", &wanted).await.expect(201);
+    let running = app.instance_in(&app.token, "subject", "RUNNING").await;
+    // A file that is too large, and a flood on the protocol's own channel.
+    let own: Value = serde_json::from_str(&app.tool(&running, "self", json!({})).await).unwrap();
+    let large = json!({ "path": format!("{}/large", own["cwd"].as_str().unwrap()), "bytes": 2 << 20 });
+    assert_eq!(app.tool(&running, "write", large).await, "EFBIG");
+    assert_eq!(app.tool(&running, "flood", json!({})).await, "flooded");
+    assert_eq!(app.tool(&running, "echo", json!({ "message": "still here" })).await, "still here");
+    // More processes than it may have.
+    let made: u32 = app.tool(&running, "forks", json!({ "count": 60 })).await.parse().unwrap();
+    assert!(made < 60, "{made}");
+    app.op_post("/api/mcp/servers/subject/restart").await.expect(202);
+    let again = eventually(15, "it is back", || async {
+        let now = app.instance(&running["id"]).await;
+        (now["state"] == "RUNNING" && now["pid"] != running["pid"]).then_some(now)
+    })
+    .await;
+    // More memory than it may have.
+    let path = format!("/api/mcp/instances/{}/tools/leak/call", running["id"].as_str().unwrap());
+    app.op_post_json(&path, &json!({})).await.expect_problem(502, "server_ended");
+    eventually(30, "it is back after its end", || async {
+        let now = app.instance(&running["id"]).await;
+        (now["state"] == "RUNNING" && now["pid"] != again["pid"]).then_some(now)
+    })
+    .await;
+    let log = app.op_get(&format!("/api/mcp/instances/{}/logs", running["id"].as_str().unwrap())).await.text();
+    assert!(log.contains("it used more memory than it may") || log.contains("MiB of memory and may use"), "{log}");
+    assert!(!is_alive(&again["pid"].to_string()));
+    // More on the disk than it may keep.
+    let running = app.instance(&running["id"]).await;
+    for n in 0..6 {
+        let piece = json!({ "path": format!("{}/piece{n}", own["cwd"].as_str().unwrap()), "bytes": 1 << 20 });
+        app.tool(&running, "write", piece).await;
+    }
+    eventually(20, "the watchdog has seen it", || async {
+        let log = app.op_get(&format!("/api/mcp/instances/{}/logs", running["id"].as_str().unwrap())).await.text();
+        log.contains("in its folder and may keep").then_some(())
+    })
+    .await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn the_network_can_be_closed() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (network, said) in [("true", "connected"), ("false", "refused")] {
+        let (app, _packages) = with(&[("FABRIC_SERVER_NETWORK", network)], &json!({})).await;
+        let running = app.run_server("subject").await;
+        let answer = app.tool(&running, "connect", json!({ "port": port })).await;
+        if said == "connected" {
+            assert_eq!(answer, said);
+        } else {
+            assert!(["ENETUNREACH", "ECONNREFUSED", "EACCES", "EPERM"].contains(&answer.as_str()), "{answer}");
+        }
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn without_a_sandbox_a_server_has_a_copy_of_what_it_runs() {
+    let (app, _packages) = with(&[("FABRIC_SANDBOX", "off")], &json!({})).await;
+    let running = app.run_server("subject").await;
+    assert_eq!((running["limits"]["limits"].as_str(), running["limits"]["files_closed"].as_bool()), (Some("best_effort"), Some(false)));
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", running["pid"])).unwrap();
+    assert!(line.contains(&format!("instances/{}/tree/", running["id"].as_str().unwrap())), "{line}");
+    app.stop().await;
+}
