@@ -51,7 +51,9 @@ pub(crate) struct Services {
 }
 
 pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: Metrics) -> Router {
+    let older = runtime::older(services.packages.clone(), services.runtime.clone(), services.jobs.clone());
     let api = OpenApiRouter::new()
+        .merge(older.into())
         .merge(servers::router(services.servers.clone()))
         .merge(sync::router(services.sync))
         .merge(cache::router(services.cache.clone()))

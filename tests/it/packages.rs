@@ -151,3 +151,64 @@ async fn the_set_of_the_first_run_is_installed_once() {
     assert_eq!(status(&app, "lacking").await, "error");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn the_older_paths_answer_as_they_did_when_the_work_is_done() {
+    let packages = Packages::start().await;
+    packages.subject("@acme/subject", "1.0.0");
+    let app = with(&packages, &[]).await;
+    let order =
+        json!({ "name": "@acme/subject", "serverName": "github", "env": { "NODE_ENV": "production", "ACME_TOKEN": "s3cret" }, "other": 1 });
+    let made = app.op_post_json("/packages/install", &order).await.expect(200);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        keys(&made["package"]),
+        ["enabled", "installPath", "installed", "mcpServerId", "name", "resolvedVersion", "status", "version"]
+    );
+    let package = &made["package"];
+    assert_eq!(
+        [
+            &package["name"],
+            &package["version"],
+            &package["resolvedVersion"],
+            &package["installPath"],
+            &package["status"],
+            &package["mcpServerId"]
+        ],
+        ["@acme/subject", "latest", "1.0.0", "packages/acme-subject", "installed", "github"]
+    );
+    assert_eq!(
+        made["server"],
+        json!({ "name": "github", "command": "node", "args": ["./packages/acme-subject/node_modules/@acme/subject/server.js"],
+            "env": { "NODE_ENV": "production", "ACME_TOKEN": "[secret]" }, "status": "connected", "enabled": true })
+    );
+    assert_eq!(app.op_get("/packages").await.expect(200), json!({ "success": true, "packages": [package] }));
+    for path in ["/packages/by-name/github", "/packages/by-id/github", "/packages/by-name/%40acme%2Fsubject"] {
+        assert_eq!(app.op_get(path).await.expect(200), json!({ "success": true, "package": package }));
+    }
+    let turn = async |what: &str| app.call(Method::PUT, &format!("/packages/github/{what}"), &app.token, &Value::Null).await.expect(200);
+    let off = turn("disable").await;
+    assert_eq!((&off["package"]["enabled"], &off["server"]["enabled"]), (&json!(false), &json!(false)));
+    assert_eq!(turn("enable").await["server"]["status"], "connected");
+    // What cannot be done says so in their way.
+    let failed = async |order: Value, status: u16, error: &str| {
+        let answer = app.op_post_json("/packages/install", &order).await.expect(status);
+        assert_eq!((&answer["success"], answer["error"].as_str().unwrap()), (&json!(false), error), "{order}");
+    };
+    let sentence = "Invalid package name: x; rm -rf /. Package names must match npm naming conventions.";
+    failed(json!({ "name": "x; rm -rf /", "serverName": "x" }), 400, sentence).await;
+    failed(json!({ "name": "missing", "serverName": "missing" }), 404, "the registry has no such package").await;
+    packages.subject("acme-subject", "1.0.0");
+    failed(
+        json!({ "name": "acme-subject", "serverName": "y" }),
+        409,
+        "the folder packages/acme-subject is taken by another package; remove that one first",
+    )
+    .await;
+    app.op_get("/packages/by-id/none").await.expect(404);
+    let gone = app.call(Method::DELETE, "/packages/github", &app.token, &Value::Null).await.expect(200);
+    assert_eq!(gone, json!({ "success": true }));
+    assert_eq!(app.get("/packages").await.status, 401);
+    app.stop().await;
+}
