@@ -32,6 +32,8 @@ CREATE TABLE mcp_fabric.installations (
     version       text,
     tree          text,
     entry         jsonb,
+    -- What makes it start where the newest of what it needs does not suit it: a constraint on that (`mcp<2`).
+    cure          text,
     error_code    text,
     error         text,
     job_id        uuid,

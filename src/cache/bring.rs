@@ -104,9 +104,16 @@ impl Cache {
         Ok(Locked { name: package.name().to_owned(), version: package.version().to_owned(), files, places: Vec::new() })
     }
 
-    /// Brings in what an install of a package needs: by its lock, which is made the first time.
-    pub(crate) async fn bring_closure(&self, package: &Package, targets: &[Target], context: Option<&Context>) -> Result<Lock, CacheError> {
-        let known = store::lock(self.database().system(), package).await?;
+    /// Brings in what an install of a package needs, under further constraints where there are any: by its lock, which is
+    /// made the first time.
+    pub(crate) async fn bring_closure(
+        &self,
+        package: &Package,
+        constraints: &str,
+        targets: &[Target],
+        context: Option<&Context>,
+    ) -> Result<Lock, CacheError> {
+        let known = store::lock(self.database().system(), package, constraints).await?;
         let tell = |done: usize, total: usize| {
             let message = format!("what {} {} needs", package.registry(), package.name());
             let Some(context) = context else { return };
@@ -120,7 +127,7 @@ impl Cache {
             return Ok(lock);
         }
         let work = self.blobs().workplace().await?;
-        let closure = closure::resolve(self, package, work.path()).await?;
+        let closure = closure::resolve(self, package, constraints, work.path()).await?;
         let (members, places): (Vec<_>, Vec<_>) =
             closure.packages.into_iter().map(|(member, places)| ((member.name, member.version), places)).unzip();
         let mut packages = self.bring_all(package.registry(), members, targets, &tell).await?;
@@ -128,7 +135,7 @@ impl Cache {
             locked.places = places;
         }
         let lock = Lock { packages, resolver: closure.resolver.to_owned(), created_at: clock::now() };
-        store::keep_lock(self.database().system(), package, &lock).await?;
+        store::keep_lock(self.database().system(), package, constraints, &lock).await?;
         Ok(lock)
     }
 

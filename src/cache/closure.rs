@@ -58,7 +58,7 @@ impl Member {
 }
 
 /// Asks the resolver of the package's ecosystem. `work` is an empty folder that is removed afterwards.
-pub(crate) async fn resolve(cache: &Cache, package: &Package, work: &Path) -> Result<Closure, CacheError> {
+pub(crate) async fn resolve(cache: &Cache, package: &Package, constraints: &str, work: &Path) -> Result<Closure, CacheError> {
     if let Package::Npm(name, version) = package {
         let said = cache.packument(name, Ask::IfOld).await?;
         if let Some(exotic) = Packument::parse(name, &said.text)?.exotic_dependency(version) {
@@ -68,7 +68,7 @@ pub(crate) async fn resolve(cache: &Cache, package: &Package, work: &Path) -> Re
     let door = Door::open(cache).await?;
     let mut closure = match package {
         Package::Npm(name, version) => npm(&door, name, version, work).await?,
-        Package::Pypi(name, version) => python(&door, name, version, work).await?,
+        Package::Pypi(name, version) => python(&door, name, version, constraints, work).await?,
         Package::Oci(..) | Package::Mcpb(..) => Closure { packages: Members::new(), resolver: "none" },
     };
     closure.packages.entry(Member::of(package)).or_default();
@@ -212,13 +212,15 @@ fn is_place(place: &str) -> bool {
     parts.next() == Some("") && parts.all(is_name)
 }
 
-async fn python(door: &Door, name: &PypiName, version: &PypiVersion, work: &Path) -> Result<Closure, CacheError> {
+async fn python(door: &Door, name: &PypiName, version: &PypiVersion, constraints: &str, work: &Path) -> Result<Closure, CacheError> {
     let wanted = format!("{}=={}\n", name.as_str(), version.as_str());
     tokio::fs::write(work.join("wanted.in"), wanted).await?;
+    tokio::fs::write(work.join("constraints.txt"), constraints).await?;
     let host = door.address.split(':').next().unwrap_or_default();
     files::write_private(&work.join(".netrc"), format!("machine {host} login fabric password {}\n", door.password).as_bytes())?;
     let index = format!("http://{}/pypi/simple/", door.address);
-    let uv = ["pip", "compile", "--no-build", "--no-header", "--no-annotate", "--no-config", "--quiet", "--index-url", &index, "wanted.in"];
+    let uv = ["pip", "compile", "--no-build", "--no-header", "--no-annotate", "--no-config", "--quiet", "--index-url", &index];
+    let uv = [&uv[..], &["--constraint", "constraints.txt", "wanted.in"]].concat();
     if let Some(said) = run("uv", &uv, work).await? {
         return Ok(Closure { packages: read_requirements(&said)?, resolver: "uv" });
     }
@@ -233,6 +235,8 @@ async fn python(door: &Door, name: &PypiName, version: &PypiVersion, work: &Path
         "report.json",
         "--index-url",
         &index,
+        "-c",
+        "constraints.txt",
         "-r",
         "wanted.in",
     ];

@@ -83,7 +83,7 @@ impl CacheJob {
             "registry_type": package.registry(), "identifier": package.name(), "version": package.version(), "files": own.files,
         });
         if closure && package.registry().has_closure() {
-            let lock = self.cache.bring_closure(package, targets, Some(context)).await?;
+            let lock = self.cache.bring_closure(package, "", targets, Some(context)).await?;
             let bytes: u64 = lock.packages.iter().flat_map(|locked| &locked.files).map(|file| file.size).sum();
             let count = lock.packages.len();
             let said = format!("what it needs is cached and verified, too: {count} packages, {bytes} bytes, chosen by {}", lock.resolver);

@@ -72,7 +72,7 @@ impl Cache {
     async fn standing(&self, wanted: Wanted, target: String, package: Package) -> Result<Standing, CacheError> {
         let pool = self.database().system();
         let files = store::files(pool, &package).await?;
-        let lock = match store::lock(pool, &package).await? {
+        let lock = match store::lock(pool, &package, "").await? {
             Some(lock) => Some((lock, store::missing_of_lock(pool, &package).await?)),
             None => None,
         };

@@ -48,7 +48,9 @@ pub struct Part {
 impl Cache {
     /// Brings in what an install of a package takes, where it is not here, and gives it. As a part of a job, it tells
     /// there how far it is.
-    pub async fn supply(&self, wanted: &Wanted, context: Option<&Context>) -> Result<Supply, CacheError> {
+    ///
+    /// `constraints` are further ones on what it needs, as pip reads them (`mcp<2`); empty for none.
+    pub async fn supply(&self, wanted: &Wanted, constraints: &str, context: Option<&Context>) -> Result<Supply, CacheError> {
         let targets = [Target::here()];
         let found = self.exact(wanted, &targets).await?;
         let package = found.into_iter().next().ok_or(CacheError::NoVersion)?;
@@ -60,7 +62,7 @@ impl Cache {
         };
         say(format!("{package} is cached and verified")).await;
         let packages = if package.registry().has_closure() {
-            let Lock { packages, resolver, .. } = self.bring_closure(&package, &targets, context).await?;
+            let Lock { packages, resolver, .. } = self.bring_closure(&package, constraints, &targets, context).await?;
             let count = packages.len();
             say(format!("what it needs is cached and verified: {count} packages, chosen by {resolver}")).await;
             packages

@@ -56,12 +56,13 @@ impl Packages {
     /// What an installation runs, on this node: where another one installed it, its tree is made here from the cache.
     pub async fn restore(&self, installation: &crate::Installation, runnable: &crate::Runnable) -> Result<crate::Runnable, PackagesError> {
         let exactly = cache::Wanted { version: Some(runnable.version.clone()), ..installation.package.clone() };
-        self.inner.trees.make(self.inner.cache.supply(&exactly, None).await?).await
+        self.inner.trees.make(self.inner.cache.supply(&exactly, installation.cure.as_deref().unwrap_or_default(), None).await?).await
     }
 
     /// From the cache to a tree, a folder that leads to it, and a row that names it.
     async fn make(&self, installation: &crate::Installation, context: &Context) -> Result<crate::Runnable, PackagesError> {
-        let supply = self.inner.cache.supply(&installation.package, Some(context)).await?;
+        let supply =
+            self.inner.cache.supply(&installation.package, installation.cure.as_deref().unwrap_or_default(), Some(context)).await?;
         let (registry, name) = (supply.registry, supply.name.clone());
         let made = self.inner.trees.make(supply).await?;
         self.inner.trees.show(&installation.folder, &name, registry, &made)?;

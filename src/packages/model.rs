@@ -80,6 +80,8 @@ pub struct Installation {
     pub stage: Stage,
     /// What can be started; also while another version is being installed.
     pub runnable: Option<Runnable>,
+    /// The constraint on what it needs that makes it start (`mcp<2`), where a known cure was applied.
+    pub cure: Option<String>,
     /// Why it could not be made runnable.
     pub error: Option<(String, String)>,
     /// The job that works on it, or did last.

@@ -85,6 +85,8 @@ struct PackageOut {
     /// Below the data folder.
     install_path: String,
     status: Stage,
+    /// The constraint on what it needs that makes it start, where a known cure was applied.
+    cure: Option<String>,
     error: Option<ErrorOut>,
     /// Instead of what the package says.
     command: Option<String>,
@@ -133,6 +135,7 @@ fn shown(actor: &Actor, found: Installation, enabled: &BTreeSet<String>) -> Pack
         version: found.package.version,
         resolved_version: found.runnable.map(|runnable| runnable.version),
         status: found.stage,
+        cure: found.cure,
         error: found.error.map(|(code, message)| ErrorOut { code, message }),
         command: found.command,
         args: found.args,

@@ -137,6 +137,7 @@ impl Packages {
             secret_env: secret.keys().cloned().collect(),
             stage: Stage::Installing,
             runnable: None,
+            cure: None,
             error: None,
             job: None,
             installed_by: actor.to_string(),
@@ -303,6 +304,20 @@ impl Packages {
         }
     }
 
+    /// Makes the installation of a server anew under a constraint that is known to cure it; false where it has one already.
+    pub async fn cure(&self, server_id: &str, cure: &str) -> Result<bool, PackagesError> {
+        let actor = Actor::system("runtime");
+        let mut transaction = self.inner.database.system().begin().await?;
+        let Some(id) = store::cure(&mut transaction, server_id, cure, clock::now()).await? else { return Ok(false) };
+        let told = NewEvent::change("package.cure").on("installation", id).server(server_id).with("constraint", cure);
+        self.inner.audit.record_in(&mut transaction, &actor, told).await?;
+        transaction.commit().await?;
+        match self.enqueue(&actor, id).await {
+            Err(PackagesError::Busy(_)) => Ok(true),
+            asked => asked.map(|_| true),
+        }
+    }
+
     /// Which of these the actor wants to run.
     pub async fn enabled_among(&self, actor: &Actor, installations: &[Installation]) -> Result<BTreeSet<String>, PackagesError> {
         let servers: Vec<String> = installations.iter().map(|found| found.server_id.clone()).collect();
@@ -334,6 +349,11 @@ impl Packages {
         let found = self.named(actor, name).await?;
         Self::require_own(actor, &found)?;
         let server = ServerId::parse(&found.server_id).map_err(ServersError::from)?;
+        // What is wanted of it would bring it back.
+        for wanted in self.inner.configurations.enabled().await?.into_iter().filter(|wanted| wanted.server_id == found.server_id) {
+            let system = Actor::system("packages");
+            self.inner.configurations.give_up(&system, &wanted.owner, &wanted.server_id, wanted.revision, "uninstalled").await?;
+        }
         let mut transaction = self.inner.database.system().begin().await?;
         let is_last = store::remove(&mut transaction, &found).await?;
         let erased = self.inner.servers.erase_custom_in(&mut transaction, &server).await?;

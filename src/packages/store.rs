@@ -26,6 +26,7 @@ struct Row {
     version: Option<String>,
     tree: Option<String>,
     entry: Option<Value>,
+    cure: Option<String>,
     error_code: Option<String>,
     error: Option<String>,
     job_id: Option<Uuid>,
@@ -58,6 +59,7 @@ impl TryFrom<Row> for Installation {
             env,
             secret_env: row.secret_env,
             runnable,
+            cure: row.cure,
             error: row.error_code.zip(row.error),
             job: row.job_id,
             installed_by: row.installed_by,
@@ -88,7 +90,7 @@ pub(crate) async fn put(connection: &mut PgConnection, new: &Installation) -> Re
              (id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, installed_by, created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'installing', $13, $14, $14)
          ON CONFLICT (server_id) DO UPDATE
-            SET asked = excluded.asked, sha256 = excluded.sha256, based_on = excluded.based_on, command = excluded.command, args = excluded.args,
+            SET cure = CASE WHEN i.asked IS DISTINCT FROM excluded.asked THEN NULL ELSE i.cure END, asked = excluded.asked, sha256 = excluded.sha256, based_on = excluded.based_on, command = excluded.command, args = excluded.args,
                 env = excluded.env, secret_env = excluded.secret_env, stage = 'installing', error_code = NULL, error = NULL,
                 updated_at = excluded.updated_at
             WHERE i.registry_type = excluded.registry_type AND i.name = excluded.name
@@ -122,6 +124,23 @@ pub(crate) async fn begin(connection: &mut PgConnection, id: InstallationId, job
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Notes the constraint under which an installation is to be made anew; gives it, unless it has one already.
+pub(crate) async fn cure(
+    connection: &mut PgConnection,
+    server: &str,
+    cure: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<InstallationId>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        "UPDATE mcp_fabric.installations SET cure = $2, stage = 'installing', version = NULL, tree = NULL, entry = NULL, updated_at = $3
+         WHERE server_id = $1 AND cure IS NULL RETURNING id",
+        server,
+        cure,
+        now
+    );
+    Ok(id.fetch_optional(connection).await?.map(InstallationId))
 }
 
 /// Notes what an install made; gives the server, or `None` when it was uninstalled meanwhile.
@@ -177,7 +196,7 @@ pub(crate) async fn remove(connection: &mut PgConnection, installation: &Install
 pub(crate) async fn by_id(pool: &PgPool, id: InstallationId) -> Result<Option<Installation>, DbError> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry,
+        "SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry, cure,
                 error_code, error, job_id, installed_by, created_at, updated_at
          FROM mcp_fabric.installations WHERE id = $1",
         id.0
@@ -188,7 +207,7 @@ pub(crate) async fn by_id(pool: &PgPool, id: InstallationId) -> Result<Option<In
 pub(crate) async fn by_server(pool: &PgPool, server: &str) -> Result<Option<Installation>, DbError> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry,
+        "SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry, cure,
                 error_code, error, job_id, installed_by, created_at, updated_at
          FROM mcp_fabric.installations WHERE server_id = $1",
         server
@@ -200,7 +219,7 @@ pub(crate) async fn by_server(pool: &PgPool, server: &str) -> Result<Option<Inst
 pub(crate) async fn by_package(pool: &PgPool, name: &str) -> Result<Vec<Installation>, DbError> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry,
+        "SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry, cure,
                 error_code, error, job_id, installed_by, created_at, updated_at
          FROM mcp_fabric.installations WHERE name = $1 ORDER BY server_id",
         name
@@ -212,7 +231,7 @@ pub(crate) async fn by_package(pool: &PgPool, name: &str) -> Result<Vec<Installa
 pub(crate) async fn list(pool: &PgPool, servers: Option<&[String]>, after: &str, limit: i64) -> Result<Vec<Installation>, DbError> {
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry,
+        r#"SELECT id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, version, tree, entry, cure,
                   error_code, error, job_id, installed_by, created_at, updated_at
            FROM mcp_fabric.installations WHERE server_id COLLATE "C" > $1 AND ($2::text[] IS NULL OR server_id = ANY ($2))
            ORDER BY server_id COLLATE "C" LIMIT $3"#,

@@ -34,6 +34,8 @@ pub(crate) struct Launch {
     write: Vec<PathBuf>,
     pub(crate) limits: Kept,
     pub(crate) version: String,
+    /// Whether it is of PyPI.
+    pub(crate) is_python: bool,
     /// The digest of what is run.
     pub(crate) tree: String,
 }
@@ -84,7 +86,8 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     };
     args.extend(filled.args.into_iter().map(own));
     let mut env = BTreeMap::new();
-    if matches!(runnable.entry, Entry::Script { .. } | Entry::Module { .. }) {
+    let is_python = matches!(runnable.entry, Entry::Script { .. } | Entry::Module { .. });
+    if is_python {
         // What is written is ours to write, and lines are to come when they are said.
         env.insert("PYTHONDONTWRITEBYTECODE".to_owned(), SecretString::from("1"));
         env.insert("PYTHONUNBUFFERED".to_owned(), SecretString::from("1"));
@@ -92,7 +95,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     env.extend(filled.env);
     let write = granted(inner, configuration, &filled.paths, &args)?;
     let limits = inner.starter.limits(&configuration.limits);
-    Ok(Launch { program, args, env, read: vec![tree], write, limits, version: runnable.version, tree: runnable.tree })
+    Ok(Launch { program, args, env, read: vec![tree], write, limits, version: runnable.version, is_python, tree: runnable.tree })
 }
 
 /// The inputs that a server needs for a start and was not given; nothing where it is not installed yet.

@@ -11,6 +11,7 @@
 //! - plaintext is asked for one launch and passed by the environment alone.
 
 mod boot;
+mod cures;
 mod error;
 mod fill;
 mod launch;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     boot::{self, Running, boot},
+    cures,
     launch::{self, Launch},
     log::Log,
     model::{Instance, Reason, State},
@@ -176,8 +177,18 @@ impl Supervisor {
                 reason = gone(&mut self.wanted, &self.inner.shutdown) => return self.stop(reason).await,
             };
             let (reason, is_error) = match booted {
-                // Only what had run before is tried again.
-                Err(reason) if !has_run => return self.fail(reason).await,
+                // Only what had run before is tried again, and what a known cure was applied to.
+                Err(reason) if !has_run => {
+                    if !self.cure(&launch, &reason).await {
+                        return self.fail(reason).await;
+                    }
+                    launch = match self.create().await {
+                        Created::Launch(launch) => launch,
+                        Created::Unwanted(reason) => return self.stop(reason).await,
+                        Created::Failed(reason) => return self.fail(reason).await,
+                    };
+                    continue;
+                }
                 Err(reason) => (reason, true),
                 Ok(running) => {
                     has_run = true;
@@ -203,6 +214,22 @@ impl Supervisor {
                 After::Again => {}
                 After::Unwanted(reason) => return self.stop(reason).await,
                 After::Enough(reason) => return self.fail(reason).await,
+            }
+        }
+    }
+
+    /// Applies a known cure to a server that failed to start, once; false where there is none.
+    async fn cure(&self, launch: &Launch, reason: &Reason) -> bool {
+        let Some(cure) = cures::of(&reason.text).filter(|_| launch.is_python && reason.code == "start_failed") else { return false };
+        match self.inner.packages.cure(&self.instance.server_id, cure).await {
+            Ok(true) => {
+                self.live.log.note(&format!("it does not start with the newest of what it needs; it is installed anew with `{cure}`"));
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a known cure could not be applied");
+                false
             }
         }
     }

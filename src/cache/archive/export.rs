@@ -119,7 +119,7 @@ impl Cache {
         if Whole::of(package, &files).is_none() {
             return Err(ArchiveError::NotCached(package.to_string()).into());
         }
-        let lock = store::lock(pool, package).await?;
+        let lock = store::lock(pool, package, "").await?;
         let here = files.into_iter().filter(|file| file.status == Status::Cached);
         let files = here.filter_map(|file| {
             Some(CarriedFile {

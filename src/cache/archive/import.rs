@@ -149,7 +149,7 @@ impl Cache {
             store::pin(&mut transaction, package, &planned).await?;
             if let Some(lock) = &carried.lock {
                 let lock = Lock { packages: lock.packages.clone(), resolver: lock.resolver.clone(), created_at: lock.created_at };
-                store::keep_lock(&mut *transaction, package, &lock).await?;
+                store::keep_lock(&mut *transaction, package, "", &lock).await?;
             }
         }
         for document in &manifest.documents {

@@ -48,7 +48,7 @@ async fn real_clients_install_from_the_fabric_and_then_offline() {
 }
 
 /// The hosts from which the configured index gives files: here they may have private addresses.
-async fn file_hosts() -> String {
+pub(crate) async fn file_hosts() -> String {
     let ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)";
     let answer = |program: &str, arguments: &[&str]| {
         let output = std::process::Command::new(program).args(arguments).output().unwrap();

@@ -2,7 +2,7 @@
 
 mod archive;
 mod bundles;
-mod clients;
+pub(crate) mod clients;
 mod crashes;
 mod faults;
 mod images;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod people;
+mod real;
 mod sandbox;
 mod trail;
 
