@@ -20,6 +20,8 @@ CREATE TABLE mcp_fabric.instances (
     next_try_at      timestamptz,
     restarts         bigint      NOT NULL DEFAULT 0,
     pid              integer,
+    -- As the engine calls it.
+    container        text,
     version          text,
     era              text        CONSTRAINT instances_era CHECK (era IN ('legacy', 'modern')),
     tools            integer,

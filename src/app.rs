@@ -221,7 +221,7 @@ impl App {
 
         jobs.start(config, node, handlers, &metrics, shutdown);
         packages.start(config, shutdown);
-        runtime.start();
+        runtime.start(&url);
         sync.start(shutdown).await?;
         let running = Running { url: url.clone(), pid: std::process::id() };
         let text = serde_json::to_vec_pretty(&running).unwrap_or_default();

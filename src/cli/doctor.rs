@@ -71,6 +71,10 @@ async fn examine(layers: &Layers, config: &Config) -> (Vec<[String; 3]>, usize) 
     for toolchain in Toolchain::ALL {
         findings.push(program(toolchain).await);
     }
+    findings.push(match runtime::engine_version(config.runtime.engine.as_deref()).await {
+        Ok(version) => finding("container engine", Ok(version)),
+        Err(reason) => ["container engine".into(), "missing".into(), format!("servers from images need one: {reason}")],
+    });
     let wrong = findings.iter().filter(|[_, state, _]| state == "wrong").count();
     (findings, wrong)
 }

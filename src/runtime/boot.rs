@@ -1,7 +1,6 @@
 //! Starting a process until it answers, and what keeps an eye on it from then on.
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,14 +8,15 @@ use std::{
 use platform::{clock, database::DbError};
 
 use crate::{
+    body::{Body, Ended, Watch},
     launch::Launch,
+    live::Live,
     model::{Instance, Keeper, Kept, Reason},
-    process::{self, Members, Pipes, Process},
+    process,
     service::Inner,
     session::Session,
     store,
-    supervisor::Live,
-    wire::{CallError, Wire},
+    wire::CallError,
 };
 
 /// How often the watchdog looks at what the kernel does not keep.
@@ -25,7 +25,7 @@ const LOOK_AT_DISK: Duration = Duration::from_secs(5);
 
 /// A server that answers.
 pub(crate) struct Running {
-    pub(crate) process: Process,
+    pub(crate) body: Body,
     pub(crate) session: Arc<Session>,
     pub(crate) since: Instant,
 }
@@ -34,23 +34,26 @@ pub(crate) struct Running {
 pub(crate) async fn boot(inner: &Arc<Inner>, instance: &mut Instance, live: &Arc<Live>, launch: &Launch) -> Result<Running, Reason> {
     let since = clock::now();
     let failed = Reason::new;
-    let (process, pipes) =
-        inner.starter.start(launch.order(instance.id)).map_err(|error| failed("not_started", format!("it cannot be started: {error}")))?;
-    instance.pid = i32::try_from(process.pid).ok();
+    let (body, wire) = launch.start(inner, instance, &live.log).await?;
+    instance.pid = body.pid();
+    instance.container = body.container();
     instance.next_try_at = None;
-    let Pipes { input, output, errors } = pipes;
-    inner.shutdown.spawn(process::drain(errors, Arc::clone(&live.log)));
-    let wire = Wire::open(input, output, Arc::clone(&live.log));
-    let mut starting = Starting { process: Some(process) };
-    note_pid(inner, instance).await;
+    let was_running = matches!(&body, Body::Container(container) if container.was_running);
+    let mut starting = Starting { body: Some(body) };
+    note_start(inner, instance).await;
     let known = store::era(inner.database.system(), &instance.server_id, &launch.version).await.ok().flatten();
+    let greet = async {
+        match known.filter(|_| was_running) {
+            Some(era) => Session::resume(wire, era).await,
+            None => Session::open(wire, known, inner.config.start_limit).await,
+        }
+    };
     let greeted = tokio::select! {
-        greeted = Session::open(wire, known, inner.config.start_limit) => greeted,
-        status = starting.ended() => {
+        greeted = greet => greeted,
+        ended = starting.ended() => {
             // What it said last comes through another pipe.
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let text = status.map_or_else(|error| error.to_string(), process::describe);
-            return Err(failed("start_failed", with_last_words(text, live, since)));
+            return Err(failed("start_failed", with_last_words(ended.reason.text, live, since)));
         }
     };
     let session = match greeted {
@@ -81,14 +84,14 @@ pub(crate) async fn boot(inner: &Arc<Inner>, instance: &mut Instance, live: &Arc
     }
     instance.era = Some(session.era);
     instance.tools = i32::try_from(tools.len()).ok();
-    let process = starting.process.take().ok_or_else(|| failed("not_started", "its process is gone".to_owned()))?;
-    Ok(Running { process, session: Arc::new(session), since: Instant::now() })
+    let body = starting.body.take().ok_or_else(|| failed("not_started", "its process is gone".to_owned()))?;
+    Ok(Running { body, session: Arc::new(session), since: Instant::now() })
 }
 
-async fn note_pid(inner: &Inner, instance: &Instance) {
+async fn note_start(inner: &Inner, instance: &Instance) {
     let noted = async {
         let mut transaction = inner.database.begin_for_all().await?;
-        store::note_pid(&mut transaction, instance).await?;
+        store::note_start(&mut transaction, instance).await?;
         transaction.commit().await?;
         Ok::<_, DbError>(())
     };
@@ -102,43 +105,43 @@ fn with_last_words(text: String, live: &Live, since: chrono::DateTime<chrono::Ut
     if said.is_empty() { text } else { format!("{text}; it said: {said}") }
 }
 
-/// A process that does not answer yet: whoever forgets it ends it with all that it started.
+/// What does not answer yet: whoever forgets it ends it with all that it started.
 struct Starting {
-    process: Option<Process>,
+    body: Option<Body>,
 }
 
 impl Starting {
-    async fn ended(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        match &mut self.process {
-            Some(process) => process.ended().await,
+    async fn ended(&mut self) -> Ended {
+        match &mut self.body {
+            Some(body) => body.ended().await,
             None => std::future::pending().await,
         }
     }
 
     /// Ends it; tells how it had ended by itself, if it had.
     async fn kill(&mut self) -> Option<String> {
-        let mut process = self.process.take()?;
-        let status = tokio::time::timeout(Duration::from_millis(100), process.ended()).await.ok()?.ok().map(process::describe);
-        process.kill().await.ok();
-        status
+        let mut body = self.body.take()?;
+        let ended = tokio::time::timeout(Duration::from_millis(100), body.ended()).await.ok().map(|ended| ended.reason.text);
+        body.kill().await.ok();
+        ended
     }
 }
 
 impl Drop for Starting {
-    #[expect(clippy::disallowed_methods, reason = "ends with the process")]
+    #[expect(clippy::disallowed_methods, reason = "ends with what it ends")]
     fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            tokio::spawn(async move { process.kill().await.ok() });
+        if let Some(body) = self.body.take() {
+            tokio::spawn(async move { body.kill().await.ok() });
         }
     }
 }
 
-/// Returns when an instance uses more than it may of what the kernel does not keep.
-pub(crate) async fn watchdog(inner: &Inner, members: Members, work: PathBuf, limits: Option<Kept>) -> Reason {
+/// Returns when an instance uses more than it may of what neither the kernel nor an engine keeps.
+pub(crate) async fn watchdog(inner: &Inner, watch: Watch, limits: Option<Kept>) -> Reason {
+    let (Watch::Process(members, work), Some(limits)) = (watch, limits) else { return std::future::pending().await };
     let mut disk_at = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(limits) = limits else { continue };
         if limits.limits == Keeper::BestEffort {
             let (members, most) = (members.clone(), limits.memory_bytes);
             let used = tokio::task::spawn_blocking(move || members.usage()).await.unwrap_or_default();

@@ -14,23 +14,34 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use crate::{
+    body::Body,
+    containers::{self, Container, EngineError},
     fill::{self, Filled, Given, Unfilled},
     log::Log,
-    model::{InstanceId, Kept, Reason},
-    process::Order,
+    model::{Instance, InstanceId, Kept, Reason},
+    process,
     service::Inner,
+    wire::Wire,
 };
 
 /// How long an install may take that a start waits for.
 const INSTALL: Duration = Duration::from_mins(15);
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Everything for a start but the process.
+/// What is started.
+enum What {
+    /// A program, with what it may read.
+    Program(PathBuf, Vec<PathBuf>),
+    /// An image by its name and its digest.
+    Image(String, String),
+}
+
+/// Everything for a start but what is started then.
 pub(crate) struct Launch {
-    program: PathBuf,
+    what: What,
     args: Vec<String>,
     env: BTreeMap<String, SecretString>,
-    read: Vec<PathBuf>,
+    /// Folders that it may write to.
     write: Vec<PathBuf>,
     pub(crate) limits: Kept,
     pub(crate) version: String,
@@ -41,17 +52,50 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    pub(crate) fn order(&self, id: InstanceId) -> Order<'_> {
-        Order {
-            id,
-            program: self.program.clone(),
-            args: self.args.clone(),
-            env: &self.env,
-            read: self.read.clone(),
-            write: self.write.clone(),
-            limits: self.limits,
+    /// Starts it; gives the ends of its pipes with it.
+    pub(crate) async fn start(&self, inner: &Inner, instance: &Instance, log: &Arc<Log>) -> Result<(Body, Arc<Wire>), Reason> {
+        match &self.what {
+            What::Program(program, read) => {
+                let order = process::Order {
+                    id: instance.id,
+                    program: program.clone(),
+                    args: self.args.clone(),
+                    env: &self.env,
+                    read: read.clone(),
+                    write: self.write.clone(),
+                    limits: self.limits,
+                };
+                let started = inner.starter.start(order);
+                let (process, pipes) = started.map_err(|error| Reason::new("not_started", format!("it cannot be started: {error}")))?;
+                inner.shutdown.spawn(process::drain(pipes.errors, Arc::clone(log)));
+                Ok((Body::Process(process), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
+            }
+            What::Image(name, digest) => {
+                let image = inner.engine.reference(name, digest);
+                let order = containers::Order {
+                    id: instance.id,
+                    owner: &instance.owner,
+                    server_id: &instance.server_id,
+                    image: &image,
+                    args: &self.args,
+                    env: &self.env,
+                    folders: &self.write,
+                    network: inner.config.network,
+                    open_files: inner.config.open_files,
+                    limits: self.limits,
+                };
+                let (container, pipes) = Container::start(&inner.engine, &order, log).await.map_err(|error| engine_reason(&error))?;
+                Ok((Body::Container(container), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
+            }
         }
     }
+}
+
+/// The code of a start that waits for the container engine.
+pub(crate) const ENGINE_UNAVAILABLE: &str = "engine_unavailable";
+
+fn engine_reason(error: &EngineError) -> Reason {
+    Reason::new(if error.is_away() { ENGINE_UNAVAILABLE } else { "engine_refused" }, error.to_string())
 }
 
 pub(crate) fn reason_of(error: &impl Coded) -> Reason {
@@ -71,7 +115,8 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     log.hide(secrets.values().cloned().collect());
     let filled = filled(&installation, configuration, &entry, &secrets)?;
     let tree = inner.packages.tree(&runnable.tree);
-    let tree = if inner.starter.protects_trees() {
+    let is_image = matches!(runnable.entry, Entry::Image { .. });
+    let tree = if is_image || inner.starter.protects_trees() {
         tree
     } else {
         let (inner, tree) = (Arc::clone(inner), tree.clone());
@@ -79,7 +124,13 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
         let copied = copied.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         copied.map_err(|error| Reason::new("data_folder_unusable", format!("the package cannot be copied: {error}")))?
     };
-    let (program, mut args) = program(inner, &installation, &runnable.entry, &tree).await?;
+    let (what, mut args) = match &runnable.entry {
+        Entry::Image { name, digest } => (What::Image(name.clone(), digest.clone()), Vec::new()),
+        entry => {
+            let (program, args) = program(inner, &installation, entry, &tree).await?;
+            (What::Program(program, vec![tree]), args)
+        }
+    };
     // As the requirements write paths of what is installed.
     let own = |arg: String| {
         arg.strip_prefix("./packages/").map_or(arg.clone(), |rest| inner.packages.place().join("packages").join(rest).display().to_string())
@@ -94,8 +145,8 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     }
     env.extend(filled.env);
     let write = granted(inner, configuration, &filled.paths, &args)?;
-    let limits = inner.starter.limits(&configuration.limits);
-    Ok(Launch { program, args, env, read: vec![tree], write, limits, version: runnable.version, is_python, tree: runnable.tree })
+    let limits = inner.limits(&configuration.limits, is_image);
+    Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree })
 }
 
 /// The inputs that a server needs for a start and was not given; nothing where it is not installed yet.
@@ -199,7 +250,7 @@ async fn program(inner: &Inner, installation: &Installation, entry: &Entry, tree
         Entry::Program { path } => (tree.join(path), Vec::new()),
         Entry::Script { path } => (tree.join("venv/bin/python"), vec![below(path)]),
         Entry::Module { name } => (tree.join("venv/bin/python"), vec!["-m".into(), name.clone()]),
-        Entry::Image { .. } => return Err(Reason::new("unsupported_registry_type", "containers cannot be started by this version yet")),
+        Entry::Image { .. } => return Err(Reason::new("unsupported_registry_type", "an image is started by a container engine")),
     })
 }
 

@@ -10,11 +10,14 @@
 //! - a child never outlives its fabric, and a second one is started only after everything of the first has ended;
 //! - plaintext is asked for one launch and passed by the environment alone.
 
+mod body;
 mod boot;
+mod containers;
 mod cures;
 mod error;
 mod fill;
 mod launch;
+mod live;
 mod log;
 mod model;
 mod older;
@@ -27,6 +30,7 @@ mod store;
 mod supervisor;
 mod wire;
 
+pub use containers::engine_version;
 pub use error::RuntimeError;
 pub use log::{Entry, Log, Stream};
 pub use model::{Backend, Era, Instance, InstanceId, Keeper, Kept, Reason, State, TRANSITIONS, diagram};

@@ -142,6 +142,38 @@ impl Log {
     }
 }
 
+/// Pieces of what a server says, put together to lines.
+pub(crate) struct Feed {
+    log: Arc<Log>,
+    stream: Stream,
+    line: Vec<u8>,
+}
+
+impl Feed {
+    pub(crate) fn new(log: Arc<Log>, stream: Stream) -> Self {
+        Self { log, stream, line: Vec::new() }
+    }
+
+    /// A line without an end is told in pieces.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.line.len() > 64 << 10 {
+                self.log.add(self.stream, &self.line);
+                self.line.clear();
+            }
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            self.log.add(self.stream, &self.line);
+        }
+    }
+}
+
 /// The last part of a file, large enough for every line that is asked for.
 fn end_of(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;

@@ -110,6 +110,8 @@ platform::words! {
         Cgroup = "cgroup",
         /// A watchdog, and limits for each process.
         BestEffort = "best_effort",
+        /// The container engine.
+        Engine = "engine",
     }
 }
 
@@ -161,6 +163,8 @@ pub struct Instance {
     pub restarts: i64,
     /// Of its process.
     pub pid: Option<i32>,
+    /// Its container, as the engine calls it.
+    pub container: Option<String>,
     /// Of the package.
     pub version: Option<String>,
     /// How it speaks.

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
+use chrono::{DateTime, TimeDelta, Utc};
 use jobs::{JobId, JobStatus, Jobs, JobsError};
 use packages::{Entry, Installation, Order, Packages, PackagesError, Stage};
 use platform::{
@@ -20,12 +21,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use servers::ServerRef;
 
-use crate::{Runtime, RuntimeError, model::State, store::Filter};
+use crate::{
+    Runtime, RuntimeError,
+    model::{Instance, State},
+    store::Filter,
+};
 
 /// How often a job and an instance are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an answer waits for the server to run, beyond the install.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: TimeDelta = TimeDelta::seconds(90);
 
 /// What these paths work with.
 #[derive(Clone)]
@@ -130,12 +135,13 @@ async fn install(Held(paths): Held<Older>, actor: Result<Actor, Problem>, body: 
         env: body.env,
         enabled,
     };
+    let since = clock::now();
     let (installation, job) = paths.packages.install(&actor, order).await?;
     paths.finished(&actor, job).await?;
     let server: ServerRef = installation.server_id.parse().map_err(|_| PackagesError::NotFound)?;
     let installation = paths.packages.of_server(&actor, &server).await?;
     if enabled {
-        paths.settled(&actor, &installation.server_id).await?;
+        paths.settled(&actor, &installation.server_id, since).await?;
     }
     paths.both(&actor, &installation).await
 }
@@ -192,31 +198,31 @@ impl Older {
         }
     }
 
-    /// Waits until the actor's instance of a server runs, or does not.
-    async fn settled(&self, actor: &Actor, server_id: &str) -> Result<(), Failed> {
-        let until = clock::now() + PATIENCE;
-        while clock::now() < until {
-            match self.state(actor, server_id).await? {
-                Some(State::Running | State::Failed | State::Stopped) => return Ok(()),
+    /// Waits until the actor's instance of a server runs, or has failed since a moment.
+    async fn settled(&self, actor: &Actor, server_id: &str, since: DateTime<Utc>) -> Result<(), Failed> {
+        while clock::now() < since + PATIENCE {
+            match self.instance(actor, server_id).await? {
+                Some(found) if found.state == State::Running || (found.state == State::Failed && found.since >= since) => return Ok(()),
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
         Ok(())
     }
 
-    async fn state(&self, actor: &Actor, server_id: &str) -> Result<Option<State>, Failed> {
+    async fn instance(&self, actor: &Actor, server_id: &str) -> Result<Option<Instance>, Failed> {
         if !actor.may(Action::InstancesRead) {
             return Ok(None);
         }
         let filter = Filter { server_id: Some(server_id.to_owned()), state: None };
         let found = self.runtime.list(actor, &filter, None, page::MAX_LIMIT).await?;
-        Ok(found.into_iter().find(|instance| instance.owner == actor.to_string()).map(|instance| instance.state))
+        Ok(found.into_iter().find(|instance| instance.owner == actor.to_string()))
     }
 
     async fn turn(&self, actor: &Actor, name: &str, enabled: bool) -> Answer {
+        let since = clock::now();
         let found = self.packages.enable(actor, name, enabled).await?;
         if enabled {
-            self.settled(actor, &found.server_id).await?;
+            self.settled(actor, &found.server_id, since).await?;
         }
         self.both(actor, &found).await
     }
@@ -228,7 +234,7 @@ impl Older {
 
     async fn both(&self, actor: &Actor, found: &Installation) -> Answer {
         let enabled = self.packages.enabled_among(actor, std::slice::from_ref(found)).await?.contains(&found.server_id);
-        let status = match self.state(actor, &found.server_id).await? {
+        let status = match self.instance(actor, &found.server_id).await?.map(|instance| instance.state) {
             Some(State::Running) => "connected",
             Some(State::Failed) => "error",
             _ => "disconnected",

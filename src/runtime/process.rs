@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    log::{Log, Stream},
+    log::{Feed, Log, Stream},
     model::{InstanceId, Keeper, Kept},
 };
 
@@ -291,21 +291,10 @@ fn kill(pid: u32) {
 }
 
 /// Keeps what a process says on standard error, until it closes that.
-pub(crate) async fn drain(errors: ChildStderr, log: Arc<Log>) {
-    let mut errors = tokio::io::BufReader::with_capacity(16 << 10, errors);
-    let (mut line, mut chunk) = (Vec::new(), vec![0; 16 << 10]);
+pub(crate) async fn drain(mut errors: ChildStderr, log: Arc<Log>) {
+    let (mut feed, mut chunk) = (Feed::new(log, Stream::Stderr), vec![0; 16 << 10]);
     while let Ok(count @ 1..) = errors.read(&mut chunk).await {
-        for part in chunk[..count].split_inclusive(|byte| *byte == b'\n') {
-            // A line without an end is told in pieces.
-            line.extend_from_slice(part);
-            if part.ends_with(b"\n") || line.len() > 64 << 10 {
-                log.add(Stream::Stderr, &line);
-                line.clear();
-            }
-        }
-    }
-    if !line.is_empty() {
-        log.add(Stream::Stderr, &line);
+        feed.push(&chunk[..count]);
     }
 }
 
@@ -397,8 +386,11 @@ pub(crate) fn disk_usage(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// What the kernel sends to who writes more into a file than it may.
-pub(crate) const FILE_TOO_LARGE: &str = "signal 25";
+/// Whether the kernel ended it because it wrote more into a file than it may.
+pub(crate) fn wrote_too_much(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.signal() == Some(Signal::XFSZ.as_raw())
+}
 
 /// How a process ended, in words.
 pub(crate) fn describe(status: ExitStatus) -> String {

@@ -14,12 +14,14 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use uuid::Uuid;
 
 use crate::{
+    containers::{self, INSTANCE},
     error::RuntimeError,
+    live::{Live, Wanted},
     log::Log,
     model::{Backend, Instance, InstanceId, Reason, State},
     service::{INSTANCE_STATE_CHANGED, Inner},
     store::{self, Claim, Lost},
-    supervisor::{FABRIC_STOPPED, Live, Supervisor, Wanted},
+    supervisor::{FABRIC_STOPPED, Supervisor},
 };
 
 /// How often trees are removed that nothing uses.
@@ -37,6 +39,7 @@ impl Inner {
         let reason = Reason::new("fabric_ended", "the fabric that ran it ended");
         // What an earlier process of this node ran ended with it.
         self.abandon_until_done(Some(&self.node), &reason).await;
+        self.sweep_containers().await;
         let (mut events, mut swept) = (self.events.subscribe(), Instant::now());
         loop {
             if let Err(error) = self.compare().await {
@@ -145,13 +148,16 @@ impl Inner {
         let key = (configuration.id.0, session.to_owned());
         let is_here = self.active().get(&key).is_some_and(|handle| !handle.wanted.is_closed() && !handle.live.state.borrow().is_over());
         let mut transaction = self.database.begin_for_all().await?;
+        let installation = self.packages.of(&configuration.server_id).await?;
+        let is_image = installation.as_ref().is_some_and(|found| found.package.registry_type == "oci");
+        let backend = if is_image { Backend::Container } else { Backend::Process };
         let now = clock::now();
         let claim = Claim {
             configuration: configuration.id.0,
             session,
             owner: &configuration.owner,
             server_id: &configuration.server_id,
-            backend: Backend::Process,
+            backend,
             node: &self.node,
             now,
             lease_until: now + self.lease_time(),
@@ -164,7 +170,7 @@ impl Inner {
         self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), None, State::Pending, None).await?;
         transaction.commit().await?;
         let log = Log::open(&self.starter.prepare(instance.id)?, Vec::new())?;
-        let installed = self.packages.of(&configuration.server_id).await?.and_then(|found| found.runnable).map(|runnable| runnable.tree);
+        let installed = installation.and_then(|found| found.runnable).map(|runnable| runnable.tree);
         let wanted = Wanted { runs: true, configuration: Arc::new(configuration.clone()), restart: 0, installed };
         let launched = wanted.clone();
         let (tell, hear) = watch::channel(wanted);
@@ -222,6 +228,31 @@ impl Inner {
         let over = state.wait_for(|state| state.is_over());
         tokio::time::timeout(Duration::from_secs(15), over).await.map_err(|_| RuntimeError::Illegal(instance.state))?.ok();
         Ok(())
+    }
+
+    /// Removes containers that an earlier process of this fabric left and nobody wants; those that are wanted are attached
+    /// to when they are taken up.
+    async fn sweep_containers(&self) {
+        let Ok(left) = self.engine.list().await else { return };
+        let wanted: HashSet<Uuid> = match self.configurations.enabled().await {
+            Ok(wanted) => wanted.iter().map(|wanted| wanted.id.0).collect(),
+            Err(_) => return,
+        };
+        for container in left {
+            let id = container.labels.as_ref().and_then(|labels| labels.get(INSTANCE)?.parse::<InstanceId>().ok());
+            let Some(id) = id else { continue };
+            let found = async {
+                let mut transaction = self.database.begin_for_all().await?;
+                store::get(&mut transaction, id).await
+            };
+            let is_wanted = match found.await {
+                Ok(found) => found.is_some_and(|found| wanted.contains(&found.configuration) && found.node == self.node),
+                Err(_) => true,
+            };
+            if !is_wanted && let Err(error) = self.engine.remove(&containers::name_of(id)).await {
+                tracing::warn!(%error, "a container that nobody wants could not be removed");
+            }
+        }
     }
 
     async fn sweep(&self) {

@@ -60,6 +60,8 @@ struct InstanceOut {
     next_try_at: Option<DateTime<Utc>>,
     restarts: i64,
     pid: Option<i32>,
+    /// As the container engine calls it.
+    container: Option<String>,
     /// Of the package.
     version: Option<String>,
     /// How it speaks.
@@ -92,6 +94,7 @@ impl From<Instance> for InstanceOut {
             next_try_at: found.next_try_at,
             restarts: found.restarts,
             pid: found.pid,
+            container: found.container,
             version: found.version,
             era: found.era,
             tools: found.tools,

@@ -21,14 +21,15 @@ use users::{Belongings, UserId};
 use uuid::Uuid;
 
 use crate::{
+    containers::{self, Engine},
     error::RuntimeError,
+    live::Live,
     log::{Entry, Log},
-    model::{Instance, InstanceId, Reason, State},
+    model::{Backend, Instance, InstanceId, Keeper, Kept, Reason, State},
     process::Starter,
     reconcile::Handle,
     session::Session,
     store::{self, Filter},
-    supervisor::Live,
 };
 
 /// The event that says that an instance stands elsewhere than before.
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) configurations: Configurations,
     pub(crate) packages: Packages,
     pub(crate) starter: Starter,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) config: RuntimeConfig,
     pub(crate) node: String,
     /// How long this fabric is believed to have its instances without a sign of life.
@@ -125,6 +127,12 @@ impl Inner {
         self.events.publish_in(transaction, &event).await
     }
 
+    /// What an instance may use, and who keeps it.
+    pub(crate) fn limits(&self, asked: &configurations::Limits, is_container: bool) -> Kept {
+        let kept = self.starter.limits(asked);
+        if is_container { Kept { limits: Keeper::Engine, files_closed: true, ..kept } } else { kept }
+    }
+
     /// A program by its name; interpreters are asked for once.
     pub(crate) async fn program(&self, name: &str) -> Result<PathBuf, NoToolchain> {
         if name.starts_with('/') {
@@ -166,6 +174,7 @@ impl Runtime {
             configurations,
             packages,
             starter,
+            engine: Engine::new(config.runtime.engine.as_deref(), node, metrics),
             config: config.runtime.clone(),
             node: node.to_owned(),
             lease: config.jobs.lease,
@@ -180,8 +189,9 @@ impl Runtime {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Begins to run what is wanted.
-    pub fn start(&self) {
+    /// Begins to run what is wanted. `local` is where this fabric is reached from this machine.
+    pub fn start(&self, local: &str) {
+        self.inner.engine.set_registry(local.split_once("://").map_or(local, |(_, address)| address).to_owned());
         self.inner.shutdown.spawn(Arc::clone(&self.inner).reconcile());
     }
 
@@ -306,8 +316,8 @@ impl Runtime {
 
     /// What an instance of this process uses now.
     pub async fn usage(&self, instance: &Instance) -> Option<Usage> {
-        let members = self.live(instance)?.members()?;
-        tokio::task::spawn_blocking(move || members.usage()).await.ok()
+        let watch = self.live(instance)?.watch()?;
+        watch.usage().await
     }
 
     /// The newest lines of the log of an instance, oldest first.
@@ -390,6 +400,11 @@ impl Runtime {
         let mut transaction = self.inner.database.begin_for_all().await?;
         store::remove(&mut transaction, instance.id).await?;
         transaction.commit().await?;
+        if instance.backend == Backend::Container
+            && let Err(error) = self.inner.engine.remove(&containers::name_of(instance.id)).await
+        {
+            tracing::warn!(%error, "the container of an instance that was removed could not be removed");
+        }
         Ok(self.inner.starter.forget(instance.id)?)
     }
 }

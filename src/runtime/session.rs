@@ -98,6 +98,13 @@ impl Session {
         tokio::time::timeout(within, greet).await.unwrap_or(Err(CallError::Timeout(within)))
     }
 
+    /// Goes on with a server that was greeted before, by an earlier process.
+    pub(crate) async fn resume(wire: Arc<Wire>, era: Era) -> Result<Self, CallError> {
+        let session = Self { wire, era, server: None };
+        session.probe().await?;
+        Ok(session)
+    }
+
     fn modern(wire: Arc<Wire>, hello: &RawValue) -> Result<Self, CallError> {
         let hello: Hello = read(hello)?;
         let server = hello.meta.and_then(|meta| meta.server).or(hello.server);

@@ -23,6 +23,7 @@ struct Row {
     next_try_at: Option<DateTime<Utc>>,
     restarts: i64,
     pid: Option<i32>,
+    container: Option<String>,
     version: Option<String>,
     era: Option<String>,
     tools: Option<i32>,
@@ -53,6 +54,7 @@ impl TryFrom<Row> for Instance {
             next_try_at: row.next_try_at,
             restarts: row.restarts,
             pid: row.pid,
+            container: row.container,
             version: row.version,
             tools: row.tools,
             created_at: row.created_at,
@@ -81,10 +83,10 @@ pub(crate) async fn claim(connection: &mut PgConnection, id: InstanceId, claim: 
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'PENDING', $9, $9)
          ON CONFLICT (configuration_id, session) DO UPDATE
             SET node_id = excluded.node_id, lease_until = excluded.lease_until, backend = excluded.backend, state = 'PENDING', reason_code = NULL,
-                reason = NULL, since = excluded.since, attempt = 0, next_try_at = NULL, pid = NULL, era = NULL, tools = NULL
+                reason = NULL, since = excluded.since, attempt = 0, next_try_at = NULL, pid = NULL, container = NULL, era = NULL, tools = NULL
             WHERE i.state IN ('STOPPED', 'FAILED')
          RETURNING id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
-                   next_try_at, restarts, pid, version, era, tools, limits, created_at",
+                   next_try_at, restarts, pid, container, version, era, tools, limits, created_at",
         id.0,
         claim.configuration,
         claim.session,
@@ -109,7 +111,7 @@ pub(crate) async fn step(
     let done = sqlx::query!(
         "UPDATE mcp_fabric.instances
          SET state = $4, reason_code = $5, reason = $6, since = $7, attempt = $8, next_try_at = $9, restarts = $10, pid = $11, version = $12,
-             era = $13, tools = $14, limits = $15
+             era = $13, tools = $14, limits = $15, container = $16
          WHERE id = $1 AND state = $2 AND node_id = $3",
         instance.id.0,
         instance.state.as_str(),
@@ -126,6 +128,7 @@ pub(crate) async fn step(
         instance.era.map(Era::as_str),
         instance.tools,
         instance.limits.map(|limits| serde_json::json!(limits)),
+        instance.container,
     );
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
@@ -133,7 +136,7 @@ pub(crate) async fn step(
 /// Notes that a start that goes on is tried again.
 pub(crate) async fn note_try(connection: &mut PgConnection, instance: &Instance, reason: &Reason) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
-        "UPDATE mcp_fabric.instances SET attempt = $4, next_try_at = $5, reason_code = $6, reason = $7, pid = NULL
+        "UPDATE mcp_fabric.instances SET attempt = $4, next_try_at = $5, reason_code = $6, reason = $7, pid = NULL, container = NULL
          WHERE id = $1 AND state = $2 AND node_id = $3",
         instance.id.0,
         instance.state.as_str(),
@@ -146,16 +149,18 @@ pub(crate) async fn note_try(connection: &mut PgConnection, instance: &Instance,
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Notes the process of a start that goes on.
-pub(crate) async fn note_pid(connection: &mut PgConnection, instance: &Instance) -> Result<bool, sqlx::Error> {
+/// Notes the process or the container of a start that goes on.
+pub(crate) async fn note_start(connection: &mut PgConnection, instance: &Instance) -> Result<bool, sqlx::Error> {
     let done = sqlx::query!(
-        "UPDATE mcp_fabric.instances SET pid = $4, next_try_at = NULL, version = $5, limits = $6 WHERE id = $1 AND state = $2 AND node_id = $3",
+        "UPDATE mcp_fabric.instances SET pid = $4, next_try_at = NULL, version = $5, limits = $6, container = $7
+         WHERE id = $1 AND state = $2 AND node_id = $3",
         instance.id.0,
         instance.state.as_str(),
         instance.node,
         instance.pid,
         instance.version,
         instance.limits.map(|limits| serde_json::json!(limits)),
+        instance.container,
     );
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
@@ -181,7 +186,7 @@ pub(crate) async fn abandon(
     now: DateTime<Utc>,
 ) -> Result<Vec<Lost>, DbError> {
     let rows = sqlx::query!(
-        r#"UPDATE mcp_fabric.instances i SET state = 'FAILED', reason_code = $3, reason = $4, since = $2, pid = NULL, next_try_at = NULL
+        r#"UPDATE mcp_fabric.instances i SET state = 'FAILED', reason_code = $3, reason = $4, since = $2, pid = NULL, container = NULL, next_try_at = NULL
            FROM (SELECT id, state FROM mcp_fabric.instances
                  WHERE state NOT IN ('STOPPED', 'FAILED') AND (lease_until < $2 OR node_id = $1) FOR UPDATE SKIP LOCKED) AS before
            WHERE i.id = before.id RETURNING i.id, i.owner, i.server_id, before.state AS "state!""#,
@@ -202,7 +207,7 @@ pub(crate) async fn get(connection: &mut PgConnection, id: InstanceId) -> Result
     let row = sqlx::query_as!(
         Row,
         "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
-                next_try_at, restarts, pid, version, era, tools, limits, created_at
+                next_try_at, restarts, pid, container, version, era, tools, limits, created_at
          FROM mcp_fabric.instances WHERE id = $1",
         id.0
     );
@@ -217,7 +222,7 @@ pub(crate) async fn of_configuration(
     let row = sqlx::query_as!(
         Row,
         "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
-                next_try_at, restarts, pid, version, era, tools, limits, created_at
+                next_try_at, restarts, pid, container, version, era, tools, limits, created_at
          FROM mcp_fabric.instances WHERE configuration_id = $1 AND session = $2",
         configuration,
         session
@@ -243,7 +248,7 @@ pub(crate) async fn list(
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
-                next_try_at, restarts, pid, version, era, tools, limits, created_at
+                next_try_at, restarts, pid, container, version, era, tools, limits, created_at
          FROM mcp_fabric.instances
          WHERE ($1::uuid IS NULL OR id > $1) AND ($2::text[] IS NULL OR server_id = ANY ($2)) AND ($3::text IS NULL OR server_id = $3)
            AND ($4::text IS NULL OR state = $4)

@@ -1,10 +1,7 @@
 //! The life of one instance: each step of it is stored before the next one is made.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -14,12 +11,12 @@ use platform::{Actor, Coded as _, clock, database::DbError, random};
 use tokio::sync::watch;
 
 use crate::{
+    body::Body,
     boot::{self, Running, boot},
     cures,
-    launch::{self, Launch},
-    log::Log,
-    model::{Instance, Reason, State},
-    process::{self, Members, Process},
+    launch::{self, ENGINE_UNAVAILABLE, Launch},
+    live::{Live, Wanted},
+    model::{Backend, Instance, Reason, State},
     service::Inner,
     session::Session,
     store,
@@ -35,67 +32,15 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 const MOST_ATTEMPTS: i32 = 8;
 /// So many questions in a row without an answer mean that a server is not well.
 const MOST_SILENCES: u32 = 3;
+/// How long it is waited before an engine that is away is asked again.
+const ENGINE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a server may go on that has closed its output.
+const CLOSED: Duration = Duration::from_secs(2);
 /// How long a step waits for a database that is away.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Why instances end with their fabric.
 pub(crate) const FABRIC_STOPPED: &str = "fabric_stopped";
-
-/// What is wanted of an instance.
-#[derive(Clone)]
-pub(crate) struct Wanted {
-    pub(crate) runs: bool,
-    pub(crate) configuration: Arc<Configuration>,
-    /// Counts wishes for a restart.
-    pub(crate) restart: u64,
-    /// Counts versions of what is installed.
-    pub(crate) installed: Option<String>,
-}
-
-/// What others see of an instance that this process runs.
-pub(crate) struct Live {
-    pub(crate) session: watch::Sender<Option<Arc<Session>>>,
-    pub(crate) state: watch::Sender<State>,
-    pub(crate) log: Arc<Log>,
-    members: Mutex<Option<Members>>,
-    /// Milliseconds since the epoch.
-    used: AtomicI64,
-    /// The tree that it runs from.
-    pub(crate) tree: Mutex<Option<String>>,
-}
-
-impl Live {
-    pub(crate) fn new(log: Arc<Log>) -> Self {
-        let used = AtomicI64::new(clock::now().timestamp_millis());
-        Self {
-            session: watch::Sender::new(None),
-            state: watch::Sender::new(State::Pending),
-            log,
-            members: Mutex::default(),
-            used,
-            tree: Mutex::default(),
-        }
-    }
-
-    /// Somebody calls it.
-    pub(crate) fn touch(&self) {
-        self.used.store(clock::now().timestamp_millis(), Ordering::Relaxed);
-    }
-
-    fn idle_for(&self) -> Duration {
-        let millis = clock::now().timestamp_millis() - self.used.load(Ordering::Relaxed);
-        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
-    }
-
-    pub(crate) fn members(&self) -> Option<Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, session: Option<Arc<Session>>, members: Option<Members>) {
-        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = members;
-        self.session.send_replace(session);
-    }
-}
 
 /// Runs one instance.
 pub(crate) struct Supervisor {
@@ -161,7 +106,7 @@ impl Supervisor {
             drop(admission);
             return self.fail(launch::reason_of(&error)).await;
         }
-        self.instance.limits = Some(self.inner.starter.limits(&limits));
+        self.instance.limits = Some(self.inner.limits(&limits, self.instance.backend == Backend::Container));
         self.step(State::Creating, None).await?;
         drop(admission);
         let mut launch = match self.create().await {
@@ -177,6 +122,11 @@ impl Supervisor {
                 reason = gone(&mut self.wanted, &self.inner.shutdown) => return self.stop(reason).await,
             };
             let (reason, is_error) = match booted {
+                // An engine that is away is waited for, however long.
+                Err(reason) if reason.code == ENGINE_UNAVAILABLE => match self.wait_for_engine(&reason).await? {
+                    After::Unwanted(reason) => return self.stop(reason).await,
+                    After::Again | After::Enough(_) => continue,
+                },
                 // Only what had run before is tried again, and what a known cure was applied to.
                 Err(reason) if !has_run => {
                     if !self.cure(&launch, &reason).await {
@@ -267,6 +217,16 @@ impl Supervisor {
         }
     }
 
+    /// Waits for an engine that is away, which is no failure of the server.
+    async fn wait_for_engine(&mut self, reason: &Reason) -> Result<After, Superseded> {
+        self.instance.next_try_at = Some(clock::now() + TimeDelta::from_std(ENGINE_PAUSE).unwrap_or_default());
+        self.note_wait(reason).await?;
+        tokio::select! {
+            () = tokio::time::sleep(ENGINE_PAUSE) => Ok(After::Again),
+            reason = gone(&mut self.wanted, &self.inner.shutdown) => Ok(After::Unwanted(reason)),
+        }
+    }
+
     /// Why it is not to run, if it is not.
     fn unwanted(&self) -> Option<Reason> {
         if self.inner.shutdown.has_begun() {
@@ -297,19 +257,20 @@ impl Supervisor {
 
     /// Looks after a server that runs, until its process is gone.
     async fn watch(&mut self, running: Running) -> Result<End, Superseded> {
-        let Running { mut process, session, since } = running;
-        self.live.set(Some(Arc::clone(&session)), Some(process.members()));
+        let Running { mut body, session, since } = running;
+        self.live.set(Some(Arc::clone(&session)), Some(body.watch()));
         self.live.touch();
-        let turn = self.attend(&mut process, &session).await;
+        let turn = self.attend(&mut body, &session).await;
         self.live.set(None, None);
         if since.elapsed() >= STEADY {
             self.instance.attempt = 0;
         }
         self.instance.pid = None;
+        self.instance.container = None;
         match turn {
             Turn::Unwanted(reason) => {
                 self.step(State::Stopping, Some(reason.clone())).await?;
-                self.end(process, &session).await;
+                self.end(body, &session).await;
                 self.step(State::Stopped, Some(reason)).await?;
                 Ok(End::Unwanted)
             }
@@ -318,12 +279,12 @@ impl Supervisor {
                 self.instance.attempt = 0;
                 let reason = Reason::new("restart", "it is started anew, as somebody asked or as something changed");
                 self.step(State::Starting, Some(reason)).await?;
-                self.end(process, &session).await;
+                self.end(body, &session).await;
                 Ok(End::Restart)
             }
             Turn::Died(reason, is_error) => {
-                if let Err(error) = process.kill().await {
-                    tracing::warn!(%error, "what a server started could not be ended");
+                if let Err(error) = body.kill().await {
+                    tracing::warn!(error, "what a server started could not be ended");
                 }
                 Ok(End::Died(reason, is_error))
             }
@@ -331,17 +292,15 @@ impl Supervisor {
     }
 
     /// Ends a process in order: its input is closed, which asks it to end.
-    async fn end(&self, process: Process, session: &Session) {
+    async fn end(&self, body: Body, session: &Session) {
         session.wire.hang_up();
-        if let Err(error) = process.end().await {
+        if let Err(error) = body.end().await {
             self.live.log.note(&format!("it could not be ended in order: {error}"));
         }
     }
 
-    async fn attend(&mut self, process: &mut Process, session: &Session) -> Turn {
-        let members = process.members();
-        let limits = self.instance.limits;
-        let watchdog = boot::watchdog(&self.inner, members, process.work.clone(), limits);
+    async fn attend(&mut self, body: &mut Body, session: &Session) -> Turn {
+        let watchdog = boot::watchdog(&self.inner, body.watch(), self.instance.limits);
         tokio::pin!(watchdog);
         let mut probe = tokio::time::interval(self.inner.config.probe_every);
         probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -349,24 +308,13 @@ impl Supervisor {
         let mut silences = 0;
         loop {
             tokio::select! {
-                status = process.ended() => {
-                    let (text, is_error) = match status {
-                        Ok(status) => (process::describe(status), !status.success()),
-                        Err(error) => (format!("it cannot be waited for: {error}"), true),
-                    };
-                    if text.ends_with(process::FILE_TOO_LARGE) {
-                        return Turn::Died(Reason::new("file_too_large", "it wrote a file that is larger than it may write, and was ended"), true);
-                    }
-                    if process.ran_out_of_memory() {
-                        return Turn::Died(Reason::new("out_of_memory", "it used more memory than it may, and was ended"), true);
-                    }
-                    return Turn::Died(Reason::new("exited", text), is_error);
-                }
+                ended = body.ended() => return Turn::Died(ended.reason, ended.is_error),
                 () = session.wire.closed() => {
                     // The end of a process and of its output come together; which of them is seen first is chance.
-                    if tokio::time::timeout(Duration::from_millis(200), process.ended()).await.is_err() {
-                        return Turn::Died(Reason::new("output_closed", "it closed its output"), true);
-                    }
+                    return match tokio::time::timeout(CLOSED, body.ended()).await {
+                        Ok(ended) => Turn::Died(ended.reason, ended.is_error),
+                        Err(_) => Turn::Died(Reason::new("output_closed", "it closed its output"), true),
+                    };
                 }
                 reason = &mut watchdog => return Turn::Died(reason, true),
                 turn = changed(&mut self.wanted, &self.launched, &self.inner.shutdown) => return turn,
@@ -424,6 +372,7 @@ impl Supervisor {
         }
         if to.is_over() {
             self.instance.pid = None;
+            self.instance.container = None;
             self.instance.next_try_at = None;
         }
         loop {

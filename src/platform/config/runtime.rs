@@ -64,6 +64,8 @@ impl FromSetting for Isolation {
 pub struct RuntimeConfig {
     /// How servers are kept from the rest of the machine.
     pub sandbox: Isolation,
+    /// The container engine's address; without one, where engines usually are.
+    pub engine: Option<String>,
     /// Whether they may open the network.
     pub network: bool,
     /// Folders of this machine that servers of every user may be given; the operator's may be given any.
@@ -107,6 +109,7 @@ impl RuntimeConfig {
         let seconds = |key| Ok::<Duration, ConfigError>(layers.get::<Seconds>(key)?.0);
         Ok(Self {
             sandbox: layers.get("FABRIC_SANDBOX")?,
+            engine: layers.optional("FABRIC_CONTAINER_ENGINE")?,
             network: layers.get("FABRIC_SERVER_NETWORK")?,
             paths: layers.list("FABRIC_SERVER_PATHS")?,
             memory_bytes: megabytes("FABRIC_SERVER_MEMORY_MB")?,

@@ -50,6 +50,7 @@ pub const SETTINGS: &[Setting] = &[
     secret("FABRIC_PYPI_INDEX"),
     plain("INSTALL_ON_START"),
     plain("FABRIC_SANDBOX"),
+    plain("FABRIC_CONTAINER_ENGINE"),
     plain("FABRIC_SERVER_NETWORK"),
     plain("FABRIC_SERVER_PATHS"),
     plain("FABRIC_SERVER_MEMORY_MB"),

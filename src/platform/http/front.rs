@@ -40,10 +40,17 @@ use crate::{
 const MAX_BODY: usize = 1 << 20;
 /// How long a handler may take until its answer begins.
 const HANDLER_LIMIT: Duration = Duration::from_mins(1);
-/// The same where a large body comes in, which the client's own pace decides.
-const UPLOAD_LIMIT: Duration = Duration::from_hours(6);
-/// The routes that take one, or look at everything before they answer.
-const UPLOADS: &[&str] = &["/api/mcp/cache/import", "/api/mcp/audit/verify"];
+/// The same where somebody else decides how long it takes: a client by its own pace, a server by its work.
+const LONG_LIMIT: Duration = Duration::from_hours(6);
+/// The routes where that is so; each has limits of its own.
+const LONG: &[&str] = &[
+    "/api/mcp/cache/import",
+    "/api/mcp/audit/verify",
+    "/api/mcp/instances/{id}/tools",
+    "/api/mcp/instances/{id}/tools/{name}/call",
+    "/packages/install",
+    "/packages/{name}/enable",
+];
 /// How much of a path the access log shows, in characters.
 const LOGGED_PATH: usize = 512;
 const REQUEST_ID: &str = "x-request-id";
@@ -185,8 +192,8 @@ pub async fn front(State(front): State<Front>, mut request: Request, next: Next)
     DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
     let mut response = match allowed {
         Ok(()) => {
-            let is_upload = route.as_ref().is_some_and(|route| UPLOADS.contains(&route.as_str()));
-            let limit = if is_upload { UPLOAD_LIMIT } else { HANDLER_LIMIT };
+            let is_long = route.as_ref().is_some_and(|route| LONG.contains(&route.as_str()));
+            let limit = if is_long { LONG_LIMIT } else { HANDLER_LIMIT };
             named(guarded(next.run(request), limit), &request_id).await
         }
         Err(problem) => problem.into_response(),

@@ -1,5 +1,6 @@
 //! Running servers: a real program, real processes, real limits.
 
+mod containers;
 mod faults;
 mod people;
 mod real;

@@ -32,6 +32,55 @@ impl Packages {
     }
 }
 
+/// A server in one static file, compiled once.
+fn static_program() -> &'static [u8] {
+    static PROGRAM: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("main.rs"), folder.path().join("server"));
+        std::fs::write(&source, include_str!("container_subject.rs")).unwrap();
+        let mut compiler = std::process::Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()));
+        compiler
+            .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
+            .arg(&program)
+            .arg(&source);
+        let output = compiler.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read(program).unwrap()
+    })
+}
+
+impl Packages {
+    /// The static server as an image built from scratch; gives the name under which it is pulled.
+    pub(crate) fn container_subject(&self, tag: &str) -> String {
+        let mut builder = tar::Builder::new(Vec::new());
+        let program = static_program();
+        for (path, kind, mode, bytes) in
+            [("tmp/", tar::EntryType::Directory, 0o1777, &b""[..]), ("server", tar::EntryType::Regular, 0o755, program)]
+        {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(bytes.len() as u64);
+            header.set_mode(mode);
+            builder.append_data(&mut header, path, bytes).unwrap();
+        }
+        let layer = builder.into_inner().unwrap();
+        let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+        let config = json!({
+            "architecture": architecture, "os": "linux", "config": { "Entrypoint": ["/server"], "Env": ["FROM_IMAGE=yes"] },
+            "rootfs": { "type": "layers", "diff_ids": [super::digest(&layer)] }, "history": [{ "created_by": "a test" }],
+        })
+        .to_string();
+        let made = self.image("acme/static", &[&layer], |manifest| {
+            let name = super::digest(config.as_bytes());
+            self.put(&format!("/v2/acme/static/blobs/{name}"), "application/octet-stream", config.clone());
+            manifest["config"] = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "digest": name, "size": config.len() });
+        });
+        self.index("acme/static", tag, &[(&format!("linux/{architecture}"), &made)]);
+        format!("{}/acme/static:{tag}", self.host())
+    }
+}
+
 impl TestApp {
     /// Has the operator install something, and waits for the job; gives the installation.
     pub(crate) async fn install(&self, order: &Value) -> Value {

@@ -1,0 +1,71 @@
+//! What an instance and the rest of the program tell each other while it is there.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use configurations::Configuration;
+use platform::clock;
+use tokio::sync::watch;
+
+use crate::{body::Watch, log::Log, model::State, session::Session};
+
+/// What is wanted of an instance.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) runs: bool,
+    pub(crate) configuration: Arc<Configuration>,
+    /// Counts wishes for a restart.
+    pub(crate) restart: u64,
+    /// Counts versions of what is installed.
+    pub(crate) installed: Option<String>,
+}
+
+/// What others see of an instance that this process runs.
+pub(crate) struct Live {
+    pub(crate) session: watch::Sender<Option<Arc<Session>>>,
+    pub(crate) state: watch::Sender<State>,
+    pub(crate) log: Arc<Log>,
+    watch: Mutex<Option<Watch>>,
+    /// Milliseconds since the epoch.
+    used: AtomicI64,
+    /// The tree that it runs from.
+    pub(crate) tree: Mutex<Option<String>>,
+}
+
+impl Live {
+    pub(crate) fn new(log: Arc<Log>) -> Self {
+        let used = AtomicI64::new(clock::now().timestamp_millis());
+        Self {
+            session: watch::Sender::new(None),
+            state: watch::Sender::new(State::Pending),
+            log,
+            watch: Mutex::default(),
+            used,
+            tree: Mutex::default(),
+        }
+    }
+
+    /// Somebody calls it.
+    pub(crate) fn touch(&self) {
+        self.used.store(clock::now().timestamp_millis(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn idle_for(&self) -> Duration {
+        let millis = clock::now().timestamp_millis() - self.used.load(Ordering::Relaxed);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, session: Option<Arc<Session>>, watch: Option<Watch>) {
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = watch;
+        self.session.send_replace(session);
+    }
+}
