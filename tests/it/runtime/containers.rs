@@ -1,10 +1,10 @@
-//! Servers in containers, with a real engine.
+//! Servers in containers: with a real engine, and with a double of its API that can be away.
 
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Binary, Packages, TestApp, eventually, skip};
+use crate::support::{Binary, Engine, Packages, TestApp, eventually, skip};
 
 /// Whether an engine answers.
 fn has_engine() -> bool {
@@ -169,4 +169,85 @@ async fn a_container_outlives_its_fabric_and_is_attached_to_again() {
     run(&["stop", "--all"]);
     assert_eq!(containers(&of("kept")), [""; 0]);
     assert!(program.terminate().1);
+}
+
+/// A fabric with the double for an engine, and an image.
+async fn with_double(further: &[(&str, &str)]) -> (TestApp, Packages, Engine) {
+    let (packages, engine) = (Packages::start().await, Engine::start().await);
+    let layer = b"nothing is run of it";
+    let made = packages.image("acme/box", &[layer], |_| {});
+    let platform = if std::env::consts::ARCH == "aarch64" { "linux/arm64" } else { "linux/amd64" };
+    packages.index("acme/box", "1.0", &[(platform, &made)]);
+    let (host, url) = (packages.host(), engine.url.clone());
+    let mut settings = vec![("FABRIC_ALLOWED_HOSTS", host.as_str()), ("FABRIC_CONTAINER_ENGINE", url.as_str()), ("FABRIC_RATE_LIMIT", "0")];
+    settings.extend(further);
+    let app = TestApp::with(&settings).await;
+    (app, packages, engine)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_away_is_waited_for() {
+    let (app, packages, engine) = with_double(&[]).await;
+    let image = format!("{}/acme/box:1.0", packages.host());
+    assert_eq!(
+        app.install(&json!({ "name": image, "registry_type": "oci", "serverName": "boxed", "enabled": false })).await["status"],
+        "installed"
+    );
+    engine.set_away(true);
+    app.op_post("/api/mcp/servers/boxed/start").await.expect(202);
+    let waiting = async || {
+        eventually(20, "it waits for the engine", || async {
+            let found = app.op_get("/api/mcp/instances?server_id=boxed").await.expect(200)["instances"][0].clone();
+            (found["state"] == "STARTING" && found["reason"]["code"] == "engine_unavailable").then_some(found)
+        })
+        .await
+    };
+    assert_eq!(waiting().await["attempt"], 0, "it is nobody's failure");
+    engine.set_away(false);
+    let running = app.instance_in(&app.token, "boxed", "RUNNING").await;
+    assert_eq!(app.tool(&running, "echo", json!({})).await, "from the double");
+    // It goes away under a server that runs, and comes back without the container.
+    engine.set_away(true);
+    waiting().await;
+    engine.set_away(false);
+    let again = app.instance_in(&app.token, "boxed", "RUNNING").await;
+    assert_eq!(app.tool(&again, "echo", json!({})).await, "from the double");
+    let made = engine.made();
+    assert_eq!(made.len(), 1);
+    let body = &made.values().next().unwrap().body;
+    assert_eq!(
+        (body["User"].as_str(), body["HostConfig"]["ReadonlyRootfs"].as_bool(), body["OpenStdin"].as_bool()),
+        (Some("65532:65532"), Some(true), Some(true))
+    );
+    // A refusal is told with its sentence, and given up.
+    app.op_post("/api/mcp/servers/boxed/stop").await.expect(202);
+    app.instance_in(&app.token, "boxed", "STOPPED").await;
+    assert!(engine.made().is_empty());
+    engine.refuse(400, "the memory is \u{1b}[31mtoo small");
+    app.op_post("/api/mcp/servers/boxed/start").await.expect(202);
+    let failed = app.instance_in(&app.token, "boxed", "FAILED").await;
+    assert_eq!(failed["reason"]["code"], "engine_refused");
+    assert_eq!(failed["reason"]["message"], "the container engine refused: the memory is  [31mtoo small (400)");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_is_asked_eight_questions_at_once() {
+    let (app, packages, engine) = with_double(&[]).await;
+    let image = format!("{}/acme/box:1.0", packages.host());
+    for number in 0..20 {
+        let name = format!("box-{number}");
+        assert_eq!(
+            app.install(&json!({ "name": image, "registry_type": "oci", "serverName": name, "enabled": true })).await["status"],
+            "installed"
+        );
+    }
+    eventually(60, "all of them run", || async {
+        let found = app.op_get("/api/mcp/instances?state=RUNNING").await.expect(200);
+        (found["instances"].as_array().unwrap().len() == 20).then_some(())
+    })
+    .await;
+    assert_eq!(engine.made().values().filter(|made| made.runs).count(), 20);
+    assert!(engine.most_at_once() <= 8, "{}", engine.most_at_once());
+    app.stop().await;
 }

@@ -5,6 +5,7 @@ mod app;
 mod binary;
 pub(crate) mod cluster;
 pub(crate) mod data;
+mod engine;
 pub(crate) mod packages;
 mod people;
 mod subject;
@@ -12,6 +13,7 @@ pub(crate) mod upstream;
 
 pub(crate) use app::{Answer, TestApp};
 pub(crate) use binary::{Binary, command as binary_command};
+pub(crate) use engine::Engine;
 pub(crate) use packages::{Packages, Trouble, digest};
 pub(crate) use people::{PASSWORD, Person};
 pub(crate) use subject::tarball;
