@@ -142,10 +142,11 @@ impl Configurations {
         self.show(actor, new, &inputs).await
     }
 
-    /// Says whether the actor wants a server to run.
+    /// Says whether the actor wants a server to run; gives the row, without what is shown in the place of secrets.
     pub async fn enable(&self, actor: &Actor, server: &ServerRef, enabled: bool) -> Result<Configuration, ConfigurationsError> {
         let change = Change { enabled: Some(enabled), ..Change::default() };
-        Ok(self.put(actor, server, change, None).await?.configuration)
+        let id = self.put(actor, server, change, None).await?.configuration.server_id;
+        self.of(&actor.to_string(), &id).await?.ok_or(ConfigurationsError::NotFound)
     }
 
     /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where

@@ -82,21 +82,34 @@ impl Client {
     /// A client that may reach public addresses and the hosts in `allowed` (`host` or `host:port`),
     /// whatever their address.
     pub fn new(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
-        Self::build(allowed, offline, builder())
+        Self::build(allowed, offline, builder(), REDIRECTS)
     }
 
     /// The same, for files: what a server compressed stays compressed, since its digest is of that.
     pub fn verbatim(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
-        Self::build(allowed, offline, builder().gzip(false))
+        Self::build(allowed, offline, builder().gzip(false), REDIRECTS)
     }
 
-    fn build(allowed: impl IntoIterator<Item = String>, offline: bool, builder: reqwest::ClientBuilder) -> Result<Self, ClientError> {
+    /// The same, for requests whose headers are for one host alone: redirects are answers like any other.
+    pub fn direct(allowed: impl IntoIterator<Item = String>, offline: bool) -> Result<Self, ClientError> {
+        Self::build(allowed, offline, builder(), 0)
+    }
+
+    fn build(
+        allowed: impl IntoIterator<Item = String>,
+        offline: bool,
+        builder: reqwest::ClientBuilder,
+        redirects: usize,
+    ) -> Result<Self, ClientError> {
         let allowed = Allowed::new(allowed);
         let on_redirect = Arc::clone(&allowed);
         let inner = builder
             .dns_resolver(Arc::new(PublicOnly { allowed: Arc::clone(&allowed) }))
             .redirect(redirect::Policy::custom(move |attempt| {
-                if attempt.previous().len() > REDIRECTS {
+                if redirects == 0 {
+                    return attempt.stop();
+                }
+                if attempt.previous().len() > redirects {
                     return attempt.error("too many redirects");
                 }
                 match on_redirect.refuses(attempt.url()) {
@@ -122,6 +135,11 @@ impl Client {
     /// A POST request in the same way.
     pub fn post(&self, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
         self.request(Method::POST, url)
+    }
+
+    /// A DELETE request in the same way.
+    pub fn delete(&self, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {
+        self.request(Method::DELETE, url)
     }
 
     fn request(&self, method: Method, url: Url) -> Result<reqwest::RequestBuilder, ClientError> {

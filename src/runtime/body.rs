@@ -1,6 +1,6 @@
 //! What an instance consists of: a process of this machine, or a container.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use sandbox::Usage;
 
@@ -8,12 +8,17 @@ use crate::{
     containers::{Container, Exit, Handle},
     model::Reason,
     process::{self, Members, Process},
+    remote::Remote,
 };
+
+/// How long a server elsewhere has to hear that it is not needed any more.
+const GOODBYE: Duration = Duration::from_millis(150);
 
 /// A server that was started.
 pub(crate) enum Body {
     Process(Process),
     Container(Container),
+    Remote(Remote),
 }
 
 /// How it ended: why, and whether that counts as an error.
@@ -28,6 +33,8 @@ pub(crate) enum Watch {
     /// With the folder that it writes to.
     Process(Members, PathBuf),
     Container(Handle),
+    /// What it uses is used elsewhere.
+    Nothing,
 }
 
 fn out_of_memory() -> Ended {
@@ -59,6 +66,7 @@ impl Body {
                 }
                 Exit::EngineGone(why) => Ended { reason: Reason::new("engine_gone", why), is_error: true },
             },
+            Self::Remote(remote) => Ended { reason: remote.ended().await, is_error: true },
         }
     }
 
@@ -66,19 +74,20 @@ impl Body {
         match self {
             Self::Process(process) => Watch::Process(process.members(), process.work.clone()),
             Self::Container(container) => Watch::Container(container.handle()),
+            Self::Remote(_) => Watch::Nothing,
         }
     }
 
     pub(crate) fn pid(&self) -> Option<i32> {
         match self {
             Self::Process(process) => i32::try_from(process.pid).ok(),
-            Self::Container(_) => None,
+            Self::Container(_) | Self::Remote(_) => None,
         }
     }
 
     pub(crate) fn container(&self) -> Option<String> {
         match self {
-            Self::Process(_) => None,
+            Self::Process(_) | Self::Remote(_) => None,
             Self::Container(container) => Some(container.name.clone()),
         }
     }
@@ -88,6 +97,12 @@ impl Body {
         match self {
             Self::Process(process) => process.end().await.map_err(|error| error.to_string()),
             Self::Container(container) => container.end().await.map_err(|error| error.to_string()),
+            Self::Remote(remote) => {
+                // It is told that its session is over, if it can be told.
+                tokio::time::sleep(GOODBYE).await;
+                drop(remote);
+                Ok(())
+            }
         }
     }
 
@@ -96,6 +111,10 @@ impl Body {
         match self {
             Self::Process(process) => process.kill().await.map_err(|error| error.to_string()),
             Self::Container(container) => container.kill().await.map_err(|error| error.to_string()),
+            Self::Remote(remote) => {
+                drop(remote);
+                Ok(())
+            }
         }
     }
 }
@@ -109,6 +128,7 @@ impl Watch {
                 tokio::task::spawn_blocking(move || members.usage()).await.ok()
             }
             Self::Container(handle) => handle.usage().await,
+            Self::Nothing => None,
         }
     }
 }

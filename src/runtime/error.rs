@@ -43,6 +43,9 @@ pub enum RuntimeError {
     /// The folders of instances cannot be used.
     #[error("the folders of instances cannot be used: {0}")]
     Folder(#[from] std::io::Error),
+    /// Outgoing HTTP cannot be set up.
+    #[error(transparent)]
+    Client(#[from] platform::client::ClientError),
     /// A file of the data folder cannot be used.
     #[error(transparent)]
     File(#[from] FileError),

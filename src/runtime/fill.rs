@@ -51,6 +51,45 @@ pub(crate) fn fill(entry: &Value, given: &Given) -> Result<Filled, Unfilled> {
     if filler.missing.is_empty() { Ok(filler.out) } else { Err(Unfilled::Missing(filler.missing)) }
 }
 
+/// The address and the headers of a server elsewhere.
+pub(crate) fn remote(entry: &Value, given: &Given) -> Result<(String, BTreeMap<String, SecretString>), Unfilled> {
+    let mut filler = Filler { given, missing: Vec::new(), out: Filled::default() };
+    let mut url = entry["url"].as_str().unwrap_or_default().to_owned();
+    for (variable, declared) in entry["variables"].as_object().into_iter().flatten() {
+        let place = format!("{{{variable}}}");
+        if !url.contains(&place) {
+            continue;
+        }
+        let fixed = declared["value"].as_str().map(|fixed| Found { text: fixed.to_owned().into(), is_secret: false });
+        let Some(found) = fixed.or_else(|| filler.find(variable, declared)) else { continue };
+        if found.is_secret || is(declared, "isSecret") {
+            return Err(Unfilled::SecretArgument(variable.clone()));
+        }
+        url = url.replace(&place, &encoded(found.text.expose_secret()));
+    }
+    let mut headers = BTreeMap::new();
+    for input in list(entry, "headers") {
+        let Some(name) = input["name"].as_str() else { continue };
+        if let Some(found) = filler.value(name, input) {
+            headers.insert(name.to_ascii_lowercase(), found.text);
+        }
+    }
+    if filler.missing.is_empty() { Ok((url, headers)) } else { Err(Unfilled::Missing(filler.missing)) }
+}
+
+/// What stands in an address for a value that somebody gave.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        use std::fmt::Write as _;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
 struct Filler<'a> {
     given: &'a Given<'a>,
     missing: Vec<String>,
@@ -210,6 +249,21 @@ mod tests {
         let (args, env) = filled(&entry, &values, &[("key", "s3"), ("OTHER", "o")]).unwrap();
         assert_eq!(args, ["run", "--dir", "/b/x", "--level", "3", "--quiet", "/one", "/two words"]);
         assert_eq!(env, ["FIXED=1", "FROM=installation", "HEADER=Bearer s3", "OTHER=o", "PORT=8080", "key=s3"]);
+    }
+
+    #[test]
+    fn the_address_and_the_headers_of_a_remote_are_filled() {
+        let entry = json!({
+            "url": "https://{tenant}.example/mcp", "variables": { "tenant": { "isRequired": true } },
+            "headers": [{ "name": "Authorization", "value": "Bearer {key}", "variables": { "key": { "isSecret": true, "isRequired": true } } }],
+        });
+        let (values, env) = (json!({ "tenant": "a/b" }), BTreeMap::new());
+        let given = |secrets: &BTreeMap<String, SecretString>| {
+            remote(&entry, &Given { values: values.as_object().unwrap(), secrets, args: None, env: &env })
+        };
+        let (url, headers) = given(&BTreeMap::from([("key".to_owned(), "s3".into())])).unwrap();
+        assert_eq!((url.as_str(), headers["authorization"].expose_secret()), ("https://a%2Fb.example/mcp", "Bearer s3"));
+        assert_eq!(given(&BTreeMap::new()).unwrap_err(), Unfilled::Missing(vec!["key".into()]));
     }
 
     #[test]

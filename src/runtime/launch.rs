@@ -19,7 +19,7 @@ use crate::{
     fill::{self, Filled, Given, Unfilled},
     log::Log,
     model::{Instance, InstanceId, Kept, Reason},
-    process,
+    process, remote,
     service::Inner,
     wire::Wire,
 };
@@ -34,6 +34,8 @@ enum What {
     Program(PathBuf, Vec<PathBuf>),
     /// An image by its name and its digest.
     Image(String, String),
+    /// A server elsewhere.
+    Remote(remote::Order),
 }
 
 /// Everything for a start but what is started then.
@@ -43,7 +45,8 @@ pub(crate) struct Launch {
     env: BTreeMap<String, SecretString>,
     /// Folders that it may write to.
     write: Vec<PathBuf>,
-    pub(crate) limits: Kept,
+    /// None for what runs elsewhere.
+    pub(crate) limits: Option<Kept>,
     pub(crate) version: String,
     /// Whether it is of PyPI.
     pub(crate) is_python: bool,
@@ -55,7 +58,12 @@ impl Launch {
     /// Starts it; gives the ends of its pipes with it.
     pub(crate) async fn start(&self, inner: &Inner, instance: &Instance, log: &Arc<Log>) -> Result<(Body, Arc<Wire>), Reason> {
         match &self.what {
+            What::Remote(order) => {
+                let (remote, input, output) = remote::open(&inner.client, order.clone());
+                Ok((Body::Remote(remote), Wire::open(input, output, Arc::clone(log))))
+            }
             What::Program(program, read) => {
+                let limits = self.limits.unwrap_or_else(|| inner.starter.limits(&configurations::Limits::default()));
                 let order = process::Order {
                     id: instance.id,
                     program: program.clone(),
@@ -63,7 +71,7 @@ impl Launch {
                     env: &self.env,
                     read: read.clone(),
                     write: self.write.clone(),
-                    limits: self.limits,
+                    limits,
                 };
                 let started = inner.starter.start(order);
                 let (process, pipes) = started.map_err(|error| Reason::new("not_started", format!("it cannot be started: {error}")))?;
@@ -71,6 +79,7 @@ impl Launch {
                 Ok((Body::Process(process), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
             }
             What::Image(name, digest) => {
+                let limits = self.limits.unwrap_or_else(|| inner.limits(&configurations::Limits::default(), true));
                 let image = inner.engine.reference(name, digest);
                 let order = containers::Order {
                     id: instance.id,
@@ -82,7 +91,7 @@ impl Launch {
                     folders: &self.write,
                     network: inner.config.network,
                     open_files: inner.config.open_files,
-                    limits: self.limits,
+                    limits,
                 };
                 let (container, pipes) = Container::start(&inner.engine, &order, log).await.map_err(|error| engine_reason(&error))?;
                 Ok((Body::Container(container), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
@@ -108,6 +117,9 @@ pub(crate) fn reason_of(error: &impl Coded) -> Reason {
 
 /// Brings together what a start needs; what is missing becomes an install, which is waited for.
 pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &Configuration, log: &Log) -> Result<Launch, Reason> {
+    if let Some(entry) = inner.remote_of(&configuration.server_id).await.map_err(|error| reason_of(&error))? {
+        return elsewhere(inner, configuration, &entry, log).await;
+    }
     let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
     let entry = inner.packages.entry(&installation).await.map_err(|error| reason_of(&error))?;
     let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
@@ -145,8 +157,27 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     }
     env.extend(filled.env);
     let write = granted(inner, configuration, &filled.paths, &args)?;
-    let limits = inner.limits(&configuration.limits, is_image);
+    let limits = Some(inner.limits(&configuration.limits, is_image));
     Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree })
+}
+
+/// What a start of a server elsewhere needs: its address, and headers with what the vault has.
+async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, log: &Log) -> Result<Launch, Reason> {
+    let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
+    let secrets = secrets.map_err(|error| reason_of(&error))?;
+    log.hide(secrets.values().cloned().collect());
+    let given = Given { values: &configuration.values, secrets: &secrets, args: None, env: &BTreeMap::new() };
+    let (url, headers) = fill::remote(entry, &given).map_err(unfilled)?;
+    let unfit = |why: &str| Reason::new("document_unusable", format!("its document names no address that can be used: {why}"));
+    let url: reqwest::Url = url.parse().map_err(|_| unfit("it is not a URL"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(unfit("it is not HTTP"));
+    }
+    let transport = if entry["type"] == "sse" { remote::Transport::Sse } else { remote::Transport::StreamableHttp };
+    let tree = format!("{transport} {url}");
+    let what = What::Remote(remote::Order { transport, url, headers });
+    let version = inner.version_of(&configuration.server_id).await.map_err(|error| reason_of(&error))?;
+    Ok(Launch { what, args: Vec::new(), env: BTreeMap::new(), write: Vec::new(), limits: None, version, is_python: false, tree })
 }
 
 /// The inputs that a server needs for a start and was not given; nothing where it is not installed yet.
@@ -157,16 +188,21 @@ pub(crate) fn filled(
     secrets: &BTreeMap<String, SecretString>,
 ) -> Result<Filled, Reason> {
     let given = Given { values: &configuration.values, secrets, args: installation.args.as_deref(), env: &installation.env };
-    fill::fill(entry, &given).map_err(|unfilled| match unfilled {
+    fill::fill(entry, &given).map_err(unfilled)
+}
+
+/// Why a launch cannot be filled, for people.
+pub(crate) fn unfilled(unfilled: Unfilled) -> Reason {
+    match unfilled {
         Unfilled::Missing(names) => Reason::new("missing_inputs", format!("it needs values that it was not given: {}", names.join(", "))),
         Unfilled::SecretArgument(name) => {
-            let text = format!("it takes the secret `{name}` as an argument, which other users of the machine could read");
+            let text = format!("it takes the secret `{name}` as an argument or in its address, where others could read it");
             Reason::new("secret_argument", text)
         }
         Unfilled::Variable(name) => {
             Reason::new("variable_refused", format!("its document sets `{name}`, which would change which program runs"))
         }
-    })
+    }
 }
 
 /// The installation of a server, once it can be started here. Where nothing is there, one install is made.

@@ -23,6 +23,7 @@ mod model;
 mod older;
 mod process;
 mod reconcile;
+mod remote;
 mod routes;
 mod service;
 mod session;

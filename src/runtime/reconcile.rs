@@ -150,7 +150,13 @@ impl Inner {
         let mut transaction = self.database.begin_for_all().await?;
         let installation = self.packages.of(&configuration.server_id).await?;
         let is_image = installation.as_ref().is_some_and(|found| found.package.registry_type == "oci");
-        let backend = if is_image { Backend::Container } else { Backend::Process };
+        let backend = if is_image {
+            Backend::Container
+        } else if self.remote_of(&configuration.server_id).await?.is_some() {
+            Backend::Remote
+        } else {
+            Backend::Process
+        };
         let now = clock::now();
         let claim = Claim {
             configuration: configuration.id.0,

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -11,10 +11,12 @@ use credentials::Credentials;
 use events::Events;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use packages::{NoToolchain, Packages, Toolchain};
-use platform::{Action, Actor, Config, Database, Shutdown, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics};
+use platform::{
+    Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics,
+};
 use prometheus::IntCounterVec;
 use serde_json::{Value, json, value::RawValue};
-use servers::{ServerRef, Servers};
+use servers::{ServerRef, Servers, ServersError};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
@@ -23,6 +25,7 @@ use uuid::Uuid;
 use crate::{
     containers::{self, Engine},
     error::RuntimeError,
+    fill, launch,
     live::Live,
     log::{Entry, Log},
     model::{Backend, Instance, InstanceId, Keeper, Kept, Reason, State},
@@ -53,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) packages: Packages,
     pub(crate) starter: Starter,
     pub(crate) engine: Arc<Engine>,
+    /// For servers elsewhere.
+    pub(crate) client: Client,
     pub(crate) config: RuntimeConfig,
     pub(crate) node: String,
     /// How long this fabric is believed to have its instances without a sign of life.
@@ -127,6 +132,25 @@ impl Inner {
         self.events.publish_in(transaction, &event).await
     }
 
+    /// What the document of a server says of where it is, when nothing of it is run here.
+    pub(crate) async fn remote_of(&self, server_id: &str) -> Result<Option<Value>, RuntimeError> {
+        if self.packages.of(server_id).await?.is_some() {
+            return Ok(None);
+        }
+        let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
+        let document = self.servers.document(&server).await?.document;
+        let has_packages = document["packages"].as_array().is_some_and(|packages| !packages.is_empty());
+        let is_known = |remote: &&Value| matches!(remote["type"].as_str(), Some("streamable-http" | "http" | "sse"));
+        let remote = document["remotes"].as_array().into_iter().flatten().find(is_known);
+        Ok(remote.filter(|_| !has_packages).cloned())
+    }
+
+    /// The latest version of a server's document.
+    pub(crate) async fn version_of(&self, server_id: &str) -> Result<String, RuntimeError> {
+        let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
+        Ok(self.servers.document(&server).await?.version)
+    }
+
     /// What an instance may use, and who keeps it.
     pub(crate) fn limits(&self, asked: &configurations::Limits, is_container: bool) -> Kept {
         let kept = self.starter.limits(asked);
@@ -174,6 +198,7 @@ impl Runtime {
             configurations,
             packages,
             starter,
+            client: Client::direct(config.allowed_hosts.iter().cloned(), config.offline)?,
             engine: Engine::new(config.runtime.engine.as_deref(), node, metrics),
             config: config.runtime.clone(),
             node: node.to_owned(),
@@ -213,28 +238,28 @@ impl Runtime {
 
     /// Fails when a server needs values that the actor has not given.
     async fn require_inputs(&self, actor: &Actor, server: &ServerRef, server_id: &str) -> Result<(), RuntimeError> {
-        let installation = self.inner.packages.of(server_id).await?;
-        let entry = if let Some(installation) = &installation {
-            self.inner.packages.entry(installation).await?
-        } else {
-            actor.require(Action::PackagesInstall)?;
-            self.inner.packages.entry_to_be(server).await?
-        };
-        let (args, env) = installation.map(|found| (found.args, found.env)).unwrap_or_default();
         let values = self.inner.configurations.of(&actor.to_string(), server_id).await?.map(|found| found.values).unwrap_or_default();
         let names = self.inner.credentials.held(actor, server_id).await?;
         // Whether they are there is all that matters here.
         let held = names.into_iter().map(|name| (name, String::new().into())).collect();
-        let given = crate::fill::Given { values: &values, secrets: &held, args: args.as_deref(), env: &env };
-        match crate::fill::fill(&entry, &given) {
-            Err(crate::fill::Unfilled::Missing(names)) => Err(RuntimeError::Missing(names)),
-            Err(crate::fill::Unfilled::SecretArgument(name)) => Err(RuntimeError::Unfit(format!(
-                "the server takes the secret `{name}` as an argument, which other users of the machine could read"
-            ))),
-            Err(crate::fill::Unfilled::Variable(name)) => {
-                Err(RuntimeError::Unfit(format!("the server's document sets `{name}`, which would change which program runs")))
-            }
-            Ok(_) => Ok(()),
+        let installation = self.inner.packages.of(server_id).await?;
+        let filled = if let Some(entry) = self.inner.remote_of(server_id).await? {
+            let given = fill::Given { values: &values, secrets: &held, args: None, env: &BTreeMap::new() };
+            fill::remote(&entry, &given).map(drop)
+        } else {
+            let entry = if let Some(installation) = &installation {
+                self.inner.packages.entry(installation).await?
+            } else {
+                actor.require(Action::PackagesInstall)?;
+                self.inner.packages.entry_to_be(server).await?
+            };
+            let (args, env) = installation.map(|found| (found.args, found.env)).unwrap_or_default();
+            fill::fill(&entry, &fill::Given { values: &values, secrets: &held, args: args.as_deref(), env: &env }).map(drop)
+        };
+        match filled {
+            Err(fill::Unfilled::Missing(names)) => Err(RuntimeError::Missing(names)),
+            Err(other) => Err(RuntimeError::Unfit(launch::unfilled(other).text)),
+            Ok(()) => Ok(()),
         }
     }
 

@@ -74,7 +74,7 @@ enum End {
 
 /// What came of making everything that a start needs.
 enum Created {
-    Launch(Launch),
+    Launch(Box<Launch>),
     Unwanted(Reason),
     Failed(Reason),
 }
@@ -106,7 +106,8 @@ impl Supervisor {
             drop(admission);
             return self.fail(launch::reason_of(&error)).await;
         }
-        self.instance.limits = Some(self.inner.limits(&limits, self.instance.backend == Backend::Container));
+        let is_here = self.instance.backend != Backend::Remote;
+        self.instance.limits = is_here.then(|| self.inner.limits(&limits, self.instance.backend == Backend::Container));
         self.step(State::Creating, None).await?;
         drop(admission);
         let mut launch = match self.create().await {
@@ -246,10 +247,10 @@ impl Supervisor {
         match made {
             Ok(launch) => {
                 self.instance.version = Some(launch.version.clone());
-                self.instance.limits = Some(launch.limits);
+                self.instance.limits = launch.limits;
                 self.launched.installed = Some(launch.tree.clone());
                 *self.live.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(launch.tree.clone());
-                Created::Launch(launch)
+                Created::Launch(Box::new(launch))
             }
             Err(reason) => Created::Failed(reason),
         }

@@ -4,6 +4,7 @@ mod containers;
 mod faults;
 mod people;
 mod real;
+mod remote;
 mod sandbox;
 mod trail;
 

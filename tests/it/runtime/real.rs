@@ -2,12 +2,34 @@
 
 use serde_json::json;
 
-use crate::support::TestApp;
+use crate::support::{TestApp, data, eventually};
+
+/// The same server over both transports of HTTP.
+async fn over_http(app: &TestApp) {
+    let script = app
+        .data()
+        .join("packages/modelcontextprotocol-server-everything/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
+    for (mode, kind, path) in [("streamableHttp", "streamable-http", "/mcp"), ("sse", "sse", "/sse")] {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut child = std::process::Command::new("node").arg(&script).arg(mode).env("PORT", port.to_string()).spawn().unwrap();
+        let address = format!("127.0.0.1:{port}");
+        eventually(20, "it listens", || async { tokio::net::TcpStream::connect(&address).await.ok() }).await;
+        let remote = json!({ "packages": [], "remotes": [{ "type": kind, "url": format!("http://{address}{path}") }] });
+        app.import(&[data::entry_with(&format!("a.x/{kind}"), "1.0.0", remote, json!({}))]).await;
+        app.op_post(&format!("/api/mcp/servers/a.x%2F{kind}/start")).await.expect(202);
+        let running = app.instance_in(&app.token, &format!("a.x/{kind}"), "RUNNING").await;
+        assert_eq!(app.tool(&running, "echo", json!({ "message": mode })).await, format!("Echo: {mode}"));
+        app.op_post(&format!("/api/mcp/servers/a.x%2F{kind}/stop")).await.expect(202);
+        app.instance_in(&app.token, &format!("a.x/{kind}"), "STOPPED").await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm, uv and the public npm and PyPI registries"]
 async fn real_servers_are_installed_run_and_run_again_offline() {
-    let hosts = crate::cache::clients::file_hosts().await;
+    let hosts = format!("{},127.0.0.1", crate::cache::clients::file_hosts().await);
     let settings = [("FABRIC_ALLOWED_HOSTS", hosts.as_str()), ("FABRIC_NPM_REGISTRY", ""), ("FABRIC_PYPI_INDEX", "")];
     let mut app = TestApp::with(&settings).await;
     let folder = tempfile::tempdir().unwrap();
@@ -46,6 +68,7 @@ async fn real_servers_are_installed_run_and_run_again_offline() {
     }
     let cured = app.op_get("/api/mcp/packages/by-id/sqlite").await.expect(200);
     assert_eq!((cured["cure"].as_str(), cured["status"].as_str()), (Some("mcp<2"), Some("installed")));
+    over_http(&app).await;
     app.set("FABRIC_OFFLINE", "true");
     app.restart().await;
     for (server, era) in expected {

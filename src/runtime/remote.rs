@@ -1,0 +1,423 @@
+//! Servers elsewhere: MCP over HTTP, carried to and from the lines that [`crate::wire`] speaks.
+//!
+//! Streamable HTTP answers each message with JSON or with a stream of events (revisions from 2025-03-26 on); HTTP+SSE has one
+//! stream for all answers and an address for messages (2024-11-05). Redirects are not followed: headers may hold secrets.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use platform::client::{Client, ClientError};
+use reqwest::{
+    RequestBuilder, Response, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream},
+    sync::{Semaphore, watch},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{model::Reason, wire::plain};
+
+const SESSION: &str = "mcp-session-id";
+const VERSION: &str = "mcp-protocol-version";
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// How many messages are on their way at once.
+const AT_ONCE: usize = 32;
+/// What one event or body may measure.
+const LONGEST: usize = 16 << 20;
+/// How long the head of an answer may take: a tool may be at work on it.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// How long the old transport may take to say where messages go.
+const ENDPOINT: Duration = Duration::from_secs(20);
+const PIPE: usize = 64 << 10;
+
+platform::words! {
+    /// How a server elsewhere is spoken to.
+    pub enum Transport {
+        /// A message is a request, and its answer is the answer.
+        StreamableHttp = "streamable-http",
+        /// One stream for all answers.
+        Sse = "sse",
+    }
+}
+
+/// Where a server is, and what is sent along.
+#[derive(Clone)]
+pub(crate) struct Order {
+    pub(crate) transport: Transport,
+    pub(crate) url: Url,
+    pub(crate) headers: BTreeMap<String, SecretString>,
+}
+
+/// A server elsewhere that is spoken to.
+pub(crate) struct Remote {
+    gone: watch::Receiver<Option<Reason>>,
+    /// Ends what carries when this is dropped.
+    _stop: DropGuard,
+}
+
+impl Remote {
+    /// Returns when it cannot be spoken to any more, and why.
+    pub(crate) async fn ended(&mut self) -> Reason {
+        let ended = || Reason::new("connection_closed", "the connection ended");
+        self.gone.wait_for(Option::is_some).await.ok().and_then(|gone| gone.clone()).unwrap_or_else(ended)
+    }
+}
+
+/// What carries messages of one server.
+struct Carrier {
+    client: Client,
+    order: Order,
+    /// Where messages go; the old transport is told.
+    target: watch::Sender<Option<Url>>,
+    /// What the server calls this session, and the revision that it speaks.
+    session: Mutex<(Option<String>, Option<String>)>,
+    out: tokio::sync::Mutex<DuplexStream>,
+    places: Semaphore,
+    gone: watch::Sender<Option<Reason>>,
+}
+
+/// Begins to speak with a server elsewhere: gives what ends it, and both ends of its lines.
+pub(crate) fn open(client: &Client, order: Order) -> (Remote, DuplexStream, DuplexStream) {
+    let (input, lines) = tokio::io::duplex(PIPE);
+    let (out, output) = tokio::io::duplex(PIPE);
+    let (tell, gone) = watch::channel(None);
+    let target = watch::Sender::new((order.transport == Transport::StreamableHttp).then(|| order.url.clone()));
+    let carrier = Arc::new(Carrier {
+        client: client.clone(),
+        order,
+        target,
+        session: Mutex::default(),
+        out: tokio::sync::Mutex::new(out),
+        places: Semaphore::new(AT_ONCE),
+        gone: tell,
+    });
+    let stop = CancellationToken::new();
+    if carrier.order.transport == Transport::Sse {
+        spawn(&stop, Arc::clone(&carrier).listen());
+    }
+    spawn(&stop, carry(Arc::clone(&carrier), lines, stop.clone()));
+    (Remote { gone, _stop: stop.drop_guard() }, input, output)
+}
+
+#[expect(clippy::disallowed_methods, reason = "ends with the connection that it carries")]
+fn spawn(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
+/// Sends each line as a message of its own; at the end, the session.
+async fn carry(carrier: Arc<Carrier>, lines: DuplexStream, stop: CancellationToken) {
+    let mut lines = BufReader::new(lines).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+        let carrier = Arc::clone(&carrier);
+        spawn(&stop, async move { carrier.send(message).await });
+    }
+    carrier.close().await;
+}
+
+/// Why a message did not come through.
+enum Lost {
+    /// Nothing will any more.
+    Gone(Reason),
+    /// This one was refused.
+    Refused(String),
+}
+
+impl From<ClientError> for Lost {
+    fn from(error: ClientError) -> Self {
+        Self::Gone(Reason::new("remote_refused", error.to_string()))
+    }
+}
+
+fn unreachable(error: &reqwest::Error) -> Lost {
+    let mut why = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        why = next.to_string();
+        source = next.source();
+    }
+    Lost::Gone(Reason::new("remote_unreachable", format!("it cannot be reached: {}", plain(&why, 200))))
+}
+
+fn refused(status: StatusCode) -> Lost {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Lost::Gone(Reason::new("remote_unauthorized", format!("it refuses the credentials that it was given ({status})")))
+        }
+        status if status.is_redirection() => Lost::Gone(Reason::new(
+            "remote_redirects",
+            format!("it sends elsewhere ({status}), which is not followed: headers may hold secrets"),
+        )),
+        status => Lost::Refused(format!("HTTP {status}")),
+    }
+}
+
+impl Carrier {
+    fn remember(&self) -> std::sync::MutexGuard<'_, (Option<String>, Option<String>)> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dressed(&self, request: RequestBuilder) -> RequestBuilder {
+        self.order.headers.iter().fold(request, |request, (name, value)| {
+            let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value.expose_secret()));
+            let (Ok(name), Ok(mut value)) = parsed else { return request };
+            value.set_sensitive(true);
+            request.header(name, value)
+        })
+    }
+
+    async fn send(&self, message: Value) {
+        let Ok(_place) = self.places.acquire().await else { return };
+        match self.post(&message).await {
+            Ok(()) => {}
+            Err(Lost::Gone(reason)) => {
+                self.gone.send_replace(Some(reason));
+            }
+            Err(Lost::Refused(why)) => {
+                if let Some(id) = message.get("id") {
+                    self.say(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32000, "message": why } })).await;
+                }
+            }
+        }
+    }
+
+    async fn post(&self, message: &Value) -> Result<(), Lost> {
+        let target = self.target.subscribe().wait_for(Option::is_some).await.ok().and_then(|target| target.clone());
+        let Some(target) = target else { return Ok(()) };
+        let mut request = self.dressed(self.client.post(target)?).header(ACCEPT, "application/json, text/event-stream");
+        for (name, value) in self.own_headers(message) {
+            request = request.header(name, value);
+        }
+        let sent = tokio::time::timeout(PATIENCE, request.json(message).send()).await;
+        let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
+        self.take(message, response).await
+    }
+
+    /// What the protocol wants beside the body.
+    fn own_headers(&self, message: &Value) -> Vec<(&'static str, String)> {
+        let (session, version) = self.remember().clone();
+        let mut headers = Vec::new();
+        if let Some(modern) = message["params"]["_meta"][META_VERSION].as_str() {
+            headers.push((VERSION, modern.to_owned()));
+            headers.push(("mcp-method", message["method"].as_str().unwrap_or_default().to_owned()));
+            if let Some(name) = message["params"]["name"].as_str().filter(|name| name.bytes().all(|byte| (0x21..=0x7e).contains(&byte))) {
+                headers.push(("mcp-name", name.to_owned()));
+            }
+            return headers;
+        }
+        headers.extend(session.map(|session| (SESSION, session)));
+        headers.extend(version.map(|version| (VERSION, version)));
+        headers
+    }
+
+    async fn take(&self, message: &Value, response: Response) -> Result<(), Lost> {
+        let status = response.status();
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let kind = header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        if message["method"] == "initialize"
+            && let Some(session) = header(SESSION)
+        {
+            self.remember().0 = Some(session);
+        }
+        if status == StatusCode::NOT_FOUND && self.remember().0.is_some() {
+            return Err(Lost::Gone(Reason::new("session_ended", "it does not know this session any more")));
+        }
+        if kind.starts_with("text/event-stream") && status.is_success() {
+            return self.events(message, response).await;
+        }
+        let is_json = kind.starts_with("application/json");
+        let is_unauthorized = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if !status.is_success() && (!is_json || is_unauthorized) {
+            return Err(refused(status));
+        }
+        if !is_json {
+            return Ok(());
+        }
+        let body = body(response).await?;
+        let answers = match serde_json::from_slice(&body) {
+            Ok(Value::Array(answers)) => answers,
+            Ok(answer) => vec![answer],
+            Err(_) => return Err(Lost::Refused("it answered with something that is not JSON".into())),
+        };
+        for mut answer in answers {
+            // A refusal of the whole request names no message.
+            if !status.is_success() && answer.get("error").is_some() && answer["id"].is_null() {
+                answer["id"] = message["id"].clone();
+            }
+            self.hear(message, &answer).await;
+        }
+        Ok(())
+    }
+
+    /// The events of one answer.
+    async fn events(&self, message: &Value, response: Response) -> Result<(), Lost> {
+        let mut events = Events::new(response);
+        while let Some((_, data)) = events.next().await? {
+            if let Ok(answer) = serde_json::from_str::<Value>(&data) {
+                self.hear(message, &answer).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&self, message: &Value, answer: &Value) {
+        if message["method"] == "initialize"
+            && let Some(version) = answer["result"]["protocolVersion"].as_str()
+        {
+            self.remember().1 = Some(version.to_owned());
+        }
+        self.say(answer).await;
+    }
+
+    async fn say(&self, answer: &Value) {
+        let mut line = answer.to_string();
+        line.push('\n');
+        // Whoever listened may have gone.
+        self.out.lock().await.write_all(line.as_bytes()).await.ok();
+    }
+
+    /// The one stream of the old transport.
+    async fn listen(self: Arc<Self>) {
+        let lost = match self.follow().await {
+            Ok(()) => Reason::new("connection_closed", "it closed its stream"),
+            Err(Lost::Gone(reason)) => reason,
+            Err(Lost::Refused(why)) => Reason::new("remote_refused", why),
+        };
+        self.gone.send_replace(Some(lost));
+    }
+
+    async fn follow(&self) -> Result<(), Lost> {
+        let request = self.dressed(self.client.get(self.order.url.clone())?).header(ACCEPT, "text/event-stream");
+        let sent = tokio::time::timeout(ENDPOINT, request.send()).await;
+        let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
+        if !response.status().is_success() {
+            return Err(refused(response.status()));
+        }
+        let mut events = Events::new(response);
+        while let Some((kind, data)) = events.next().await? {
+            if kind == "endpoint" {
+                let target = self.order.url.join(data.trim()).ok().filter(|target| target.origin() == self.order.url.origin());
+                let target = target.ok_or_else(|| Lost::Refused("it names an address elsewhere for messages".into()))?;
+                self.target.send_replace(Some(target));
+            } else if let Ok(answer) = serde_json::from_str::<Value>(&data) {
+                self.say(&answer).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the server that its session is over.
+    async fn close(&self) {
+        let Some(session) = self.remember().0.take() else { return };
+        if let Ok(request) = self.client.delete(self.order.url.clone()) {
+            let told = self.dressed(request).header(SESSION, session).timeout(Duration::from_secs(2)).send();
+            // A server need not know how; it forgets sessions by itself.
+            told.await.ok();
+        }
+    }
+}
+
+async fn body(response: Response) -> Result<Vec<u8>, Lost> {
+    let (mut chunks, mut body) = (response.bytes_stream(), Vec::new());
+    while let Some(chunk) = chunks.next().await {
+        body.extend_from_slice(&chunk.map_err(|error| unreachable(&error))?);
+        if body.len() > LONGEST {
+            return Err(Lost::Refused("its answer is larger than 16 MiB".into()));
+        }
+    }
+    Ok(body)
+}
+
+/// Events of a stream (the WHATWG's server-sent events), as far as MCP uses them.
+struct Events {
+    chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    fn new(response: Response) -> Self {
+        Self { chunks: response.bytes_stream().boxed(), buffer: Vec::new() }
+    }
+
+    /// The kind and the data of the next event that has data.
+    async fn next(&mut self) -> Result<Option<(String, String)>, Lost> {
+        loop {
+            while let Some(end) = end_of_event(&self.buffer) {
+                let event: Vec<u8> = self.buffer.drain(..end).collect();
+                if let Some(event) = parse_event(&String::from_utf8_lossy(&event)) {
+                    return Ok(Some(event));
+                }
+            }
+            if self.buffer.len() > LONGEST {
+                return Err(Lost::Refused("an event of it is larger than 16 MiB".into()));
+            }
+            match self.chunks.next().await {
+                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+                // A stream that breaks off has told what it told.
+                Some(Err(_)) | None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The place after the empty line that ends an event.
+fn end_of_event(buffer: &[u8]) -> Option<usize> {
+    let lf = buffer.windows(2).position(|pair| pair == b"\n\n").map(|place| place + 2);
+    let crlf = buffer.windows(4).position(|four| four == b"\r\n\r\n").map(|place| place + 4);
+    match (lf, crlf) {
+        (Some(lf), Some(crlf)) => Some(lf.min(crlf)),
+        (lf, crlf) => lf.or(crlf),
+    }
+}
+
+fn parse_event(text: &str) -> Option<(String, String)> {
+    let (mut kind, mut data) = (String::from("message"), Vec::new());
+    for line in text.lines() {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut kind),
+            "data" => data.push(value),
+            _ => {}
+        }
+    }
+    (!data.is_empty()).then(|| (kind, data.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_parted_by_empty_lines() {
+        assert_eq!(end_of_event(b"data: 1\n\nrest"), Some(9));
+        assert_eq!(end_of_event(b"data: 1\r\n\r\nx\n\n"), Some(11));
+        assert_eq!(end_of_event(b"data: 1\n"), None);
+        let event = |text: &str| parse_event(text);
+        assert_eq!(event("event: endpoint\ndata: /m?s=1\n\n"), Some(("endpoint".into(), "/m?s=1".into())));
+        assert_eq!(event("data:a\ndata: b\r\n: words\nid: 7\n\n"), Some(("message".into(), "a\nb".into())));
+        assert_eq!(event(": only words\n\n"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_stream_makes_the_reader_panic(text in "\\PC*") {
+            parse_event(&text);
+            end_of_event(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Servers elsewhere, over both transports: a small one on loopback that remembers what it was sent.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::support::{TestApp, data, eventually};
+
+/// A method, and the headers that came with it.
+type Heard = (String, HashMap<String, String>);
+
+#[derive(Clone, Default)]
+struct Elsewhere {
+    /// Headers of every message, by its method.
+    heard: Arc<Mutex<Vec<Heard>>>,
+    sessions: Arc<AtomicUsize>,
+    /// The sessions that it knows.
+    known: Arc<Mutex<Vec<String>>>,
+    streams: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<String>>>>,
+    refuses: Arc<Mutex<Option<u16>>>,
+}
+
+fn answer(message: &Value) -> Value {
+    let id = &message["id"];
+    match message["method"].as_str().unwrap() {
+        "initialize" => {
+            json!({ "jsonrpc": "2.0", "id": id, "result": { "protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": { "name": "elsewhere", "version": "1" } } })
+        }
+        "ping" => json!({ "jsonrpc": "2.0", "id": id, "result": {} }),
+        "tools/list" => {
+            json!({ "jsonrpc": "2.0", "id": id, "result": { "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] } })
+        }
+        "tools/call" => {
+            json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [{ "type": "text", "text": message["params"]["arguments"]["message"] }] } })
+        }
+        _ => json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32600, "message": "Bad Request: no session" } }),
+    }
+}
+
+impl Elsewhere {
+    async fn start() -> (Self, String) {
+        let elsewhere = Self::default();
+        let service = Router::new().route("/mcp", post(streamable).delete(end)).route("/sse", get(stream)).route("/message", post(message));
+        let service = service
+            .route("/away", post(|| async { axum::response::Redirect::temporary("http://169.254.169.254/") }))
+            .with_state(elsewhere.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        (elsewhere, url)
+    }
+
+    fn hear(&self, headers: &HeaderMap, message: &Value) {
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned())).collect();
+        self.heard.lock().unwrap().push((message["method"].as_str().unwrap_or_default().to_owned(), headers));
+    }
+
+    /// A header of the newest message of a method.
+    fn header(&self, method: &str, name: &str) -> Option<String> {
+        let heard = self.heard.lock().unwrap();
+        heard.iter().rev().find(|(own, _)| own == method).and_then(|(_, headers)| headers.get(name).cloned())
+    }
+}
+
+async fn streamable(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json(message): Json<Value>) -> Response {
+    elsewhere.hear(&headers, &message);
+    if let Some(status) = *elsewhere.refuses.lock().unwrap() {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    let session = headers.get("mcp-session-id").map(|value| value.to_str().unwrap().to_owned());
+    match (message["method"].as_str(), session) {
+        (Some("initialize"), _) => {
+            let session = format!("session-{}", elsewhere.sessions.fetch_add(1, Ordering::SeqCst));
+            elsewhere.known.lock().unwrap().push(session.clone());
+            ([("mcp-session-id", session)], Json(answer(&message))).into_response()
+        }
+        (_, None) => (StatusCode::BAD_REQUEST, Json(answer(&json!({ "method": "x" })))).into_response(),
+        (_, Some(session)) if !elsewhere.known.lock().unwrap().contains(&session) => StatusCode::NOT_FOUND.into_response(),
+        (Some(method), _) if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
+        (Some("tools/call"), _) => {
+            // A word on the way, and then the answer, as a stream.
+            let word = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
+            let events = [word, answer(&message)].map(|event| Ok::<_, Infallible>(Event::default().data(event.to_string())));
+            Sse::new(futures_util::stream::iter(events)).into_response()
+        }
+        _ => Json(answer(&message)).into_response(),
+    }
+}
+
+async fn end(State(elsewhere): State<Elsewhere>, headers: HeaderMap) -> StatusCode {
+    elsewhere.hear(&headers, &json!({ "method": "DELETE" }));
+    StatusCode::OK
+}
+
+async fn stream(State(elsewhere): State<Elsewhere>) -> Response {
+    let (tell, mut hear) = mpsc::unbounded_channel();
+    let name = platform::ids::fresh().to_string();
+    elsewhere.streams.lock().unwrap().insert(name.clone(), tell);
+    let events = async_stream::stream! {
+        yield Ok::<_, Infallible>(Event::default().event("endpoint").data(format!("/message?session={name}")));
+        while let Some(text) = hear.recv().await {
+            yield Ok(Event::default().event("message").data(text));
+        }
+    };
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+async fn message(
+    State(elsewhere): State<Elsewhere>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    Json(message): Json<Value>,
+) -> StatusCode {
+    elsewhere.hear(&headers, &message);
+    if message.get("id").is_some() {
+        let mut answer = answer(&message);
+        answer["id"] = message["id"].clone();
+        elsewhere.streams.lock().unwrap()[&query["session"]].send(answer.to_string()).ok();
+    }
+    StatusCode::ACCEPTED
+}
+
+async fn with(url: &str, further: &[(&str, &str)]) -> TestApp {
+    let host = url.strip_prefix("http://").unwrap();
+    let mut settings = vec![("FABRIC_ALLOWED_HOSTS", host)];
+    settings.extend(further);
+    let app = TestApp::with(&settings).await;
+    let headers =
+        json!([{ "name": "Authorization", "value": "Bearer {key}", "variables": { "key": { "isSecret": true, "isRequired": true } } }]);
+    let entry = |name: &str, kind: &str, path: &str, headers: &Value| {
+        data::entry_with(
+            name,
+            "1.0.0",
+            json!({ "packages": [], "remotes": [{ "type": kind, "url": format!("{url}{path}"), "headers": headers }] }),
+            json!({}),
+        )
+    };
+    let (none, entries) = (json!([]), |headers: &Value, none: &Value| {
+        [
+            entry("a.x/new", "streamable-http", "/mcp", headers),
+            entry("a.x/old", "sse", "/sse", none),
+            entry("a.x/away", "streamable-http", "/away", none),
+        ]
+    });
+    app.import(&entries(&headers, &none)).await;
+    app
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_elsewhere_is_spoken_to_with_what_the_vault_has() {
+    let (elsewhere, url) = Elsewhere::start().await;
+    let app = with(&url, &[("FABRIC_PROBE_SECONDS", "1")]).await;
+    let refused = app.op_post("/api/mcp/servers/a.x%2Fnew/start").await.expect_problem(422, "missing_inputs");
+    assert_eq!(refused["missing"], json!(["key"]));
+    let stored = json!({ "server_id": "a.x/new", "values": { "key": "s3cret-key" } });
+    app.op_post_json("/api/mcp/users/me/servers", &stored).await.expect(201);
+    app.op_post("/api/mcp/servers/a.x%2Fnew/start").await.expect(202);
+    let running = app.instance_in(&app.token, "a.x/new", "RUNNING").await;
+    assert_eq!(
+        (running["backend"].as_str(), running["era"].as_str(), running["tools"].as_i64()),
+        (Some("remote"), Some("legacy"), Some(1))
+    );
+    assert!(running["pid"].is_null() && running["limits"].is_null());
+    assert_eq!(app.tool(&running, "echo", json!({ "message": "far away" })).await, "far away");
+    let sent = |name: &str| elsewhere.header("tools/call", name).unwrap();
+    assert_eq!(
+        [sent("authorization"), sent("mcp-session-id"), sent("mcp-protocol-version")],
+        ["Bearer s3cret-key".to_owned(), "session-0".into(), "2025-06-18".into()]
+    );
+    // A session that is forgotten there is begun anew.
+    elsewhere.known.lock().unwrap().clear();
+    eventually(20, "it has another session", || async {
+        let now = app.instance(&running["id"]).await;
+        (now["state"] == "RUNNING" && now["restarts"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.tool(&running, "echo", json!({ "message": "again" })).await, "again");
+    assert_eq!(elsewhere.header("tools/call", "mcp-session-id").unwrap(), "session-1");
+    app.op_post("/api/mcp/servers/a.x%2Fnew/stop").await.expect(202);
+    app.instance_in(&app.token, "a.x/new", "STOPPED").await;
+    assert_eq!(elsewhere.header("DELETE", "mcp-session-id").unwrap(), "session-1", "it is told");
+    // A refusal of the credentials says so, without them.
+    *elsewhere.refuses.lock().unwrap() = Some(401);
+    app.op_post("/api/mcp/servers/a.x%2Fnew/start").await.expect(202);
+    let failed = app.instance_in(&app.token, "a.x/new", "FAILED").await;
+    let why = failed["reason"]["message"].as_str().unwrap();
+    assert!(why.contains("refuses the credentials") && !why.contains("s3cret"), "{why}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_transport_is_spoken_and_redirects_are_not_followed() {
+    let (elsewhere, url) = Elsewhere::start().await;
+    let app = with(&url, &[("FABRIC_START_SECONDS", "8")]).await;
+    app.op_post("/api/mcp/servers/a.x%2Fold/start").await.expect(202);
+    let running = app.instance_in(&app.token, "a.x/old", "RUNNING").await;
+    assert_eq!(app.tool(&running, "echo", json!({ "message": "by the old way" })).await, "by the old way");
+    // Its stream ends: it is taken up again.
+    elsewhere.streams.lock().unwrap().clear();
+    eventually(20, "it is back", || async {
+        let now = app.instance(&running["id"]).await;
+        (now["state"] == "RUNNING" && now["restarts"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.tool(&running, "echo", json!({ "message": "again" })).await, "again");
+    app.op_post("/api/mcp/servers/a.x%2Faway/start").await.expect(202);
+    let failed = app.instance_in(&app.token, "a.x/away", "FAILED").await;
+    assert!(failed["reason"]["message"].as_str().unwrap().contains("sends elsewhere (307"), "{failed}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_inside_are_refused() {
+    let (_elsewhere, url) = Elsewhere::start().await;
+    let app = TestApp::start().await;
+    let remote = json!({ "packages": [], "remotes": [{ "type": "streamable-http", "url": format!("{url}/mcp") }] });
+    app.import(&[data::entry_with("a.x/inside", "1.0.0", remote, json!({}))]).await;
+    app.op_post("/api/mcp/servers/a.x%2Finside/start").await.expect(202);
+    let failed = app.instance_in(&app.token, "a.x/inside", "FAILED").await;
+    assert!(failed["reason"]["message"].as_str().unwrap().contains("is a private address"), "{failed}");
+    app.stop().await;
+}
