@@ -9,7 +9,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,6 +49,8 @@ pub(crate) struct Starter {
     closes_files: bool,
     has_own_users: bool,
     users: Arc<Mutex<HashSet<u32>>>,
+    /// Counts starts: what ends late never meets what begins.
+    starts: AtomicU64,
     config: RuntimeConfig,
 }
 
@@ -107,6 +112,7 @@ impl Starter {
             launcher,
             cgroups,
             users: Arc::default(),
+            starts: AtomicU64::new(0),
             config: config.clone(),
         };
         if starter.has_own_users && starter.cgroups.is_none() {
@@ -217,7 +223,12 @@ impl Starter {
         let user = self.user(&work)?;
         let Kept { memory_bytes, cpu_millis, processes, .. } = order.limits;
         let limits = GroupLimits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_millis), processes: Some(processes) };
-        let group = self.cgroups.as_ref().map(|groups| groups.create(&order.id.to_string(), limits)).transpose()?.map(Arc::new);
+        let group = self
+            .cgroups
+            .as_ref()
+            .map(|groups| groups.create(&format!("{}.{}", order.id, self.starts.fetch_add(1, Ordering::Relaxed)), limits))
+            .transpose()?
+            .map(Arc::new);
         let path = program_path(&order.program);
         let own = Files {
             read: order.read.into_iter().chain(prefix(&order.program)).collect(),
@@ -332,7 +343,14 @@ impl Process {
         self.finish().await
     }
 
+    /// Once it was waited for, its number may be another's.
     fn signal(&self, signal: Signal) {
+        if self.child.id().is_some() {
+            self.signal_group(signal);
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             kill_process_group(pid, signal).ok();
         }
@@ -340,8 +358,11 @@ impl Process {
 
     /// Nothing of it is left: neither what is in its process group, nor in its control group, nor of its user id.
     async fn finish(&mut self) -> io::Result<()> {
-        self.signal(Signal::KILL);
         let (group, uid) = (self.group.take(), self.user.as_ref().map(|user| user.uid));
+        if group.is_none() && uid.is_none() {
+            // Nothing better tells what is left of it; its number may be another's by now, which is most unlikely so soon.
+            self.signal_group(Signal::KILL);
+        }
         let swept = tokio::task::spawn_blocking(move || {
             if let Some(group) = group {
                 group.kill();
