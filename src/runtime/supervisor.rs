@@ -7,6 +7,7 @@ use std::{
 
 use chrono::TimeDelta;
 use configurations::{Configuration, Lifecycle, Restart};
+use futures_util::future::{BoxFuture, OptionFuture};
 use platform::{Actor, Coded as _, clock, database::DbError, random};
 use tokio::sync::watch;
 
@@ -306,6 +307,8 @@ impl Supervisor {
         let mut probe = tokio::time::interval(self.inner.config.probe_every);
         probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         probe.tick().await;
+        // While it is asked, everything else goes on: it may end, or not be wanted any more.
+        let mut asked: Option<BoxFuture<'_, Result<(), CallError>>> = None;
         let mut silences = 0;
         loop {
             tokio::select! {
@@ -319,14 +322,18 @@ impl Supervisor {
                 }
                 reason = &mut watchdog => return Turn::Died(reason, true),
                 turn = changed(&mut self.wanted, &self.launched, &self.inner.shutdown) => return turn,
-                _ = probe.tick() => {
+                _ = probe.tick(), if asked.is_none() => {
                     if let Some(reason) = self.is_idle(session) {
                         return Turn::Unwanted(reason);
                     }
-                    match session.probe().await {
-                        Ok(()) => silences = 0,
-                        Err(CallError::Closed) => {}
-                        Err(_) => silences += 1,
+                    asked = Some(Box::pin(session.probe()));
+                }
+                well = OptionFuture::from(asked.as_mut()), if asked.is_some() => {
+                    asked = None;
+                    match well {
+                        Some(Err(CallError::Closed)) => {}
+                        Some(Err(_)) => silences += 1,
+                        Some(Ok(())) | None => silences = 0,
                     }
                     if silences >= MOST_SILENCES {
                         return Turn::Died(Reason::new("not_answering", "it did not answer three times in a row"), true);
