@@ -192,7 +192,9 @@ impl App {
             tracing::warn!("working as the plain owner of the database, under forced row-level security: {reason}");
         }
         if config.http.trust_loopback {
-            tracing::warn!("FABRIC_TRUST_LOOPBACK is set: programs on this machine act as the operator without a token");
+            tracing::warn!(
+                "FABRIC_TRUST_LOOPBACK is set: programs on this machine, servers that run here among them, act as the operator without a token"
+            );
         }
         let metrics = Metrics::default();
         let node = node_id(&config.data_dir)?;

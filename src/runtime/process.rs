@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::{
         fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+        unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
     },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -150,7 +150,13 @@ impl Starter {
     /// Makes the folder of an instance.
     pub(crate) fn prepare(&self, id: InstanceId) -> io::Result<PathBuf> {
         let folder = self.folder(id);
-        fs::create_dir_all(folder.join("work/tmp"))?;
+        fs::create_dir_all(folder.join("work"))?;
+        // What is below `work` is the server's: it may have put a link there that leads to somebody else's folder.
+        let tmp = folder.join("work/tmp");
+        if fs::symlink_metadata(&tmp).is_ok_and(|found| !found.is_dir()) {
+            fs::remove_file(&tmp)?;
+        }
+        fs::create_dir_all(&tmp)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))?;
         fs::set_permissions(folder.join("work"), fs::Permissions::from_mode(0o700))?;
         Ok(folder)
@@ -196,7 +202,7 @@ impl Starter {
         let user = User { uid, all: Arc::clone(&self.users) };
         if own.is_none() {
             for folder in [work.to_owned(), work.join("tmp")] {
-                chown(&folder, Some(uid), Some(uid))?;
+                lchown(&folder, Some(uid), Some(uid))?;
             }
         }
         Ok(Some(user))

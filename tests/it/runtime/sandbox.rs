@@ -121,3 +121,26 @@ async fn without_a_sandbox_a_server_has_a_copy_of_what_it_runs() {
     assert!(line.contains(&format!("instances/{}/tree/", running["id"].as_str().unwrap())), "{line}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn a_link_in_the_place_of_a_folder_gives_nothing_away() {
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+    let (app, _packages) = with(&[], &json!({})).await;
+    let running = app.run_server("subject").await;
+    app.op_post("/api/mcp/servers/subject/stop").await.expect(202);
+    app.instance_in(&app.token, "subject", "STOPPED").await;
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root hands folders over to user ids of their own");
+    }
+    let work = app.data().join("instances").join(running["id"].as_str().unwrap()).join("work");
+    let victim = tempfile::tempdir().unwrap();
+    std::fs::remove_dir_all(work.join("tmp")).unwrap();
+    symlink(victim.path(), work.join("tmp")).unwrap();
+    // As after the loss of its own user id: the folder is handed over anew.
+    chown(&work, Some(0), Some(0)).unwrap();
+    app.run_server("subject").await;
+    assert_eq!(victim.path().metadata().unwrap().uid(), 0);
+    assert!(std::fs::symlink_metadata(work.join("tmp")).unwrap().is_dir());
+    app.stop().await;
+}
