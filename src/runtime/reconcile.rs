@@ -208,7 +208,7 @@ impl Inner {
         if over(load.of_owner, 1, self.config.most_of_user.into()) {
             return full("you have as many running servers as one user may have", "FABRIC_MAX_INSTANCES_PER_USER");
         }
-        if over(load.of_node, 1, self.config.most_instances.into()) {
+        if self.config.most_instances == 0 || over(load.of_node, 1, self.config.most_instances.into()) {
             return full("as many servers run here as this fabric may run", "FABRIC_MAX_INSTANCES");
         }
         if over(load.memory_bytes, asked.memory_bytes, self.config.most_memory_bytes) {

@@ -217,7 +217,9 @@ impl Runtime {
     /// Begins to run what is wanted. `local` is where this fabric is reached from this machine.
     pub fn start(&self, local: &str) {
         self.inner.engine.set_registry(local.split_once("://").map_or(local, |(_, address)| address).to_owned());
-        self.inner.shutdown.spawn(Arc::clone(&self.inner).reconcile());
+        if self.inner.config.most_instances > 0 {
+            self.inner.shutdown.spawn(Arc::clone(&self.inner).reconcile());
+        }
     }
 
     /// Says that the actor wants a server to run; gives the instance, which may not run yet.

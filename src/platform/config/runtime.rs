@@ -82,7 +82,7 @@ pub struct RuntimeConfig {
     pub file_bytes: u64,
     /// Bytes of everything that one keeps in its folder.
     pub disk_bytes: u64,
-    /// Instances at once on this fabric.
+    /// Instances at once on this fabric; 0 leaves them to others.
     pub most_instances: u32,
     /// Instances at once of one user.
     pub most_of_user: u32,
