@@ -41,7 +41,8 @@ async fn a_server_reads_and_writes_only_its_own() {
     assert!(app.tool(&running, "read", json!({ "path": script })).await.starts_with("// A server for tests"), "it reads what it runs");
     let work = format!("{}/mine", own["cwd"].as_str().unwrap());
     assert_eq!(app.tool(&running, "write", json!({ "path": work })).await, "written");
-    assert_eq!(app.tool(&running, "write", json!({ "path": format!("{}/tmp/mine", own["cwd"].as_str().unwrap()) })).await, "written");
+    let own_tmp = std::path::Path::new(own["cwd"].as_str().unwrap()).join("tmp").join("mine");
+    assert_eq!(app.tool(&running, "write", json!({ "path": own_tmp })).await, "written");
     app.stop().await;
 }
 
