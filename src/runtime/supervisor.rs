@@ -111,11 +111,7 @@ impl Supervisor {
         self.instance.limits = is_here.then(|| self.inner.limits(&limits, self.instance.backend == Backend::Container));
         self.step(State::Creating, None).await?;
         drop(admission);
-        let mut launch = match self.create().await {
-            Created::Launch(launch) => launch,
-            Created::Unwanted(reason) => return self.stop(reason).await,
-            Created::Failed(reason) => return self.fail(reason).await,
-        };
+        let Some(mut launch) = self.launch().await? else { return Ok(()) };
         self.step(State::Starting, None).await?;
         let mut has_run = false;
         loop {
@@ -134,10 +130,9 @@ impl Supervisor {
                     if !self.cure(&launch, &reason).await {
                         return self.fail(reason).await;
                     }
-                    launch = match self.create().await {
-                        Created::Launch(launch) => launch,
-                        Created::Unwanted(reason) => return self.stop(reason).await,
-                        Created::Failed(reason) => return self.fail(reason).await,
+                    launch = match self.launch().await? {
+                        Some(launch) => launch,
+                        None => return Ok(()),
                     };
                     continue;
                 }
@@ -149,10 +144,9 @@ impl Supervisor {
                         End::Unwanted => return Ok(()),
                         End::Died(reason, is_error) => (reason, is_error),
                         End::Restart => {
-                            launch = match self.create().await {
-                                Created::Launch(launch) => launch,
-                                Created::Unwanted(reason) => return self.stop(reason).await,
-                                Created::Failed(reason) => return self.fail(reason).await,
+                            launch = match self.launch().await? {
+                                Some(launch) => launch,
+                                None => return Ok(()),
                             };
                             continue;
                         }
@@ -237,7 +231,15 @@ impl Supervisor {
         (!self.wanted.borrow().runs).then(|| Reason::new("not_wanted", "it is not wanted any more"))
     }
 
-    /// Everything that a start needs.
+    /// Everything that a start needs; nothing when the instance has been ended instead.
+    async fn launch(&mut self) -> Result<Option<Box<Launch>>, Superseded> {
+        match self.create().await {
+            Created::Launch(launch) => Ok(Some(launch)),
+            Created::Unwanted(reason) => self.stop(reason).await.map(|()| None),
+            Created::Failed(reason) => self.fail(reason).await.map(|()| None),
+        }
+    }
+
     async fn create(&mut self) -> Created {
         self.launched = self.wanted.borrow_and_update().clone();
         let configuration = Arc::clone(&self.launched.configuration);
