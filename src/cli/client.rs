@@ -1,6 +1,6 @@
 //! The way to a fabric: the one that is named, the one of the data folder, or one for this command alone.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use platform::{
     Config, client,
@@ -15,6 +15,8 @@ use tokio_util::io::ReaderStream;
 
 use super::{CliError, Context, private_layers};
 use crate::app::{self, App, StartError};
+
+pub(super) use platform::client::encoded;
 
 const REQUEST_LIMIT: Duration = Duration::from_mins(2);
 
@@ -257,16 +259,4 @@ fn reason(error: &reqwest::Error) -> String {
         source = next.source();
     }
     reason
-}
-
-/// A path segment or query value, percent-encoded.
-pub(super) fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
 }

@@ -1,20 +1,13 @@
 //! Virtual environments from cached wheels: nothing is downloaded, nothing is built.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fmt::Write as _, fs, os::unix::fs::symlink, path::Path, process::Stdio, time::Duration};
 
 use cache::Supply;
 use platform::{config::sources::environment, files};
 
 use crate::{
     error::{PackagesError, at},
-    toolchains::{NoToolchain, Toolchain},
+    toolchains::{Found, Toolchain},
 };
 
 /// How long an environment may take.
@@ -22,23 +15,8 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// How much of what a tool said is told.
 const SAID: usize = 600;
 
-/// The Python that servers run with.
-#[derive(Clone, Debug)]
-pub(crate) struct Interpreter {
-    pub(crate) program: PathBuf,
-    pub(crate) version: String,
-}
-
-impl Interpreter {
-    /// One that servers can start: they may run under another user id.
-    pub(crate) async fn find(place: &Path) -> Result<Self, NoToolchain> {
-        let found = Toolchain::Python.find_for_servers(place).await?;
-        Ok(Self { program: found.program, version: found.version })
-    }
-}
-
 /// Makes `<tree>/venv` with exactly the wheels of a closure.
-pub(crate) async fn make(supply: &Supply, interpreter: &Interpreter, tree: &Path) -> Result<(), PackagesError> {
+pub(crate) async fn make(supply: &Supply, interpreter: &Found, tree: &Path) -> Result<(), PackagesError> {
     let (wheels, wanted) = (tree.join("wheels"), tree.join("wanted.txt"));
     fs::create_dir_all(&wheels).map_err(at(tree))?;
     let mut requirements = String::new();
@@ -60,7 +38,7 @@ pub(crate) async fn make(supply: &Supply, interpreter: &Interpreter, tree: &Path
     fs::remove_file(&wanted).map_err(at(&wanted))
 }
 
-async fn with_uv(uv: &Path, interpreter: &Interpreter, tree: &Path) -> Result<(), PackagesError> {
+async fn with_uv(uv: &Path, interpreter: &Found, tree: &Path) -> Result<(), PackagesError> {
     let python = interpreter.program.to_string_lossy();
     run("uv", uv, &["venv", "--no-project", "--no-config", "--offline", "--quiet", "--python", &python, "venv"], tree).await?;
     let install =
@@ -69,7 +47,7 @@ async fn with_uv(uv: &Path, interpreter: &Interpreter, tree: &Path) -> Result<()
     run("uv", uv, &[&install[..], &how].concat(), tree).await
 }
 
-async fn with_pip(interpreter: &Interpreter, tree: &Path) -> Result<(), PackagesError> {
+async fn with_pip(interpreter: &Found, tree: &Path) -> Result<(), PackagesError> {
     run("python3", &interpreter.program, &["-m", "venv", "venv"], tree).await?;
     let install =
         ["-m", "pip", "install", "--no-index", "--find-links", "wheels", "--no-deps", "--only-binary", ":all:", "--require-hashes"];

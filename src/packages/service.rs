@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -105,13 +105,9 @@ impl Packages {
     async fn resume(&self) -> Result<(), PackagesError> {
         let actor = Actor::system("install");
         for id in store::unfinished(self.inner.database.system()).await? {
-            match self.enqueue(&actor, id).await {
-                Ok(_) | Err(PackagesError::Busy(_)) => {}
-                Err(error) => return Err(error),
-            }
+            busy_is_fine(self.enqueue(&actor, id).await)?;
         }
-        let used = store::trees(self.inner.database.system()).await?.into_iter().collect();
-        self.inner.trees.prune(&used).await
+        self.sweep([]).await
     }
 
     /// Asks that a package is installed under the id of a server: the installation, and the job that works on it.
@@ -154,10 +150,7 @@ impl Packages {
         if order.enabled {
             self.inner.configurations.enable(actor, &server, true).await?;
         }
-        let job = match self.enqueue(actor, id).await {
-            Err(PackagesError::Busy(Some(job))) => job,
-            other => other?,
-        };
+        let job = self.enqueue_or_join(actor, id).await?;
         Ok((self.get_by_id(id).await?, job))
     }
 
@@ -196,6 +189,14 @@ impl Packages {
         store::begin(&mut transaction, id, job.0, clock::now()).await?;
         transaction.commit().await?;
         Ok(job)
+    }
+
+    /// The same; where a job is at it already, that one is given.
+    async fn enqueue_or_join(&self, actor: &Actor, id: InstallationId) -> Result<JobId, PackagesError> {
+        match self.enqueue(actor, id).await {
+            Err(PackagesError::Busy(Some(job))) => Ok(job),
+            other => other,
+        }
     }
 
     async fn tell_in(&self, transaction: &mut PgConnection, server_id: &str, status: &str) -> Result<(), DbError> {
@@ -286,6 +287,11 @@ impl Packages {
         matches!(runnable.entry, Entry::Image { .. }) || self.inner.trees.has(&runnable.tree)
     }
 
+    /// The trees of the installations of these servers, by their ids.
+    pub async fn trees_of(&self, servers: &[String]) -> Result<HashMap<String, String>, PackagesError> {
+        Ok(store::trees_of(self.inner.database.system(), servers).await?)
+    }
+
     /// Where a tree lies.
     pub fn tree(&self, tree: &str) -> std::path::PathBuf {
         self.inner.trees.path(tree)
@@ -294,13 +300,9 @@ impl Packages {
     /// Installs what a start misses, as the program itself; a job that is at it already is as good.
     pub async fn mend(&self, server_id: &str) -> Result<(), PackagesError> {
         let actor = Actor::system("runtime");
-        let asked = match self.of(server_id).await? {
-            Some(found) => self.enqueue(&actor, found.id).await.map(drop),
-            None => self.install(&actor, Order { name: server_id.to_owned(), ..Order::default() }).await.map(drop),
-        };
-        match asked {
-            Err(PackagesError::Busy(_)) => Ok(()),
-            asked => asked,
+        match self.of(server_id).await? {
+            Some(found) => busy_is_fine(self.enqueue(&actor, found.id).await),
+            None => busy_is_fine(self.install(&actor, Order { name: server_id.to_owned(), ..Order::default() }).await),
         }
     }
 
@@ -312,10 +314,7 @@ impl Packages {
         let told = NewEvent::change("package.cure").on("installation", id).server(server_id).with("constraint", cure);
         self.inner.audit.record_in(&mut transaction, &actor, told).await?;
         transaction.commit().await?;
-        match self.enqueue(&actor, id).await {
-            Err(PackagesError::Busy(_)) => Ok(true),
-            asked => asked.map(|_| true),
-        }
+        busy_is_fine(self.enqueue(&actor, id).await).map(|()| true)
     }
 
     /// Which of these the actor wants to run.
@@ -390,10 +389,7 @@ impl Packages {
         self.inner.audit.record_in(&mut transaction, actor, told).await?;
         self.tell_in(&mut transaction, &changed.server_id, Stage::Installing.as_str()).await?;
         transaction.commit().await?;
-        let job = match self.enqueue(actor, changed.id).await {
-            Err(PackagesError::Busy(Some(job))) => job,
-            other => other?,
-        };
+        let job = self.enqueue_or_join(actor, changed.id).await?;
         Ok((self.get_by_id(changed.id).await?, job))
     }
 
@@ -429,6 +425,14 @@ impl Packages {
 
 const ENV: PackagesError =
     PackagesError::Field("body.env", "has a name that no variable can have, or that would change which program runs");
+
+/// For who wants an install to be made, whoever asked for it.
+fn busy_is_fine<T>(asked: Result<T, PackagesError>) -> Result<(), PackagesError> {
+    match asked {
+        Err(PackagesError::Busy(_)) => Ok(()),
+        asked => asked.map(drop),
+    }
+}
 
 /// What cannot be used in an order is told at once.
 fn check(order: &Order) -> Result<(), PackagesError> {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cache::Wanted;
 use chrono::{DateTime, Utc};
@@ -252,6 +252,15 @@ pub(crate) async fn unfinished(pool: &PgPool) -> Result<Vec<InstallationId>, DbE
 pub(crate) async fn trees(pool: &PgPool) -> Result<Vec<String>, DbError> {
     let trees = sqlx::query_scalar!(r#"SELECT DISTINCT tree AS "tree!" FROM mcp_fabric.installations WHERE tree IS NOT NULL"#);
     Ok(trees.fetch_all(pool).await?)
+}
+
+/// The trees of the installations of servers, by their ids.
+pub(crate) async fn trees_of(pool: &PgPool, servers: &[String]) -> Result<HashMap<String, String>, DbError> {
+    let trees = sqlx::query!(
+        r#"SELECT server_id, tree AS "tree!" FROM mcp_fabric.installations WHERE server_id = ANY($1) AND tree IS NOT NULL"#,
+        servers
+    );
+    Ok(trees.fetch_all(pool).await?.into_iter().map(|row| (row.server_id, row.tree)).collect())
 }
 
 /// Whether the set of the first run was taken up before, for the name of a server; notes that it was.

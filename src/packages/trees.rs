@@ -27,7 +27,8 @@ use crate::{
     detect,
     error::{PackagesError, at},
     model::{Entry, Runnable},
-    python::{self, Interpreter},
+    python,
+    toolchains::{Found, Toolchain},
     unpack::{self, Caps, Unfit},
 };
 
@@ -79,7 +80,8 @@ impl Trees {
             let entry = Entry::Image { name: supply.name.clone(), digest: supply.version.clone() };
             return Ok(Runnable { version: supply.version.clone(), tree: digest(&supply, None), entry });
         }
-        let interpreter = if supply.registry == RegistryType::Pypi { Some(Interpreter::find(&self.place).await?) } else { None };
+        let is_python = supply.registry == RegistryType::Pypi;
+        let interpreter = if is_python { Some(Toolchain::Python.find_for_servers(&self.place).await?) } else { None };
         let tree = digest(&supply, interpreter.as_ref());
         let _turn = self.turn.lock().await;
         let path = self.path(&tree);
@@ -161,7 +163,7 @@ fn remove(path: &Path) -> Result<(), PackagesError> {
 }
 
 /// The name of a tree: what is in it, and for an environment with which Python it was made.
-fn digest(supply: &Supply, interpreter: Option<&Interpreter>) -> String {
+fn digest(supply: &Supply, interpreter: Option<&Found>) -> String {
     let mut hasher = Sha256::new();
     let mut add = |text: &str| {
         hasher.update((text.len() as u64).to_be_bytes());

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -19,6 +20,13 @@ use url::{Host, Url};
 const USER_AGENT: &str = concat!("mcp-fabric/", env!("CARGO_PKG_VERSION"));
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const REDIRECTS: usize = 5;
+/// All but the unreserved characters (RFC 3986, section 2.3).
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What stands in an address for a text: a path segment or a query value.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, &RESERVED).to_string()
+}
 
 /// The client could not be made, or a request may not be sent.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use credentials::EnvVar;
+use platform::client::encoded;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
@@ -75,19 +76,6 @@ pub(crate) fn remote(entry: &Value, given: &Given) -> Result<(String, BTreeMap<S
         }
     }
     if filler.missing.is_empty() { Ok((url, headers)) } else { Err(Unfilled::Missing(filler.missing)) }
-}
-
-/// What stands in an address for a value that somebody gave.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        use std::fmt::Write as _;
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
 }
 
 struct Filler<'a> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     body::Body,
     containers::{self, Container, EngineError},
-    fill::{self, Filled, Given, Unfilled},
+    fill::{self, Given, Unfilled},
     log::Log,
     model::{Instance, InstanceId, Kept, Reason},
     process, remote,
@@ -122,10 +122,9 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     }
     let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
     let entry = inner.packages.entry(&installation).await.map_err(|error| reason_of(&error))?;
-    let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
-    let secrets = secrets.map_err(|error| reason_of(&error))?;
-    log.hide(secrets.values().cloned().collect());
-    let filled = filled(&installation, configuration, &entry, &secrets)?;
+    let secrets = revealed(inner, configuration, log).await?;
+    let given = Given { values: &configuration.values, secrets: &secrets, args: installation.args.as_deref(), env: &installation.env };
+    let filled = fill::fill(&entry, &given).map_err(unfilled)?;
     let tree = inner.packages.tree(&runnable.tree);
     let is_image = matches!(runnable.entry, Entry::Image { .. });
     let tree = if is_image || inner.starter.protects_trees() {
@@ -163,9 +162,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
 
 /// What a start of a server elsewhere needs: its address, and headers with what the vault has.
 async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, log: &Log) -> Result<Launch, Reason> {
-    let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
-    let secrets = secrets.map_err(|error| reason_of(&error))?;
-    log.hide(secrets.values().cloned().collect());
+    let secrets = revealed(inner, configuration, log).await?;
     let given = Given { values: &configuration.values, secrets: &secrets, args: None, env: &BTreeMap::new() };
     let (url, headers) = fill::remote(entry, &given).map_err(unfilled)?;
     let unfit = |why: &str| Reason::new("document_unusable", format!("its document names no address that can be used: {why}"));
@@ -180,15 +177,12 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
     Ok(Launch { what, args: Vec::new(), env: BTreeMap::new(), write: Vec::new(), limits: None, version, is_python: false, tree })
 }
 
-/// The inputs that a server needs for a start and was not given; nothing where it is not installed yet.
-pub(crate) fn filled(
-    installation: &Installation,
-    configuration: &Configuration,
-    entry: &Value,
-    secrets: &BTreeMap<String, SecretString>,
-) -> Result<Filled, Reason> {
-    let given = Given { values: &configuration.values, secrets, args: installation.args.as_deref(), env: &installation.env };
-    fill::fill(entry, &given).map_err(unfilled)
+/// The secrets that a start is given; its log hides them from now on.
+async fn revealed(inner: &Inner, configuration: &Configuration, log: &Log) -> Result<BTreeMap<String, SecretString>, Reason> {
+    let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
+    let secrets = secrets.map_err(|error| reason_of(&error))?;
+    log.hide(secrets.values().cloned().collect());
+    Ok(secrets)
 }
 
 /// Why a launch cannot be filled, for people.

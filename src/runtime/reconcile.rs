@@ -98,17 +98,13 @@ impl Inner {
         self.renew().await?;
         self.abandon(None, &Reason::new("node_lost", "the fabric that ran it has not been heard of")).await?;
         let wanted = self.configurations.enabled().await?;
-        let mut versions = std::collections::HashMap::new();
-        for configuration in &wanted {
-            if let Some(found) = self.packages.of(&configuration.server_id).await? {
-                versions.insert(configuration.server_id.clone(), found.runnable.map(|runnable| runnable.tree));
-            }
-        }
+        let servers: Vec<String> = wanted.iter().map(|wanted| wanted.server_id.clone()).collect();
+        let trees = self.packages.trees_of(&servers).await?;
         self.active().retain(|(configuration, _), handle| {
             let found = wanted.iter().find(|wanted| wanted.id.0 == *configuration);
             handle.wanted.send_if_modified(|now| match found {
                 Some(found) => {
-                    let installed = versions.get(&found.server_id).cloned().flatten();
+                    let installed = trees.get(&found.server_id).cloned();
                     let is_other = !now.runs || now.configuration.revision != found.revision || now.installed != installed;
                     *now = Wanted { runs: true, configuration: Arc::new(found.clone()), restart: now.restart, installed };
                     is_other
@@ -147,7 +143,11 @@ impl Inner {
     pub(crate) async fn ensure(self: &Arc<Self>, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
         let key = (configuration.id.0, session.to_owned());
         let is_here = self.active().get(&key).is_some_and(|handle| !handle.wanted.is_closed() && !handle.live.state.borrow().is_over());
-        let mut transaction = self.database.begin_for_all().await?;
+        if is_here {
+            let mut transaction = self.database.begin_for_all().await?;
+            let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
+            return there.ok_or(RuntimeError::NotFound);
+        }
         let installation = self.packages.of(&configuration.server_id).await?;
         let is_image = installation.as_ref().is_some_and(|found| found.package.registry_type == "oci");
         let backend = if is_image {
@@ -168,8 +168,8 @@ impl Inner {
             now,
             lease_until: now + self.lease_time(),
         };
-        let claimed = if is_here { None } else { store::claim(&mut transaction, InstanceId::fresh(), &claim).await? };
-        let Some(instance) = claimed else {
+        let mut transaction = self.database.begin_for_all().await?;
+        let Some(instance) = store::claim(&mut transaction, InstanceId::fresh(), &claim).await? else {
             let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
             return there.ok_or(RuntimeError::NotFound);
         };

@@ -17,7 +17,7 @@ use platform::{
 use prometheus::IntCounterVec;
 use serde_json::{Value, json, value::RawValue};
 use servers::{ServerRef, Servers, ServersError};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
 use uuid::Uuid;
@@ -304,6 +304,11 @@ impl Runtime {
         store::of_configuration(&mut transaction, configuration.id.0, "").await?.ok_or(RuntimeError::NotRunning)
     }
 
+    /// Admins see and steer all instances, others their own.
+    async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
+        if actor.may(Action::InstancesAll) { self.inner.database.begin_for_all().await } else { self.inner.database.begin(actor).await }
+    }
+
     /// Instances of the actor, or everybody's for those who may see them.
     pub(crate) async fn list(
         &self,
@@ -313,22 +318,14 @@ impl Runtime {
         limit: u32,
     ) -> Result<Vec<Instance>, RuntimeError> {
         actor.require(Action::InstancesRead)?;
-        let mut transaction = if actor.may(Action::InstancesAll) {
-            self.inner.database.begin_for_all().await?
-        } else {
-            self.inner.database.begin(actor).await?
-        };
+        let mut transaction = self.begin(actor).await?;
         Ok(store::list(&mut transaction, actor.servers(), filter, after, limit.into()).await?)
     }
 
     /// One instance that the actor may see.
     pub async fn get(&self, actor: &Actor, id: InstanceId, action: Action) -> Result<Instance, RuntimeError> {
         actor.require(action)?;
-        let mut transaction = if actor.may(Action::InstancesAll) {
-            self.inner.database.begin_for_all().await?
-        } else {
-            self.inner.database.begin(actor).await?
-        };
+        let mut transaction = self.begin(actor).await?;
         let found = store::get(&mut transaction, id).await?.ok_or(RuntimeError::NotFound)?;
         actor.require_server(action, &found.server_id).map_err(|_| RuntimeError::NotFound)?;
         Ok(found)

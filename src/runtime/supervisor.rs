@@ -122,8 +122,8 @@ impl Supervisor {
             let (reason, is_error) = match booted {
                 // An engine that is away is waited for, however long.
                 Err(reason) if reason.code == ENGINE_UNAVAILABLE => match self.wait_for_engine(&reason).await? {
-                    After::Unwanted(reason) => return self.stop(reason).await,
-                    After::Again | After::Enough(_) => continue,
+                    Some(reason) => return self.stop(reason).await,
+                    None => continue,
                 },
                 // Only what had run before is tried again, and what a known cure was applied to.
                 Err(reason) if !has_run => {
@@ -207,19 +207,21 @@ impl Supervisor {
         } else {
             self.note_wait(&reason).await?;
         }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => Ok(After::Again),
-            reason = gone(&mut self.wanted, &self.inner.shutdown) => Ok(After::Unwanted(reason)),
-        }
+        Ok(self.pause(pause).await.map_or(After::Again, After::Unwanted))
     }
 
-    /// Waits for an engine that is away, which is no failure of the server.
-    async fn wait_for_engine(&mut self, reason: &Reason) -> Result<After, Superseded> {
+    /// Waits for an engine that is away, which is no failure of the server; gives why it is not wanted any more, if so.
+    async fn wait_for_engine(&mut self, reason: &Reason) -> Result<Option<Reason>, Superseded> {
         self.instance.next_try_at = Some(clock::now() + TimeDelta::from_std(ENGINE_PAUSE).unwrap_or_default());
         self.note_wait(reason).await?;
+        Ok(self.pause(ENGINE_PAUSE).await)
+    }
+
+    /// Lets time pass; gives why it is not to run any more, if that comes first.
+    async fn pause(&mut self, pause: Duration) -> Option<Reason> {
         tokio::select! {
-            () = tokio::time::sleep(ENGINE_PAUSE) => Ok(After::Again),
-            reason = gone(&mut self.wanted, &self.inner.shutdown) => Ok(After::Unwanted(reason)),
+            () = tokio::time::sleep(pause) => None,
+            reason = gone(&mut self.wanted, &self.inner.shutdown) => Some(reason),
         }
     }
 
