@@ -121,7 +121,8 @@ fn console_scripts(site: &Path, name: &str) -> Result<Vec<String>, PackagesError
     Ok(Vec::new())
 }
 
-fn scripts_in(text: &str) -> Vec<String> {
+/// Names of files, never of anything else.
+pub(crate) fn scripts_in(text: &str) -> Vec<String> {
     let lines =
         text.lines().map(str::trim).skip_while(|line| *line != "[console_scripts]").skip(1).take_while(|line| !line.starts_with('['));
     let names = lines.filter_map(|line| Some(line.split_once('=')?.0.trim()));

@@ -8,6 +8,7 @@
 mod detect;
 mod error;
 mod first_run;
+pub mod fuzz;
 mod job;
 mod model;
 mod plan;

@@ -16,6 +16,7 @@ mod containers;
 mod cures;
 mod error;
 mod fill;
+pub mod fuzz;
 mod launch;
 mod live;
 mod log;

@@ -345,28 +345,25 @@ async fn body(response: Response) -> Result<Vec<u8>, Lost> {
 /// Events of a stream (the WHATWG's server-sent events), as far as MCP uses them.
 struct Events {
     chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
-    buffer: Vec<u8>,
+    parts: Parts,
 }
 
 impl Events {
     fn new(response: Response) -> Self {
-        Self { chunks: response.bytes_stream().boxed(), buffer: Vec::new() }
+        Self { chunks: response.bytes_stream().boxed(), parts: Parts::default() }
     }
 
     /// The kind and the data of the next event that has data.
     async fn next(&mut self) -> Result<Option<(String, String)>, Lost> {
         loop {
-            while let Some(end) = end_of_event(&self.buffer) {
-                let event: Vec<u8> = self.buffer.drain(..end).collect();
-                if let Some(event) = parse_event(&String::from_utf8_lossy(&event)) {
-                    return Ok(Some(event));
-                }
+            if let Some(event) = self.parts.next() {
+                return Ok(Some(event));
             }
-            if self.buffer.len() > LONGEST {
+            if self.parts.buffer.len() > LONGEST {
                 return Err(Lost::Refused("an event of it is larger than 16 MiB".into()));
             }
             match self.chunks.next().await {
-                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Some(Ok(chunk)) => self.parts.buffer.extend_from_slice(&chunk),
                 // A stream that breaks off has told what it told.
                 Some(Err(_)) | None => return Ok(None),
             }
@@ -374,14 +371,35 @@ impl Events {
     }
 }
 
+/// What has come of a stream and is no whole event yet.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) buffer: Vec<u8>,
+    /// Up to here, no event ends: a long one that comes in many pieces is looked through once.
+    searched: usize,
+}
+
+impl Parts {
+    /// The kind and the data of the first event that is whole and has data.
+    pub(crate) fn next(&mut self) -> Option<(String, String)> {
+        while let Some(end) = end_of_event(&self.buffer[self.searched..]).map(|end| self.searched + end) {
+            let event: Vec<u8> = self.buffer.drain(..end).collect();
+            self.searched = 0;
+            if let Some(event) = parse_event(&String::from_utf8_lossy(&event)) {
+                return Some(event);
+            }
+        }
+        // The longest end but for its last byte may be there already.
+        self.searched = self.buffer.len().saturating_sub(3);
+        None
+    }
+}
+
 /// The place after the empty line that ends an event.
 fn end_of_event(buffer: &[u8]) -> Option<usize> {
-    let lf = buffer.windows(2).position(|pair| pair == b"\n\n").map(|place| place + 2);
-    let crlf = buffer.windows(4).position(|four| four == b"\r\n\r\n").map(|place| place + 4);
-    match (lf, crlf) {
-        (Some(lf), Some(crlf)) => Some(lf.min(crlf)),
-        (lf, crlf) => lf.or(crlf),
-    }
+    let is_empty_line = |place: &usize| buffer[*place..].starts_with(b"\n\n") || buffer[*place..].starts_with(b"\r\n\r\n");
+    let place = (0..buffer.len()).find(is_empty_line)?;
+    Some(place + if buffer[place] == b'\n' { 2 } else { 4 })
 }
 
 fn parse_event(text: &str) -> Option<(String, String)> {
@@ -411,6 +429,20 @@ mod tests {
         assert_eq!(event("event: endpoint\ndata: /m?s=1\n\n"), Some(("endpoint".into(), "/m?s=1".into())));
         assert_eq!(event("data:a\ndata: b\r\n: words\nid: 7\n\n"), Some(("message".into(), "a\nb".into())));
         assert_eq!(event(": only words\n\n"), None);
+    }
+
+    #[test]
+    fn an_event_is_found_however_its_bytes_are_cut() {
+        for text in ["data: 1\n\ndata: 2\n\n", "data: 1\r\n\r\n: words\n\ndata: 2\r\n\r\n"] {
+            let mut parts = Parts::default();
+            let mut found = Vec::new();
+            for byte in text.bytes() {
+                parts.buffer.push(byte);
+                found.extend(parts.next().map(|(_, data)| data));
+            }
+            assert_eq!(found, ["1", "2"], "{text:?}");
+            assert!(parts.buffer.is_empty());
+        }
     }
 
     proptest::proptest! {

@@ -1,0 +1,4 @@
+//! What servers elsewhere send as events.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| runtime::fuzz::events(data));
