@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use platform::clock;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -46,10 +46,19 @@ pub struct Entry {
     pub text: String,
 }
 
-/// The log of one instance.
+/// Where lines go, and what was written there.
+#[derive(Default)]
+struct Written {
+    /// With its size.
+    file: Option<(fs::File, u64)>,
+    last: DateTime<Utc>,
+}
+
+/// The log of one instance. No two of its lines have the same time, and they are told in the order of it: whoever has
+/// read up to a line knows which ones come after it.
 pub struct Log {
     folder: PathBuf,
-    file: Mutex<Option<(fs::File, u64)>>,
+    file: Mutex<Written>,
     secrets: Mutex<Vec<SecretString>>,
     live: broadcast::Sender<Entry>,
 }
@@ -60,7 +69,12 @@ impl Log {
         let file = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
         let size = file.metadata()?.len();
         let live = broadcast::channel(BUFFER).0;
-        let log = Self { folder: folder.to_owned(), file: Mutex::new(Some((file, size))), secrets: Mutex::default(), live };
+        let log = Self {
+            folder: folder.to_owned(),
+            file: Mutex::new(Written { file: Some((file, size)), ..Written::default() }),
+            secrets: Mutex::default(),
+            live,
+        };
         log.hide(secrets);
         Ok(Arc::new(log))
     }
@@ -84,8 +98,14 @@ impl Log {
 
     /// Adds what the server said.
     pub(crate) fn add(&self, stream: Stream, line: &[u8]) {
-        let entry = Entry { at: clock::now(), stream, text: self.clean(line) };
-        self.write(&entry);
+        let text = self.clean(line);
+        let mut written = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        written.last = clock::now().max(written.last + TimeDelta::microseconds(1));
+        let entry = Entry { at: written.last, stream, text };
+        if let Err(error) = self.write(&mut written.file, &entry) {
+            // A full disk costs lines, not servers.
+            tracing::debug!(%error, "a line of an instance's log is lost");
+        }
         self.live.send(entry).ok();
     }
 
@@ -94,26 +114,19 @@ impl Log {
         self.add(Stream::Fabric, text.as_bytes());
     }
 
-    fn write(&self, entry: &Entry) {
-        let mut line = serde_json::to_vec(entry).unwrap_or_default();
+    fn write(&self, held: &mut Option<(fs::File, u64)>, entry: &Entry) -> io::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = |held: &mut Option<(fs::File, u64)>| {
-            if held.as_ref().is_none_or(|(_, size)| *size > ROTATE_AT) {
-                fs::rename(self.folder.join("log"), self.folder.join("log.1"))
-                    .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
-                *held = Some((fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?, 0));
-            }
-            if let Some((file, size)) = held {
-                file.write_all(&line)?;
-                *size += line.len() as u64;
-            }
-            Ok::<_, io::Error>(())
-        };
-        if let Err(error) = write(&mut held) {
-            // A full disk costs lines, not servers.
-            tracing::debug!(%error, "a line of an instance's log is lost");
+        if held.as_ref().is_none_or(|(_, size)| *size > ROTATE_AT) {
+            fs::rename(self.folder.join("log"), self.folder.join("log.1"))
+                .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+            *held = Some((fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?, 0));
         }
+        if let Some((file, size)) = held {
+            file.write_all(&line)?;
+            *size += line.len() as u64;
+        }
+        Ok(())
     }
 
     /// The lines from now on.
@@ -195,6 +208,24 @@ mod tests {
         log.add(Stream::Stderr, b"\x1b[31mtoken hunter22 abc\x1b[0m\n");
         assert_eq!(Log::tail(folder.path(), 1)[0].text, "[31mtoken [secret] abc[0m");
         assert!(log.last_words(DateTime::<Utc>::MIN_UTC).contains("[secret]"));
+    }
+
+    #[test]
+    fn lines_have_an_order_whoever_says_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path(), Vec::new()).unwrap();
+        let mut live = log.follow();
+        std::thread::scope(|scope| {
+            for stream in [Stream::Stderr, Stream::Stdout] {
+                let log = &log;
+                scope.spawn(move || (0..200).for_each(|_| log.add(stream, b"x")));
+            }
+        });
+        let kept = Log::tail(folder.path(), 400);
+        assert_eq!(kept.len(), 400);
+        assert!(kept.windows(2).all(|pair| pair[0].at < pair[1].at));
+        let told: Vec<Entry> = std::iter::from_fn(|| live.try_recv().ok()).collect();
+        assert_eq!(told, kept);
     }
 
     #[test]

@@ -250,6 +250,7 @@ impl Starter {
                 file_bytes: self.config.file_bytes,
                 processes: (group.is_none() && user.is_some()).then_some(processes),
             },
+            group: group.as_ref().map(|group| group.membership()),
         };
         let mut command = Command::new(format!("/proc/self/fd/{}", self.launcher.as_raw_fd()));
         command.arg0("mcp-fabric").arg(sandbox::LAUNCH).arg(serde_json::to_string(&spec)?).current_dir(&work);
@@ -261,10 +262,9 @@ impl Starter {
         }
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
-        if let Some(group) = &group
-            && let Err(error) = group.add(pid)
-        {
-            tracing::warn!(%error, "a server could not be put into its control group");
+        if let Some(group) = &group {
+            // Without its limits it does not run: the child ends when it is dropped.
+            group.add(pid)?;
         }
         let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(io::Error::other("the process has no pipes"));

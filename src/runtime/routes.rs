@@ -305,10 +305,11 @@ struct CallIn {
     arguments: Map<String, Value>,
 }
 
-/// Call a tool of an instance; what it gives stays as it came.
+/// Call a tool of an instance of your own; what it gives stays as it came.
 #[utoipa::path(post, path = "/api/mcp/instances/{id}/tools/{name}/call", tag = "runtime", request_body = CallIn, security(("token" = [])),
     params(("id" = String, Path, description = "The instance"), ("name" = String, Path, description = "The tool")),
-    responses((status = 200, description = "The result, as MCP has it", body = Object), (status = 404, description = "You have no such instance"),
+    responses((status = 200, description = "The result, as MCP has it", body = Object),
+    (status = 403, description = "It is somebody else's: its tools work with its owner's credentials"), (status = 404, description = "You have no such instance"),
     (status = 409, description = "It does not run"), (status = 502, description = "The server refused, or ended"),
     (status = 504, description = "The server did not answer in time")))]
 async fn call(

@@ -398,9 +398,13 @@ impl Runtime {
         Ok(session.tools(self.inner.config.call_limit).await?)
     }
 
-    /// Calls a tool of an instance; what it gives stays as it came.
+    /// Calls a tool of an instance of the actor's own; what it gives stays as it came.
     pub async fn call(&self, actor: &Actor, id: InstanceId, tool: &str, arguments: &Value) -> Result<Box<RawValue>, RuntimeError> {
         let instance = self.get(actor, id, Action::ToolsCall).await?;
+        if instance.owner != actor.to_string() {
+            let reason = "a tool works with what its owner gave in confidence, and is called by its owner alone".to_owned();
+            return Err(actor.denied(Action::ToolsCall, reason).into());
+        }
         let told = NewEvent::new(EventType::Execution, "tool.call").on("instance", instance.id).server(&instance.server_id);
         self.inner.audit.record(actor, told.with("tool", crate::wire::plain(tool, 128)).of(&instance.owner)).await?;
         let (live, session) = self.session(&instance).await?;

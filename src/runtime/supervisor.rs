@@ -139,7 +139,10 @@ impl Supervisor {
                 Err(reason) => (reason, true),
                 Ok(running) => {
                     has_run = true;
-                    self.step(State::Running, None).await?;
+                    if let Err(superseded) = self.step(State::Running, None).await {
+                        self.end(running.body, &running.session).await;
+                        return Err(superseded);
+                    }
                     match self.watch(running).await? {
                         End::Unwanted => return Ok(()),
                         End::Died(reason, is_error) => (reason, is_error),
@@ -275,8 +278,10 @@ impl Supervisor {
         self.instance.container = None;
         match turn {
             Turn::Unwanted(reason) => {
-                self.step(State::Stopping, Some(reason.clone())).await?;
+                let stepped = self.step(State::Stopping, Some(reason.clone())).await;
+                // Also where the row is another fabric's by now: that starts one of its own.
                 self.end(body, &session).await;
+                stepped?;
                 self.step(State::Stopped, Some(reason)).await?;
                 Ok(End::Unwanted)
             }
@@ -284,8 +289,9 @@ impl Supervisor {
                 self.instance.restarts += 1;
                 self.instance.attempt = 0;
                 let reason = Reason::new("restart", "it is started anew, as somebody asked or as something changed");
-                self.step(State::Starting, Some(reason)).await?;
+                let stepped = self.step(State::Starting, Some(reason)).await;
                 self.end(body, &session).await;
+                stepped?;
                 Ok(End::Restart)
             }
             Turn::Died(reason, is_error) => {

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::spec::Membership;
+
 /// The length of a period of CPU time, in microseconds.
 const PERIOD: u64 = 100_000;
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -117,7 +119,7 @@ impl Cgroups {
             }
             Ok(())
         };
-        set().inspect_err(|_| group.remove())?;
+        set()?;
         Ok(group)
     }
 
@@ -156,6 +158,13 @@ impl Group {
         self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
     }
 
+    /// How a process sees that it is in it.
+    pub fn membership(&self) -> Membership {
+        let controller = if self.is_unified { "" } else { CONTROLLERS[CONTROLLERS.len() - 1] };
+        let name = self.folder(0).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Membership { controller: controller.to_owned(), name }
+    }
+
     /// The processes in it.
     pub fn processes(&self) -> Vec<u32> {
         let text = fs::read_to_string(self.folder(0).join("cgroup.procs")).unwrap_or_default();
@@ -184,10 +193,16 @@ impl Group {
         }
     }
 
-    /// Removes it; it has to be empty.
+    /// Removes it, where it is empty.
     pub fn remove(&self) {
         for folder in &self.folders {
             fs::remove_dir(folder).ok();
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.remove();
     }
 }

@@ -1,13 +1,25 @@
 //! What happens in the child before it becomes the other program.
 
-use std::{fs, io, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    fs, io,
+    os::unix::process::CommandExt as _,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::{
     process::{Resource, Rlimit, Signal, getgid, getuid, set_parent_process_death_signal, setrlimit},
     thread::{UnshareFlags, set_no_new_privs},
 };
 
-use crate::{files, spec::Spec};
+use crate::{
+    files,
+    spec::{Membership, Spec},
+};
+
+/// How long it is waited for the control group.
+const JOINED: Duration = Duration::from_secs(5);
 
 /// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +30,8 @@ enum LaunchError {
     Limit(&'static str, io::Error),
     #[error("privileges cannot be given up: {0}")]
     Privileges(io::Error),
+    #[error("it was not put into its control group")]
+    Group,
     #[error("the network cannot be closed: {0}")]
     Network(io::Error),
     #[error("the file system cannot be closed: {0}")]
@@ -38,6 +52,9 @@ fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
     let spec: Spec = serde_json::from_str(order)?;
     // A fabric that is killed takes its servers with it.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| LaunchError::Privileges(error.into()))?;
+    if let Some(group) = &spec.group {
+        join(group)?;
+    }
     let limit = |name, resource, most: u64| {
         let most = Rlimit { current: Some(most), maximum: Some(most) };
         setrlimit(resource, most).map_err(|error| LaunchError::Limit(name, error.into()))
@@ -57,6 +74,18 @@ fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
     limit("open files", Resource::Nofile, spec.limits.open_files)?;
     let error = become_program(&spec);
     Err(LaunchError::Program(spec.program.display().to_string(), error))
+}
+
+/// Waits until the fabric has put this process into its group: what the program starts is in it from the first on.
+fn join(group: &Membership) -> Result<(), LaunchError> {
+    let begun = Instant::now();
+    while !group.is_in(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()) {
+        if begun.elapsed() > JOINED {
+            return Err(LaunchError::Group);
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the door: it becomes the program that was ordered")]

@@ -14,7 +14,7 @@ pub use cgroups::{Cgroups, Group, GroupLimits};
 pub use files::has_landlock;
 pub use launcher::launch;
 pub use processes::{Usage, descendants, of_user, usage};
-pub use spec::{Files, Limits, Spec};
+pub use spec::{Files, Limits, Membership, Spec};
 
 /// The first argument that makes the program a launcher.
 pub const LAUNCH: &str = "launch";

@@ -15,6 +15,28 @@ pub struct Spec {
     pub network: bool,
     /// What it may use.
     pub limits: Limits,
+    /// The control group that it is in before it begins; `None` for none.
+    pub group: Option<Membership>,
+}
+
+/// A control group, as `/proc/self/cgroup` shows that a process is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The controller that a process joins last; empty in version 2, where all are joined at once.
+    pub controller: String,
+    /// The last part of its path.
+    pub name: String,
+}
+
+impl Membership {
+    /// Whether a `/proc/self/cgroup` shows it.
+    pub(crate) fn is_in(&self, cgroups: &str) -> bool {
+        cgroups.lines().any(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            controllers.split(',').any(|controller| controller == self.controller) && path.rsplit('/').next() == Some(&self.name)
+        })
+    }
 }
 
 /// What a program may touch of the file system.
@@ -40,5 +62,20 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { open_files: 4096, file_bytes: 1 << 30, processes: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_in_a_group_when_the_last_controller_says_so() {
+        let group = |controller: &str| Membership { controller: controller.into(), name: "a.1".into() };
+        assert!(group("cpu").is_in("5:memory:/x/a.1\n4:cpu,cpuacct:/x/a.1\n0::/\n"));
+        assert!(!group("cpu").is_in("5:memory:/x/a.1\n4:cpu,cpuacct:/\n0::/x/a.1\n"), "not yet");
+        assert!(group("").is_in("0::/fabric/a.1\n"));
+        assert!(!group("").is_in("0::/fabric/a.10\n"));
+        assert!(!group("").is_in("rubbish"));
     }
 }

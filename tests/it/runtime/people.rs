@@ -47,6 +47,11 @@ async fn nobody_sees_the_instances_of_others() {
         app.call(Method::GET, "/api/mcp/instances", token, &Value::Null).await.expect(200)["instances"].as_array().unwrap().len()
     };
     assert_eq!((count(&bob.access).await, count(&root.access).await), (1, 2));
+    // An administrator sees that it runs, and cannot work with what it was given in confidence.
+    app.call(Method::GET, &format!("/api/mcp/instances/{id}"), &root.access, &Value::Null).await.expect(200);
+    let path = format!("/api/mcp/instances/{id}/tools/env/call");
+    let refused = app.call(Method::POST, &path, &root.access, &json!({})).await.expect_problem(403, "forbidden");
+    assert!(!refused.to_string().contains("adas-own"), "{refused}");
     // Whoever leaves takes the process along.
     let gone = app.call(Method::DELETE, "/api/mcp/users/me", &ada.access, &json!({ "password": crate::support::PASSWORD })).await;
     assert_eq!(gone.status, 204, "{}", gone.text());
