@@ -123,6 +123,11 @@ async fn carry(carrier: Arc<Carrier>, lines: DuplexStream, stop: CancellationTok
     let mut lines = BufReader::new(lines).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+        if message["method"] == "notifications/initialized" {
+            // Before it has come, a server may refuse everything else.
+            carrier.send(message).await;
+            continue;
+        }
         let carrier = Arc::clone(&carrier);
         spawn(&stop, async move { carrier.send(message).await });
     }

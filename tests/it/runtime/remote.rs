@@ -34,6 +34,8 @@ struct Elsewhere {
     sessions: Arc<AtomicUsize>,
     /// The sessions that it knows.
     known: Arc<Mutex<Vec<String>>>,
+    /// Those of them that have heard that they may begin.
+    begun: Arc<Mutex<Vec<String>>>,
     streams: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<String>>>>,
     refuses: Arc<Mutex<Option<u16>>>,
 }
@@ -94,7 +96,14 @@ async fn streamable(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json
         }
         (_, None) => (StatusCode::BAD_REQUEST, Json(answer(&json!({ "method": "x" })))).into_response(),
         (_, Some(session)) if !elsewhere.known.lock().unwrap().contains(&session) => StatusCode::NOT_FOUND.into_response(),
+        (Some("notifications/initialized"), Some(session)) => {
+            // Whoever does not wait for this is refused.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            elsewhere.begun.lock().unwrap().push(session);
+            StatusCode::ACCEPTED.into_response()
+        }
         (Some(method), _) if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
+        (_, Some(session)) if !elsewhere.begun.lock().unwrap().contains(&session) => StatusCode::CONFLICT.into_response(),
         (Some("tools/call"), _) => {
             // A word on the way, and then the answer, as a stream.
             let word = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
