@@ -178,6 +178,7 @@ impl Packages {
 
     /// Asks for the job of an installation.
     pub(crate) async fn enqueue(&self, actor: &Actor, id: InstallationId) -> Result<JobId, PackagesError> {
+        let asked = clock::now();
         let mut transaction = self.inner.database.begin(actor).await?;
         let job = NewJob::of::<InstallJob>(&Payload { installation: id }).singleton(format!("install:{id}")).told();
         let job = match self.inner.jobs.enqueue_in(&mut transaction, actor, job).await {
@@ -186,7 +187,7 @@ impl Packages {
         };
         transaction.commit().await?;
         let mut transaction = self.inner.database.system().begin().await?;
-        store::begin(&mut transaction, id, job.0, clock::now()).await?;
+        store::begin(&mut transaction, id, job.0, asked).await?;
         transaction.commit().await?;
         Ok(job)
     }

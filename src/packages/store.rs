@@ -113,13 +113,19 @@ pub(crate) async fn put(connection: &mut PgConnection, new: &Installation) -> Re
     Ok(id.fetch_optional(connection).await?.map(InstallationId))
 }
 
-/// Notes that a job works on an installation.
-pub(crate) async fn begin(connection: &mut PgConnection, id: InstallationId, job: Uuid, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+/// Notes that a job works on an installation, unless the job has ended since it was asked for.
+pub(crate) async fn begin(connection: &mut PgConnection, id: InstallationId, job: Uuid, asked: DateTime<Utc>) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE mcp_fabric.installations SET stage = 'installing', error_code = NULL, error = NULL, job_id = $2, updated_at = $3 WHERE id = $1",
+        "UPDATE mcp_fabric.installations SET
+             job_id = $2,
+             stage = CASE WHEN updated_at > $3 THEN stage ELSE 'installing' END,
+             error_code = CASE WHEN updated_at > $3 THEN error_code END,
+             error = CASE WHEN updated_at > $3 THEN error END,
+             updated_at = GREATEST(updated_at, $3)
+         WHERE id = $1",
         id.0,
         job,
-        now
+        asked
     )
     .execute(connection)
     .await?;

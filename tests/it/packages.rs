@@ -133,6 +133,19 @@ async fn a_failed_install_leaves_nothing_half_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_install_that_fails_at_once_has_failed() {
+    let app = TestApp::with(&[("FABRIC_OFFLINE", "true"), ("INSTALL_ON_START", "")]).await;
+    for _ in 0..5 {
+        let begun = app.op_post_json("/api/mcp/packages/install", &json!({ "name": "everything", "enabled": false })).await.expect(202);
+        let job = format!("/api/mcp/jobs/{}", begun["job_id"].as_str().unwrap());
+        eventually(20, "the job ends", || async { (app.op_get(&job).await.expect(200)["status"] == "failed").then_some(()) }).await;
+        let found = app.op_get("/api/mcp/packages/by-id/everything").await.expect(200);
+        assert_eq!((found["status"].as_str(), found["error"]["code"].as_str()), (Some("error"), Some("not_cached")));
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm"]
 async fn the_set_of_the_first_run_is_installed_once() {
     let packages = Packages::start().await;
