@@ -43,7 +43,7 @@ async fn with_uv(uv: &Path, interpreter: &Found, tree: &Path) -> Result<(), Pack
     run("uv", uv, &["venv", "--no-project", "--no-config", "--offline", "--quiet", "--python", &python, "venv"], tree).await?;
     let install =
         ["pip", "install", "--python", "venv/bin/python", "--no-config", "--offline", "--no-index", "--find-links", "wheels", "--no-deps"];
-    let how = ["--no-build", "--require-hashes", "--link-mode=copy", "--compile-bytecode", "--quiet", "--requirement", "wanted.txt"];
+    let how = ["--no-build", "--require-hashes", "--link-mode=copy", "--quiet", "--requirement", "wanted.txt"];
     run("uv", uv, &[&install[..], &how].concat(), tree).await
 }
 
