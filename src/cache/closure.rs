@@ -206,10 +206,10 @@ fn read_npm_lock(lock: &[u8], registry: &str) -> Result<Members, CacheError> {
 }
 
 /// Whether it is `node_modules/<name>`, any number of times: what npm's locks name folders by.
-fn is_place(place: &str) -> bool {
+pub(crate) fn is_place(place: &str) -> bool {
     let mut parts = place.split("node_modules/");
     let is_name = |part: &str| NpmName::parse(part.strip_suffix('/').unwrap_or(part)).is_ok();
-    parts.next() == Some("") && parts.all(is_name)
+    parts.next() == Some("") && place.starts_with("node_modules/") && parts.all(is_name)
 }
 
 async fn python(door: &Door, name: &PypiName, version: &PypiVersion, constraints: &str, work: &Path) -> Result<Closure, CacheError> {

@@ -10,6 +10,7 @@ use super::{
     ArchiveError, BLOBS, BLOCK, Carried, CarriedDocument, CarriedFile, FORMAT, MANIFEST, Manifest, SIGNATURE, Signature, SigningKey,
 };
 use crate::{
+    closure::is_place,
     digest::{Algorithm, BlobId, Hasher},
     error::{CacheError, registry_type},
     file_names::FileName,
@@ -184,6 +185,9 @@ fn checked<'a>(manifest: &'a Manifest, rules: &Rules) -> Result<Vec<(Package, &'
         }
         for locked in carried.lock.iter().flat_map(|lock| &lock.packages) {
             let member = Package::parse(package.registry(), &locked.name, &locked.version)?;
+            if !locked.places.iter().all(|place| package.registry() == RegistryType::Npm && is_place(place)) {
+                return Err(ArchiveError::Malformed("a lock in it names a folder outside").into());
+            }
             locked.files.iter().try_for_each(|file| FileName::parse(&member, &file.name).map(drop))?;
         }
         packages.push((package, carried));
@@ -265,5 +269,32 @@ impl<R: AsyncRead + Unpin + Send> Reader<R> {
         let mut rest = vec![0; (BLOCK - over) % BLOCK];
         self.inner.read_exact(&mut rest).await.map_err(|_| ArchiveError::Malformed("it ends early"))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::config::CachePolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_leads_outside_is_refused() {
+        let manifest = |registry: &str, place: &str| {
+            let lock = json!({ "resolver": "npm 10", "created_at": "2026-01-01T00:00:00Z", "packages": [{
+                "name": "left-pad", "version": "1.0.0", "places": [place], "files": [],
+            }] });
+            let package = json!({ "registry_type": registry, "name": "left-pad", "version": "1.0.0", "files": [], "lock": lock });
+            let manifest =
+                json!({ "format": FORMAT, "created_at": "2026-01-01T00:00:00Z", "packages": [package], "documents": [], "names": [] });
+            serde_json::from_value::<Manifest>(manifest).unwrap()
+        };
+        let is_fine = |registry: &str, place: &str| checked(&manifest(registry, place), &Rules::new(CachePolicy::default())).is_ok();
+        assert!(is_fine("npm", "node_modules/left-pad") && is_fine("npm", "node_modules/a/node_modules/@b/c"));
+        for place in ["../x", "/etc", "node_modules/../../x", "node_modules/a/../b", "", "."] {
+            assert!(!is_fine("npm", place), "{place}");
+        }
+        assert!(!is_fine("pypi", "node_modules/left-pad"));
     }
 }
