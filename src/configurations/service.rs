@@ -84,6 +84,10 @@ impl Configurations {
         let mut missing = Vec::new();
         for input in inputs {
             let is_held = inputs::credential_of(input).is_ok_and(|name| held.contains(name.as_str()));
+            if input.secret {
+                // Also one from before the input was a secret.
+                configuration.values.remove(&input.env_var);
+            }
             if input.secret && is_held {
                 configuration.values.insert(input.env_var.clone(), SECRET.into());
             }
@@ -131,6 +135,7 @@ impl Configurations {
                 new.values.insert(name, value)
             };
         }
+        new.values.retain(|name, _| !inputs.iter().any(|input| input.secret && input.env_var == *name));
         new.enabled = change.enabled.unwrap_or(new.enabled);
         new.limits = change.limits.unwrap_or(new.limits);
         new.restart = change.restart.unwrap_or(new.restart);
@@ -150,22 +155,26 @@ impl Configurations {
     }
 
     /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where
-    /// it has changed since `revision`.
-    pub async fn give_up(
+    /// it has changed since.
+    pub async fn give_up(&self, actor: &Actor, wanted: &Configuration, reason: &'static str) -> Result<(), ConfigurationsError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        self.give_up_in(&mut transaction, actor, wanted, reason).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The same, when the transaction commits, which is for all owners.
+    pub async fn give_up_in(
         &self,
+        transaction: &mut PgConnection,
         actor: &Actor,
-        owner: &str,
-        server_id: &str,
-        revision: i64,
+        wanted: &Configuration,
         reason: &'static str,
     ) -> Result<(), ConfigurationsError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let held = store::hold(&mut transaction, owner, server_id).await?;
-        let Some(mut new) = held.filter(|held| held.enabled && held.revision == revision) else { return Ok(()) };
+        let held = store::hold(transaction, &wanted.owner, &wanted.server_id).await?;
+        let Some(mut new) = held.filter(|held| held.enabled && held.revision == wanted.revision) else { return Ok(()) };
         new.enabled = false;
-        tracing::info!(owner, server_id, reason, "a server is switched off");
-        self.write_in(&mut transaction, actor, "configuration.give_up", &mut new).await?;
-        Ok(transaction.commit().await?)
+        tracing::info!(wanted.owner, wanted.server_id, reason, "a server is switched off");
+        self.write_in(transaction, actor, "configuration.give_up", &mut new).await
     }
 
     /// Everything that is to run, whosever it is.

@@ -17,6 +17,19 @@ pub(crate) struct InstallJob {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Payload {
     pub(crate) installation: InstallationId,
+    #[serde(default)]
+    pub(crate) version: Version,
+}
+
+/// Which version is made runnable.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Version {
+    /// What is asked for; without a version, the newest.
+    #[default]
+    Renew,
+    /// What is there already: whoever joins somebody else's installation does not change it.
+    Keep,
 }
 
 impl Handler for InstallJob {
@@ -29,13 +42,21 @@ impl Handler for InstallJob {
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
-        let installation = match self.packages.get_by_id(payload.installation).await {
-            Err(PackagesError::NotFound) => return Ok(Outcome::Complete(json!({ "uninstalled": true }))),
-            found => found.map_err(|error| failure(&error))?,
-        };
-        let made = self.packages.make(&installation, &context).await.map_err(|error| failure(&error))?;
-        context.log(LogLevel::Info, format!("{} {} is runnable", installation.package.identifier, made.version)).await;
-        Ok(Outcome::Complete(json!({ "server_id": installation.server_id, "version": made.version })))
+        loop {
+            let installation = match self.packages.get_by_id(payload.installation).await {
+                Err(PackagesError::NotFound) => return Ok(Outcome::Complete(json!({ "uninstalled": true }))),
+                found => found.map_err(|error| failure(&error))?,
+            };
+            match self.packages.make(&installation, payload.version, &context).await {
+                Ok(Some(made)) => {
+                    context.log(LogLevel::Info, format!("{} {} is runnable", installation.package.identifier, made.version)).await;
+                    return Ok(Outcome::Complete(json!({ "server_id": installation.server_id, "version": made.version })));
+                }
+                Err(error) if self.packages.is_asked_for(&installation).await => return Err(failure(&error)),
+                Ok(None) | Err(_) => {}
+            }
+            context.log(LogLevel::Info, "something else is asked for by now; that is made instead".to_owned()).await;
+        }
     }
 
     async fn ended(&self, transaction: &mut PgConnection, payload: Payload, ended: &Ended) -> Result<(), DbError> {
@@ -59,14 +80,28 @@ impl Packages {
         self.inner.trees.make(self.inner.cache.supply(&exactly, installation.cure.as_deref().unwrap_or_default(), None).await?).await
     }
 
-    /// From the cache to a tree, a folder that leads to it, and a row that names it.
-    async fn make(&self, installation: &crate::Installation, context: &Context) -> Result<crate::Runnable, PackagesError> {
+    /// Whether an installation still asks for what it asked for.
+    async fn is_asked_for(&self, installation: &crate::Installation) -> bool {
+        let now = self.get_by_id(installation.id).await;
+        now.is_ok_and(|now| now.package == installation.package && now.cure == installation.cure)
+    }
+
+    /// From the cache to a tree, a folder that leads to it, and a row that names it; `None` where that asks for something
+    /// else by now.
+    async fn make(
+        &self,
+        installation: &crate::Installation,
+        version: Version,
+        context: &Context,
+    ) -> Result<Option<crate::Runnable>, PackagesError> {
+        if let Some(there) = installation.runnable.as_ref().filter(|_| version == Version::Keep) {
+            return if self.has_tree(there) { Ok(Some(there.clone())) } else { self.restore(installation, there).await.map(Some) };
+        }
         let supply =
             self.inner.cache.supply(&installation.package, installation.cure.as_deref().unwrap_or_default(), Some(context)).await?;
         let (registry, name) = (supply.registry, supply.name.clone());
         let made = self.inner.trees.make(supply).await?;
         self.inner.trees.show(&installation.folder, &name, registry, &made)?;
-        self.finish(installation, &made).await?;
-        Ok(made)
+        Ok(self.finish(installation, &made).await?.then_some(made))
     }
 }

@@ -19,6 +19,7 @@ mod store;
 mod toolchains;
 mod trees;
 mod unpack;
+mod upgrades;
 
 pub use error::PackagesError;
 pub use model::{Entry, Installation, InstallationId, Order, Runnable, Stage};

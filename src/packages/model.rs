@@ -126,6 +126,21 @@ pub struct Order {
     pub enabled: bool,
 }
 
+impl Order {
+    /// Whether the package is to run as the catalogue says.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.command.is_none() && self.args.is_none() && self.env.is_empty()
+    }
+}
+
+impl Installation {
+    /// Whether it is of this package, and of this version of it where that matters.
+    pub(crate) fn has(&self, package: &Wanted, any_version: bool) -> bool {
+        let is_same = self.package.registry_type == package.registry_type && self.package.identifier == package.identifier;
+        is_same && (any_version || self.package.version == package.version)
+    }
+}
+
 /// The folder of a package below `packages`: its name without `@`, with `-` for what else a folder's name cannot hold.
 pub(crate) fn folder_of(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };

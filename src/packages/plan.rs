@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) base: Option<Described>,
     /// The document of a server of the order's own; `None` where it is the catalogue's.
     pub(crate) document: Option<Value>,
+    /// Whether a server of somebody's own has that document's name.
+    pub(crate) replaces: bool,
 }
 
 /// Understands an order; refuses what the actor may not install.
@@ -38,20 +40,21 @@ pub(crate) async fn understand(servers: &Servers, actor: &Actor, order: &Order) 
         (None, Some(base)) => ServerId::parse(&base.id).map_err(ServersError::from)?,
         (None, None) => ServerId::parse(&folder_of(&package.identifier)).map_err(ServersError::from)?,
     };
-    let is_plain = order.command.is_none() && order.args.is_none() && order.env.is_empty();
-    let document = match there(servers, &server).await? {
+    let there = there(servers, &server).await?;
+    let replaces = there.as_ref().is_some_and(|there| there.origin == Origin::Custom);
+    let document = match there {
         Some(there) if there.origin != Origin::Custom => {
             if !names(&there.document, &package) {
                 return Err(PackagesError::NameTaken(server.to_string()));
             }
-            if !is_plain {
+            if !order.is_plain() {
                 return Err(PackagesError::NeedsOwnName(server.to_string()));
             }
             None
         }
         Some(_) | None => Some(document(&server, base.as_ref(), &package)),
     };
-    Ok(Plan { server, package, base, document })
+    Ok(Plan { server, package, base, document, replaces })
 }
 
 async fn there(servers: &Servers, id: &ServerId) -> Result<Option<Described>, PackagesError> {

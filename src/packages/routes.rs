@@ -90,7 +90,7 @@ struct PackageOut {
     error: Option<ErrorOut>,
     /// Instead of what the package says.
     command: Option<String>,
-    /// Instead of what the catalogue says.
+    /// Instead of what the catalogue says; only for whoever installed it, and administrators.
     args: Option<Vec<String>>,
     /// `[secret]` for what the vault has; only for whoever installed it, and administrators.
     env: Option<BTreeMap<String, String>>,
@@ -115,11 +115,19 @@ impl Installation {
         format!("packages/{}", self.folder)
     }
 
+    /// Its arguments, which may hold anything; `None` where they are not this actor's business.
+    pub fn shown_args(&self, actor: &Actor) -> Option<&[String]> {
+        self.args.as_deref().filter(|_| self.is_known_to(actor))
+    }
+
+    fn is_known_to(&self, actor: &Actor) -> bool {
+        self.installed_by == actor.to_string() || actor.may(Action::PackagesManage)
+    }
+
     /// Its variables, with `[secret]` for what the vault has; `None` where they are not this actor's business.
     pub fn shown_env(&self, actor: &Actor) -> Option<BTreeMap<String, String>> {
-        let is_own = self.installed_by == actor.to_string() || actor.may(Action::PackagesManage);
         let secret = self.secret_env.iter().map(|name| (name.clone(), "[secret]".to_owned()));
-        is_own.then(|| self.env.clone().into_iter().chain(secret).collect())
+        self.is_known_to(actor).then(|| self.env.clone().into_iter().chain(secret).collect())
     }
 }
 
@@ -127,6 +135,7 @@ fn shown(actor: &Actor, found: Installation, enabled: &BTreeSet<String>) -> Pack
     PackageOut {
         install_path: found.install_path(),
         env: found.shown_env(actor),
+        args: found.shown_args(actor).map(<[String]>::to_vec),
         enabled: enabled.contains(&found.server_id),
         server_id: found.server_id,
         based_on: found.based_on,
@@ -138,7 +147,6 @@ fn shown(actor: &Actor, found: Installation, enabled: &BTreeSet<String>) -> Pack
         cure: found.cure,
         error: found.error.map(|(code, message)| ErrorOut { code, message }),
         command: found.command,
-        args: found.args,
         job_id: found.job,
         installed_by: found.installed_by,
         created_at: found.created_at,

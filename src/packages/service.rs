@@ -21,7 +21,7 @@ use sqlx::PgConnection;
 
 use crate::{
     error::PackagesError,
-    job::{InstallJob, Payload},
+    job::{InstallJob, Payload, Version},
     model::{Entry, Installation, InstallationId, Order, Runnable, Stage, folder_of, looks_secret},
     plan::{self, Plan},
     store,
@@ -105,7 +105,7 @@ impl Packages {
     async fn resume(&self) -> Result<(), PackagesError> {
         let actor = Actor::system("install");
         for id in store::unfinished(self.inner.database.system()).await? {
-            busy_is_fine(self.enqueue(&actor, id).await)?;
+            busy_is_fine(self.enqueue(&actor, id, Version::Renew).await)?;
         }
         self.sweep([]).await
     }
@@ -119,39 +119,45 @@ impl Packages {
         check(&order)?;
         let plan = plan::understand(&self.inner.servers, actor, &order).await?;
         actor.require_server(Action::PackagesInstall, plan.server.as_str())?;
-        let (secret, env): (BTreeMap<_, _>, BTreeMap<_, _>) = order.env.into_iter().partition(|(name, _)| looks_secret(name));
-        let now = clock::now();
-        let new = Installation {
-            id: InstallationId::fresh(),
-            server_id: plan.server.to_string(),
-            based_on: plan.base.as_ref().map(|base| base.id.clone()).filter(|base| base != plan.server.as_str()),
-            folder: folder_of(&plan.package.identifier),
-            package: plan.package.clone(),
-            command: order.command,
-            args: order.args,
-            env,
-            secret_env: secret.keys().cloned().collect(),
-            stage: Stage::Installing,
-            runnable: None,
-            cure: None,
-            error: None,
-            job: None,
-            installed_by: actor.to_string(),
-            created_at: now,
-            updated_at: now,
-        };
-        let id = self.write(actor, &plan, &new).await?;
+        let enabled = order.enabled;
+        let joins = Join { asks_nothing: order.is_plain(), any_version: order.version.is_none() };
+        let (new, secret) = asked_for(actor, &plan, order)?;
+        // Nothing is changed where not all of it may be.
+        if !secret.is_empty() {
+            actor.require(Action::CredentialsWrite)?;
+        }
+        if enabled {
+            actor.require(Action::ConfigurationsWrite)?;
+        }
+        let (id, version) = self.write_or_join(actor, &plan, &new, &joins).await?;
         let server = ServerRef::Id(plan.server.clone());
-        let secret = secret.into_iter().map(|(name, value)| Ok((EnvVar::parse(&name).map_err(|_| ENV)?, SecretString::from(value))));
-        let secret = secret.collect::<Result<Vec<_>, PackagesError>>()?;
         if !secret.is_empty() {
             self.inner.credentials.store_inputs(actor, &server, secret).await?;
         }
-        if order.enabled {
+        if enabled {
             self.inner.configurations.enable(actor, &server, true).await?;
         }
-        let job = self.enqueue_or_join(actor, id).await?;
+        let job = self.enqueue_or_join(actor, id, version).await?;
         Ok((self.get_by_id(id).await?, job))
+    }
+
+    /// Who asks for no more than that somebody else's installation is there joins it; who asks for more has to have it.
+    async fn write_or_join(
+        &self,
+        actor: &Actor,
+        plan: &Plan,
+        new: &Installation,
+        joins: &Join,
+    ) -> Result<(InstallationId, Version), PackagesError> {
+        match self.of(&new.server_id).await? {
+            Some(there) if there.installed_by != new.installed_by && joins.asks_nothing && there.has(&new.package, joins.any_version) => {
+                return Ok((there.id, if there.runnable.is_some() { Version::Keep } else { Version::Renew }));
+            }
+            Some(there) => Self::require_own(actor, &there)?,
+            None if plan.replaces => actor.require(Action::PackagesManage)?,
+            None => {}
+        }
+        Ok((self.write(actor, plan, new).await?, Version::Renew))
     }
 
     /// The rows of an order: all or none.
@@ -161,7 +167,7 @@ impl Packages {
             self.inner.servers.put_custom_in(&mut transaction, &plan.server, document).await?;
         }
         store::claim_folder(&mut transaction, &new.folder, &new.package).await?;
-        let put = store::put(&mut transaction, new).await;
+        let put = store::put(&mut transaction, new, actor.may(Action::PackagesManage)).await;
         let put = put.map_err(|error| on_constraint(error, "installations_folder", || PackagesError::FolderTaken(new.folder.clone())))?;
         let id = put.ok_or_else(|| PackagesError::NameTaken(new.server_id.clone()))?;
         let told = NewEvent::change("package.install").on("installation", id).server(&new.server_id);
@@ -177,15 +183,20 @@ impl Packages {
     }
 
     /// Asks for the job of an installation.
-    pub(crate) async fn enqueue(&self, actor: &Actor, id: InstallationId) -> Result<JobId, PackagesError> {
+    pub(crate) async fn enqueue(&self, actor: &Actor, id: InstallationId, version: Version) -> Result<JobId, PackagesError> {
         let asked = clock::now();
         let mut transaction = self.inner.database.begin(actor).await?;
-        let job = NewJob::of::<InstallJob>(&Payload { installation: id }).singleton(format!("install:{id}")).told();
+        // Each actor has a job of their own to follow; those of several take turns where trees are made.
+        let single = format!("{}:{id}:{actor}", if version == Version::Keep { "keep" } else { "install" });
+        let job = NewJob::of::<InstallJob>(&Payload { installation: id, version }).singleton(single).told();
         let job = match self.inner.jobs.enqueue_in(&mut transaction, actor, job).await {
             Err(JobsError::AlreadyRunning(rival)) => return Err(PackagesError::Busy(rival)),
             other => other?,
         };
         transaction.commit().await?;
+        if version == Version::Keep {
+            return Ok(job);
+        }
         let mut transaction = self.inner.database.system().begin().await?;
         store::begin(&mut transaction, id, job.0, asked).await?;
         transaction.commit().await?;
@@ -193,26 +204,28 @@ impl Packages {
     }
 
     /// The same; where a job is at it already, that one is given.
-    async fn enqueue_or_join(&self, actor: &Actor, id: InstallationId) -> Result<JobId, PackagesError> {
-        match self.enqueue(actor, id).await {
+    pub(crate) async fn enqueue_or_join(&self, actor: &Actor, id: InstallationId, version: Version) -> Result<JobId, PackagesError> {
+        match self.enqueue(actor, id, version).await {
             Err(PackagesError::Busy(Some(job))) => Ok(job),
             other => other,
         }
     }
 
-    async fn tell_in(&self, transaction: &mut PgConnection, server_id: &str, status: &str) -> Result<(), DbError> {
+    pub(crate) async fn tell_in(&self, transaction: &mut PgConnection, server_id: &str, status: &str) -> Result<(), DbError> {
         let payload = json!({ "server_id": server_id, "status": status });
         let event = events::NewEvent { kind: INSTALLATION_CHANGED, channel: "packages", owner: None, payload };
         self.inner.events.publish_in(transaction, &event).await
     }
 
-    /// Writes what an install made.
-    pub(crate) async fn finish(&self, installation: &Installation, made: &Runnable) -> Result<(), PackagesError> {
+    /// Writes what an install made; false where something else is asked for meanwhile, or it was uninstalled.
+    pub(crate) async fn finish(&self, installation: &Installation, made: &Runnable) -> Result<bool, PackagesError> {
         let mut transaction = self.inner.database.system().begin().await?;
-        if let Some(server) = store::finish(&mut transaction, installation.id, made, clock::now()).await? {
-            self.tell_in(&mut transaction, &server, Stage::Installed.as_str()).await?;
+        let is_written = store::finish(&mut transaction, installation, made, clock::now()).await?;
+        if is_written {
+            self.tell_in(&mut transaction, &installation.server_id, Stage::Installed.as_str()).await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(is_written)
     }
 
     /// Writes how a job ended, in the transaction in which it does.
@@ -302,7 +315,7 @@ impl Packages {
     pub async fn mend(&self, server_id: &str) -> Result<(), PackagesError> {
         let actor = Actor::system("runtime");
         match self.of(server_id).await? {
-            Some(found) => busy_is_fine(self.enqueue(&actor, found.id).await),
+            Some(found) => busy_is_fine(self.enqueue(&actor, found.id, Version::Renew).await),
             None => busy_is_fine(self.install(&actor, Order { name: server_id.to_owned(), ..Order::default() }).await),
         }
     }
@@ -315,7 +328,7 @@ impl Packages {
         let told = NewEvent::change("package.cure").on("installation", id).server(server_id).with("constraint", cure);
         self.inner.audit.record_in(&mut transaction, &actor, told).await?;
         transaction.commit().await?;
-        busy_is_fine(self.enqueue(&actor, id).await).map(|()| true)
+        busy_is_fine(self.enqueue(&actor, id, Version::Renew).await).map(|()| true)
     }
 
     /// Which of these the actor wants to run.
@@ -334,7 +347,7 @@ impl Packages {
     }
 
     /// Fails unless the actor installed it, or may change those of others.
-    fn require_own(actor: &Actor, found: &Installation) -> Result<(), PackagesError> {
+    pub(crate) fn require_own(actor: &Actor, found: &Installation) -> Result<(), PackagesError> {
         actor.require(Action::PackagesInstall)?;
         actor.require_server(Action::PackagesInstall, &found.server_id)?;
         if found.installed_by != actor.to_string() {
@@ -352,7 +365,7 @@ impl Packages {
         // What is wanted of it would bring it back.
         for wanted in self.inner.configurations.enabled().await?.into_iter().filter(|wanted| wanted.server_id == found.server_id) {
             let system = Actor::system("packages");
-            self.inner.configurations.give_up(&system, &wanted.owner, &wanted.server_id, wanted.revision, "uninstalled").await?;
+            self.inner.configurations.give_up(&system, &wanted, "uninstalled").await?;
         }
         let mut transaction = self.inner.database.system().begin().await?;
         let is_last = store::remove(&mut transaction, &found).await?;
@@ -377,51 +390,40 @@ impl Packages {
         used.extend(running);
         self.inner.trees.prune(&used).await
     }
+}
 
-    /// Asks that an installation gets the newest version, or the one that is named.
-    pub async fn upgrade(&self, actor: &Actor, name: &str, version: Option<String>) -> Result<(Installation, JobId), PackagesError> {
-        actor.require(Action::PackagesInstall)?;
-        let found = self.named(actor, name).await?;
-        Self::require_own(actor, &found)?;
-        let changed = Installation { package: cache::Wanted { version, ..found.package.clone() }, ..found };
-        let mut transaction = self.inner.database.system().begin().await?;
-        store::put(&mut transaction, &changed).await?.ok_or(PackagesError::NotFound)?;
-        let told = NewEvent::change("package.upgrade").on("installation", changed.id).server(&changed.server_id);
-        self.inner.audit.record_in(&mut transaction, actor, told).await?;
-        self.tell_in(&mut transaction, &changed.server_id, Stage::Installing.as_str()).await?;
-        transaction.commit().await?;
-        let job = self.enqueue_or_join(actor, changed.id).await?;
-        Ok((self.get_by_id(changed.id).await?, job))
-    }
+/// What an order asks of an installation that is there.
+struct Join {
+    /// It is to run as the catalogue says.
+    asks_nothing: bool,
+    any_version: bool,
+}
 
-    /// The newest version of each installation that has an older one: the installation, and the version.
-    pub async fn updates(&self, actor: &Actor) -> Result<Vec<(Installation, String)>, PackagesError> {
-        let mut newer = Vec::new();
-        for found in self.all(actor).await? {
-            let Some(runnable) = &found.runnable else { continue };
-            let newest = self.inner.cache.newest(&cache::Wanted { version: None, ..found.package.clone() }).await?;
-            if newest != runnable.version {
-                newer.push((found, newest));
-            }
-        }
-        Ok(newer)
-    }
-
-    /// Asks for the newest version of everything that the actor may upgrade.
-    pub async fn upgrade_all(&self, actor: &Actor) -> Result<Vec<(Installation, JobId)>, PackagesError> {
-        actor.require(Action::PackagesInstall)?;
-        let mut begun = Vec::new();
-        for (found, _) in self.updates(actor).await? {
-            if Self::require_own(actor, &found).is_ok() {
-                begun.push(self.upgrade(actor, &found.server_id, None).await?);
-            }
-        }
-        Ok(begun)
-    }
-
-    async fn all(&self, actor: &Actor) -> Result<Vec<Installation>, PackagesError> {
-        self.list(actor, "", u32::from(u16::MAX)).await
-    }
+/// The installation that an order asks for, and the variables that go into the vault.
+fn asked_for(actor: &Actor, plan: &Plan, order: Order) -> Result<(Installation, Vec<(EnvVar, SecretString)>), PackagesError> {
+    let (secret, env): (BTreeMap<_, _>, BTreeMap<_, _>) = order.env.into_iter().partition(|(name, _)| looks_secret(name));
+    let now = clock::now();
+    let new = Installation {
+        id: InstallationId::fresh(),
+        server_id: plan.server.to_string(),
+        based_on: plan.base.as_ref().map(|base| base.id.clone()).filter(|base| base != plan.server.as_str()),
+        folder: folder_of(&plan.package.identifier),
+        package: plan.package.clone(),
+        command: order.command,
+        args: order.args,
+        env,
+        secret_env: secret.keys().cloned().collect(),
+        stage: Stage::Installing,
+        runnable: None,
+        cure: None,
+        error: None,
+        job: None,
+        installed_by: actor.to_string(),
+        created_at: now,
+        updated_at: now,
+    };
+    let secret = secret.into_iter().map(|(name, value)| Ok((EnvVar::parse(&name).map_err(|_| ENV)?, value.into())));
+    Ok((new, secret.collect::<Result<_, PackagesError>>()?))
 }
 
 const ENV: PackagesError =

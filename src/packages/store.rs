@@ -83,8 +83,8 @@ pub(crate) async fn claim_folder(connection: &mut PgConnection, folder: &str, pa
 }
 
 /// Makes the row of a server, or changes the one that is there and is of the same package; `None` when it is of
-/// another one.
-pub(crate) async fn put(connection: &mut PgConnection, new: &Installation) -> Result<Option<InstallationId>, sqlx::Error> {
+/// another one, or somebody else's where only one's own may be changed.
+pub(crate) async fn put(connection: &mut PgConnection, new: &Installation, anybodys: bool) -> Result<Option<InstallationId>, sqlx::Error> {
     let id = sqlx::query_scalar!(
         "INSERT INTO mcp_fabric.installations AS i
              (id, server_id, based_on, registry_type, name, asked, sha256, folder, command, args, env, secret_env, stage, installed_by, created_at, updated_at)
@@ -92,8 +92,8 @@ pub(crate) async fn put(connection: &mut PgConnection, new: &Installation) -> Re
          ON CONFLICT (server_id) DO UPDATE
             SET cure = CASE WHEN i.asked IS DISTINCT FROM excluded.asked THEN NULL ELSE i.cure END, asked = excluded.asked, sha256 = excluded.sha256, based_on = excluded.based_on, command = excluded.command, args = excluded.args,
                 env = excluded.env, secret_env = excluded.secret_env, stage = 'installing', error_code = NULL, error = NULL,
-                updated_at = excluded.updated_at
-            WHERE i.registry_type = excluded.registry_type AND i.name = excluded.name
+                installed_by = excluded.installed_by, updated_at = excluded.updated_at
+            WHERE i.registry_type = excluded.registry_type AND i.name = excluded.name AND (i.installed_by = excluded.installed_by OR $15)
          RETURNING id",
         new.id.0,
         new.server_id,
@@ -108,7 +108,8 @@ pub(crate) async fn put(connection: &mut PgConnection, new: &Installation) -> Re
         serde_json::json!(new.env),
         &new.secret_env,
         new.installed_by,
-        new.created_at
+        new.created_at,
+        anybodys
     );
     Ok(id.fetch_optional(connection).await?.map(InstallationId))
 }
@@ -149,24 +150,27 @@ pub(crate) async fn cure(
     Ok(id.fetch_optional(connection).await?.map(InstallationId))
 }
 
-/// Notes what an install made; gives the server, or `None` when it was uninstalled meanwhile.
+/// Notes what an install made; false when it was uninstalled meanwhile, or something else is asked for.
 pub(crate) async fn finish(
     connection: &mut PgConnection,
-    id: InstallationId,
+    of: &Installation,
     made: &Runnable,
     now: DateTime<Utc>,
-) -> Result<Option<String>, sqlx::Error> {
-    let server = sqlx::query_scalar!(
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
         "UPDATE mcp_fabric.installations
          SET stage = 'installed', error_code = NULL, error = NULL, version = $2, tree = $3, entry = $4, updated_at = $5
-         WHERE id = $1 RETURNING server_id",
-        id.0,
+         WHERE id = $1 AND asked IS NOT DISTINCT FROM $6 AND sha256 IS NOT DISTINCT FROM $7 AND cure IS NOT DISTINCT FROM $8",
+        of.id.0,
         made.version,
         made.tree,
         serde_json::json!(made.entry),
-        now
+        now,
+        of.package.version,
+        of.package.sha256,
+        of.cure
     );
-    server.fetch_optional(connection).await
+    Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
 /// Notes why an install failed; what could be started before still can.

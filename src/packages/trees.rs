@@ -9,12 +9,13 @@ use std::{
     collections::HashSet,
     fs, io,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use cache::{Part, RegistryType, Supply};
@@ -33,6 +34,8 @@ use crate::{
 };
 
 const MARK: &str = "tree.json";
+/// For how long a tree that no installation names may be one that is just being installed.
+const FRESH: Duration = Duration::from_hours(1);
 
 /// The folders of one fabric.
 pub(crate) struct Trees {
@@ -133,17 +136,27 @@ impl Trees {
         remove(&self.folders().join(folder))
     }
 
-    /// Removes trees that are not among those in use.
+    /// Removes trees that are not among those in use. One that was made a moment ago may have no row yet.
     pub(crate) async fn prune(&self, used: &HashSet<String>) -> Result<(), PackagesError> {
         let _turn = self.turn.lock().await;
-        for entry in fs::read_dir(self.all()).map_err(at(self.all()))? {
-            let entry = entry.map_err(at(self.all()))?;
-            if entry.file_name().to_str().is_none_or(|name| !used.contains(name)) {
-                remove(&entry.path())?;
+        let (all, used) = (self.all(), used.clone());
+        let pruned = tokio::task::spawn_blocking(move || {
+            for entry in fs::read_dir(&all).map_err(at(&all))? {
+                let entry = entry.map_err(at(&all))?;
+                let is_used = entry.file_name().to_str().is_some_and(|name| used.contains(name));
+                if !is_used && !is_fresh(&entry) {
+                    remove(&entry.path())?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        pruned.await.unwrap_or(Ok(()))
     }
+}
+
+fn is_fresh(entry: &fs::DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|found| found.modified()).ok();
+    changed.and_then(|changed| changed.elapsed().ok()).is_none_or(|age| age < FRESH)
 }
 
 /// Says that a tree is whole.
@@ -193,6 +206,12 @@ fn unpack_parts(parts: &[Part], path: &Path) -> Result<(), PackagesError> {
     let work = || {
         while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
             for place in &part.places {
+                if !Path::new(place).components().all(|step| matches!(step, Component::Normal(_))) {
+                    let error = PackagesError::Unpack(part.name.clone(), "its lock names a folder outside");
+                    next.store(parts.len(), Ordering::Relaxed);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
                 let all = Caps::default();
                 let caps = Caps {
                     bytes: all.bytes.saturating_sub(bytes.load(Ordering::Relaxed)),

@@ -1,14 +1,18 @@
 //! The tarballs of npm, unpacked beneath a folder and nowhere else.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Component, Path, PathBuf},
 };
 
 use flate2::read::GzDecoder;
 use tar::EntryType;
+
+/// The largest extended header.
+const LONGEST_EXTENSION: u64 = 64 << 10;
 
 /// What one install may unpack: bytes and files of all of its packages.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +53,34 @@ pub(crate) fn tarball(gzipped: impl Read, folder: &Path, caps: Caps) -> Result<U
     fs::create_dir_all(folder).map_err(Unfit::Write)?;
     let mut archive = tar::Archive::new(GzDecoder::new(gzipped).take(caps.bytes.saturating_mul(2)));
     let (mut done, mut made) = (Unpacked::default(), PathBuf::new());
-    for entry in archive.entries().map_err(|_| Unfit::Malformed)? {
+    let mut extension = Extension::default();
+    // Raw: names of any length would be read whole.
+    for entry in archive.entries().map_err(|_| Unfit::Malformed)?.raw(true) {
         let mut entry = entry.map_err(|_| Unfit::Malformed)?;
-        if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
-            continue;
+        match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Continuous => {}
+            EntryType::GNULongName => {
+                extension.path = Some(long_name(&small(&mut entry)?));
+                continue;
+            }
+            EntryType::XHeader => {
+                extension.read(&small(&mut entry)?)?;
+                continue;
+            }
+            EntryType::GNULongLink | EntryType::XGlobalHeader => continue,
+            _ => {
+                extension = Extension::default();
+                continue;
+            }
         }
-        let path = beneath(&entry.path().map_err(|_| Unfit::Outside)?)?;
+        let Extension { path, size } = std::mem::take(&mut extension);
+        if size.is_some_and(|stated| stated != entry.size()) {
+            return Err(Unfit::Malformed);
+        }
+        let path = match path {
+            Some(path) => beneath(&path)?,
+            None => beneath(&entry.path().map_err(|_| Unfit::Outside)?)?,
+        };
         let Some(path) = path else { continue };
         done.files += 1;
         if done.files > caps.files {
@@ -70,6 +96,42 @@ pub(crate) fn tarball(gzipped: impl Read, folder: &Path, caps: Caps) -> Result<U
         done.bytes += write(&mut entry, &place, if is_program { 0o555 } else { 0o444 }, caps.bytes - done.bytes)?;
     }
     Ok(done)
+}
+
+/// What stands before a file for what its header has no room for.
+#[derive(Default)]
+struct Extension {
+    path: Option<PathBuf>,
+    size: Option<u64>,
+}
+
+impl Extension {
+    /// The records of a POSIX extended header.
+    fn read(&mut self, records: &[u8]) -> Result<(), Unfit> {
+        for record in tar::PaxExtensions::new(records) {
+            let record = record.map_err(|_| Unfit::Malformed)?;
+            match record.key_bytes() {
+                b"path" => self.path = Some(OsStr::from_bytes(record.value_bytes()).into()),
+                b"size" => self.size = Some(record.value().ok().and_then(|size| size.parse().ok()).ok_or(Unfit::Malformed)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn long_name(name: &[u8]) -> PathBuf {
+    OsStr::from_bytes(name.split(|byte| *byte == 0).next().unwrap_or_default()).into()
+}
+
+/// The bytes of an extension, which no honest one has many of.
+fn small(entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<u8>, Unfit> {
+    if entry.size() > LONGEST_EXTENSION {
+        return Err(Unfit::TooMuch);
+    }
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).map_err(|_| Unfit::Malformed)?;
+    Ok(bytes)
 }
 
 /// The path without its first folder; `None` where nothing is left.
@@ -168,6 +230,38 @@ mod tests {
             assert!(matches!(refused, Err(Unfit::Outside)), "{path}: {refused:?}");
             assert!(!folder.path().join("x").exists());
         }
+    }
+
+    #[test]
+    fn long_names_of_both_kinds_are_read_and_longer_ones_refused() {
+        let long = format!("package/{}/file.js", "folder-".repeat(20));
+        let pax = |key: &str, value: &str| {
+            let body = format!(" {key}={value}\n");
+            let length = (1..5).find(|digits| (digits + body.len()).to_string().len() == *digits).unwrap() + body.len();
+            format!("{length}{body}").into_bytes()
+        };
+        let gnu = format!("{long}\0").into_bytes();
+        let records = [pax("path", &long), pax("size", "1"), pax("mtime", "1.5")].concat();
+        for (kind, bytes) in [(EntryType::GNULongName, &gnu), (EntryType::XHeader, &records)] {
+            let folder = tempfile::tempdir().unwrap();
+            let gzipped = tarball_of(&[
+                ("ext", kind, 0o644, bytes),
+                ("package/short", EntryType::Regular, 0o644, b"x"),
+                ("package/other", EntryType::Regular, 0o644, b"y"),
+            ]);
+            tarball(&gzipped[..], folder.path(), Caps::default()).unwrap();
+            assert_eq!(fs::read_to_string(folder.path().join(long.strip_prefix("package/").unwrap())).unwrap(), "x");
+            assert!(folder.path().join("other").exists() && !folder.path().join("short").exists());
+        }
+        let refused = |kind, bytes: &[u8]| {
+            let gzipped = tarball_of(&[("ext", kind, 0o644, bytes), ("package/a", EntryType::Regular, 0o644, b"x")]);
+            tarball(&gzipped[..], &tempfile::tempdir().unwrap().path().join("a"), Caps::default())
+        };
+        let endless = vec![b'a'; 1 << 20];
+        assert!(matches!(refused(EntryType::GNULongName, &endless), Err(Unfit::TooMuch)));
+        assert!(matches!(refused(EntryType::XHeader, &endless), Err(Unfit::TooMuch)));
+        assert!(matches!(refused(EntryType::XHeader, &pax("path", "package/../../x")), Err(Unfit::Outside)));
+        assert!(matches!(refused(EntryType::XHeader, &pax("size", "9")), Err(Unfit::Malformed)));
     }
 
     #[test]

@@ -30,8 +30,14 @@ pub(crate) struct Running {
     pub(crate) since: Instant,
 }
 
-/// Starts the process of a launch and greets it. Whoever forgets this ends the process.
-pub(crate) async fn boot(inner: &Arc<Inner>, instance: &mut Instance, live: &Arc<Live>, launch: &Launch) -> Result<Running, Reason> {
+/// Starts the process of a launch and greets it. Where this is forgotten or fails, `starting` has what is there.
+pub(crate) async fn boot(
+    inner: &Arc<Inner>,
+    instance: &mut Instance,
+    live: &Arc<Live>,
+    launch: &Launch,
+    starting: &mut Starting,
+) -> Result<Running, Reason> {
     let since = clock::now();
     let failed = Reason::new;
     let (body, wire) = launch.start(inner, instance, &live.log).await?;
@@ -39,7 +45,7 @@ pub(crate) async fn boot(inner: &Arc<Inner>, instance: &mut Instance, live: &Arc
     instance.container = body.container();
     instance.next_try_at = None;
     let was_running = matches!(&body, Body::Container(container) if container.was_running);
-    let mut starting = Starting { body: Some(body) };
+    starting.body = Some(body);
     note_start(inner, instance).await;
     let known = store::era(inner.database.system(), &instance.server_id, &launch.version).await.ok().flatten();
     let greet = async {
@@ -53,7 +59,7 @@ pub(crate) async fn boot(inner: &Arc<Inner>, instance: &mut Instance, live: &Arc
         ended = starting.ended() => {
             // What it said last comes through another pipe.
             tokio::time::sleep(Duration::from_millis(50)).await;
-            return Err(failed("start_failed", with_last_words(ended.reason.text, live, since)));
+            return Err(ended_early(ended.reason, live, since));
         }
     };
     let session = match greeted {
@@ -63,10 +69,12 @@ pub(crate) async fn boot(inner: &Arc<Inner>, instance: &mut Instance, live: &Arc
                 // It may be another program by now: the next start asks anew.
                 store::learn(inner.database.system(), &instance.server_id, &launch.version, None, clock::now()).await.ok();
             }
-            let status = starting.kill().await;
+            let ended = starting.kill().await;
+            if let Some(reason) = ended.filter(|_| matches!(error, CallError::Closed)) {
+                return Err(ended_early(reason, live, since));
+            }
             let code = if matches!(error, CallError::Timeout(_)) { "start_timeout" } else { "start_failed" };
-            let text = status.filter(|_| matches!(error, CallError::Closed)).unwrap_or_else(|| error.to_string());
-            return Err(failed(code, with_last_words(text, live, since)));
+            return Err(failed(code, with_last_words(error.to_string(), live, since)));
         }
     };
     let tools = match session.tools(inner.config.start_limit).await {
@@ -100,13 +108,20 @@ async fn note_start(inner: &Inner, instance: &Instance) {
     }
 }
 
+/// It ended before it answered.
+fn ended_early(reason: Reason, live: &Live, since: chrono::DateTime<chrono::Utc>) -> Reason {
+    let code = if reason.is_passing { reason.code } else { "start_failed" };
+    Reason { code, text: with_last_words(reason.text, live, since), ..reason }
+}
+
 fn with_last_words(text: String, live: &Live, since: chrono::DateTime<chrono::Utc>) -> String {
     let said = live.log.last_words(since);
     if said.is_empty() { text } else { format!("{text}; it said: {said}") }
 }
 
 /// What does not answer yet: whoever forgets it ends it with all that it started.
-struct Starting {
+#[derive(Default)]
+pub(crate) struct Starting {
     body: Option<Body>,
 }
 
@@ -118,10 +133,10 @@ impl Starting {
         }
     }
 
-    /// Ends it; tells how it had ended by itself, if it had.
-    async fn kill(&mut self) -> Option<String> {
+    /// Ends it; tells why it had ended by itself, if it had.
+    pub(crate) async fn kill(&mut self) -> Option<Reason> {
         let mut body = self.body.take()?;
-        let ended = tokio::time::timeout(Duration::from_millis(100), body.ended()).await.ok().map(|ended| ended.reason.text);
+        let ended = tokio::time::timeout(Duration::from_millis(100), body.ended()).await.ok().map(|ended| ended.reason);
         body.kill().await.ok();
         ended
     }

@@ -8,7 +8,10 @@ use platform::{Class, Coded, Denial, FieldError, actor::Forbidden, database::DbE
 use serde_json::{Map, Value};
 use servers::ServersError;
 
-use crate::{model::State, wire::CallError};
+use crate::{
+    model::{Cap, State},
+    wire::CallError,
+};
 
 /// What can go wrong with instances.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +35,8 @@ pub enum RuntimeError {
     #[error("{0}")]
     Unfit(String),
     /// A cap: which one.
-    #[error("{0}")]
-    LimitReached(String),
+    #[error("{1}")]
+    LimitReached(Cap, String),
     /// The server itself.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -103,9 +106,10 @@ impl Coded for RuntimeError {
             Self::Elsewhere => "on_another_node",
             Self::Missing(_) => "missing_inputs",
             Self::Unfit(_) => "document_unusable",
-            Self::LimitReached(_) => "limit_reached",
+            Self::LimitReached(..) => "limit_reached",
             Self::Call(CallError::Refused { .. }) => "server_error",
             Self::Call(CallError::Timeout(_)) => "server_timeout",
+            Self::Call(CallError::TooMuch) => "answer_too_large",
             Self::Call(CallError::Closed) => "server_ended",
             Self::Field(..) => "invalid_field",
             other => other.inner().map_or("data_folder_unusable", Coded::code),
@@ -114,7 +118,7 @@ impl Coded for RuntimeError {
     fn class(&self) -> Class {
         match self {
             Self::NotFound => Class::NotFound,
-            Self::Illegal(_) | Self::NotRunning | Self::LimitReached(_) => Class::Conflict,
+            Self::Illegal(_) | Self::NotRunning | Self::LimitReached(..) => Class::Conflict,
             Self::Elsewhere => Class::Unavailable,
             Self::Missing(_) | Self::Unfit(_) => Class::Unprocessable,
             Self::Call(CallError::Timeout(_)) => Class::Timeout,

@@ -26,8 +26,10 @@ pub(crate) struct Filled {
     pub(crate) args: Vec<String>,
     /// Values may be secrets.
     pub(crate) env: BTreeMap<String, SecretString>,
-    /// Values of inputs that are files or folders.
+    /// What the owner of the configuration gave as files or folders.
     pub(crate) paths: Vec<String>,
+    /// What they gave otherwise, and arguments hold: it may name a path, or anything else.
+    pub(crate) named: Vec<String>,
 }
 
 /// Why a launch cannot be filled.
@@ -61,7 +63,7 @@ pub(crate) fn remote(entry: &Value, given: &Given) -> Result<(String, BTreeMap<S
         if !url.contains(&place) {
             continue;
         }
-        let fixed = declared["value"].as_str().map(|fixed| Found { text: fixed.to_owned().into(), is_secret: false });
+        let fixed = declared["value"].as_str().map(Found::fixed);
         let Some(found) = fixed.or_else(|| filler.find(variable, declared)) else { continue };
         if found.is_secret || is(declared, "isSecret") {
             return Err(Unfilled::SecretArgument(variable.clone()));
@@ -84,10 +86,19 @@ struct Filler<'a> {
     out: Filled,
 }
 
-/// A value, and whether it is a secret.
+/// A value.
 struct Found {
     text: SecretString,
     is_secret: bool,
+    /// What of it the owner of the configuration gave.
+    given: Vec<String>,
+}
+
+impl Found {
+    /// Of the document.
+    fn fixed(text: &str) -> Self {
+        Self { text: text.into(), is_secret: false, given: Vec::new() }
+    }
 }
 
 fn list<'a>(entry: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
@@ -113,16 +124,15 @@ fn text(value: &Value) -> String {
 impl Filler<'_> {
     /// The value of an input by its name: configured, from the vault, or its default.
     fn find(&mut self, name: &str, input: &Value) -> Option<Found> {
-        let plain = |text: String| Found { text: text.into(), is_secret: false };
-        let configured = self.given.values.get(name).map(|value| plain(text(value)));
+        // A value that was given before its input became a secret is not used any more.
+        let configured = self.given.values.get(name).filter(|_| !is(input, "isSecret")).map(text);
+        let configured = configured.map(|text| Found { given: text.lines().map(str::to_owned).collect(), ..Found::fixed(&text) });
         let kept = || self.given.secrets.get(name).or_else(|| self.given.secrets.get(&credential(name)));
-        let found = configured.or_else(|| kept().map(|text| Found { text: text.clone(), is_secret: true }));
-        let found = found.or_else(|| input["default"].as_str().map(|text| plain(text.to_owned())));
+        let found = configured.or_else(|| kept().map(|text| Found { text: text.clone(), is_secret: true, given: Vec::new() }));
+        let found = found.or_else(|| input["default"].as_str().map(Found::fixed));
         match &found {
             None if is(input, "isRequired") => self.missing.push(name.to_owned()),
-            Some(found) if input["format"] == "filepath" && !found.is_secret => {
-                self.out.paths.extend(found.text.expose_secret().lines().map(str::to_owned));
-            }
+            Some(found) if input["format"] == "filepath" => self.out.paths.extend_from_slice(&found.given),
             _ => {}
         }
         found
@@ -131,21 +141,22 @@ impl Filler<'_> {
     /// A fixed value with its variables, or the value of the input itself.
     fn value(&mut self, name: &str, input: &Value) -> Option<Found> {
         let Some(template) = input["value"].as_str().filter(|value| !value.is_empty()) else { return self.find(name, input) };
-        let (mut text, mut is_secret) = (template.to_owned(), false);
+        let (mut text, mut is_secret, mut given) = (template.to_owned(), false, Vec::new());
         for (variable, declared) in input["variables"].as_object().into_iter().flatten() {
             let place = format!("{{{variable}}}");
             if !template.contains(&place) {
                 continue;
             }
             let found = match declared["value"].as_str() {
-                Some(fixed) => Found { text: fixed.to_owned().into(), is_secret: false },
+                Some(fixed) => Found::fixed(fixed),
                 // An optional part that is not given takes the whole with it.
                 None => self.find(variable, declared)?,
             };
             is_secret |= found.is_secret;
             text = text.replace(&place, found.text.expose_secret());
+            given.extend(found.given);
         }
-        Some(Found { text: text.into(), is_secret })
+        Some(Found { text: text.into(), is_secret, given })
     }
 
     fn environment(&mut self, entry: &Value) -> Result<(), Unfilled> {
@@ -185,6 +196,7 @@ impl Filler<'_> {
             if found.is_secret {
                 return Err(Unfilled::SecretArgument(name.to_owned()));
             }
+            self.out.named.extend(found.given);
             let value = found.text.expose_secret();
             let is_switch = is_named && argument["format"] == "boolean";
             let values: Vec<&str> = if is(argument, "isRepeated") { value.lines().collect() } else { vec![value] };
@@ -252,6 +264,27 @@ mod tests {
         let (url, headers) = given(&BTreeMap::from([("key".to_owned(), "s3".into())])).unwrap();
         assert_eq!((url.as_str(), headers["authorization"].expose_secret()), ("https://a%2Fb.example/mcp", "Bearer s3"));
         assert_eq!(given(&BTreeMap::new()).unwrap_err(), Unfilled::Missing(vec!["key".into()]));
+    }
+
+    #[test]
+    fn only_what_its_owner_gave_opens_paths() {
+        let entry = json!({ "packageArguments": [
+            { "type": "positional", "value": "/fixed" },
+            { "type": "positional", "valueHint": "socket", "default": "/default", "format": "filepath" },
+            { "type": "positional", "valueHint": "folder", "format": "filepath" },
+            { "type": "named", "name": "--in", "value": "{base}/../x", "variables": { "base": {}, "also": { "value": "/also" } } },
+        ], "environmentVariables": [{ "name": "PREFIX" }, { "name": "HOME_OF_IT", "format": "filepath" }] });
+        let values = json!({ "folder": "/one\n/two", "base": "/b", "PREFIX": "/", "HOME_OF_IT": "/three" });
+        let given = Given { values: values.as_object().unwrap(), secrets: &BTreeMap::new(), args: None, env: &BTreeMap::new() };
+        let filled = fill(&entry, &given).unwrap();
+        assert_eq!(filled.paths, ["/three", "/one", "/two"]);
+        assert_eq!(filled.named, ["/one", "/two", "/b"]);
+    }
+
+    #[test]
+    fn a_value_from_before_its_input_was_a_secret_is_not_used() {
+        let entry = json!({ "environmentVariables": [{ "name": "KEY", "isSecret": true }] });
+        assert_eq!(filled(&entry, &json!({ "KEY": "old" }), &[("KEY", "new")]).unwrap().1, ["FROM=installation", "KEY=new"]);
     }
 
     #[test]

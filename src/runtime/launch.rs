@@ -1,7 +1,7 @@
 //! What a start needs: a package that is there, a program, its arguments, its environment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -109,10 +109,13 @@ fn engine_reason(error: &EngineError) -> Reason {
 
 pub(crate) fn reason_of(error: &impl Coded) -> Reason {
     let text = match error.class() {
-        platform::Class::Internal => "something went wrong on our side; the log says more".into(),
+        platform::Class::Internal => {
+            tracing::error!(code = error.code(), %error, "a server cannot be started");
+            "something went wrong on our side; the log says more".into()
+        }
         _ => error.to_string(),
     };
-    Reason::new(error.code(), text)
+    Reason { is_passing: error.class() == platform::Class::Unavailable, ..Reason::new(error.code(), text) }
 }
 
 /// Brings together what a start needs; what is missing becomes an install, which is waited for.
@@ -155,7 +158,10 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
         env.insert("PYTHONUNBUFFERED".to_owned(), SecretString::from("1"));
     }
     env.extend(filled.env);
-    let write = granted(inner, configuration, &filled.paths, &args)?;
+    // Neither the document nor anybody else's installation says what of this machine a server is given.
+    let own_args = if installation.installed_by == configuration.owner { installation.args.unwrap_or_default() } else { Vec::new() };
+    let named = filled.named.into_iter().chain(own_args);
+    let write = granted(inner, configuration, filled.paths, named)?;
     let limits = Some(inner.limits(&configuration.limits, is_image));
     Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree })
 }
@@ -181,7 +187,7 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
 async fn revealed(inner: &Inner, configuration: &Configuration, log: &Log) -> Result<BTreeMap<String, SecretString>, Reason> {
     let secrets = inner.credentials.for_launch(&configuration.owner, &configuration.server_id).await;
     let secrets = secrets.map_err(|error| reason_of(&error))?;
-    log.hide(secrets.values().cloned().collect());
+    log.hide(secrets.values());
     Ok(secrets)
 }
 
@@ -284,12 +290,17 @@ async fn program(inner: &Inner, installation: &Installation, entry: &Entry, tree
     })
 }
 
-/// The folders that a server is given: inputs that are paths, and arguments that name what is there. The operator may
-/// give any of this machine but the fabric's own, users what `FABRIC_SERVER_PATHS` allows.
-fn granted(inner: &Inner, configuration: &Configuration, paths: &[String], args: &[String]) -> Result<Vec<PathBuf>, Reason> {
-    let mut all = Vec::new();
+/// What of this machine a server is given: inputs that are paths, and what else its owner named among its arguments
+/// and is there. The operator may give any of it but the fabric's own, users what `FABRIC_SERVER_PATHS` allows.
+fn granted(
+    inner: &Inner,
+    configuration: &Configuration,
+    inputs: Vec<String>,
+    named: impl Iterator<Item = String>,
+) -> Result<Vec<PathBuf>, Reason> {
+    let mut all = BTreeSet::new();
     let is_operator = configuration.owner == "operator";
-    for (path, is_input) in paths.iter().map(|path| (path, true)).chain(args.iter().map(|arg| (arg, false))) {
+    for (path, is_input) in inputs.into_iter().map(|path| (path, true)).chain(named.map(|path| (path, false))) {
         if !path.starts_with('/') {
             continue;
         }
@@ -297,7 +308,7 @@ fn granted(inner: &Inner, configuration: &Configuration, paths: &[String], args:
         let is_ours = inner.own_folders.iter().any(|own| real.starts_with(own) || own.starts_with(&real));
         let is_allowed = is_operator || inner.config.paths.iter().any(|allowed| real.starts_with(allowed));
         if is_allowed && !is_ours {
-            all.push(real);
+            all.insert(real);
         } else if is_input && is_ours {
             return Err(Reason::new("path_refused", "it is given a path with the fabric's own files, which servers never have"));
         } else if is_input {
@@ -305,5 +316,26 @@ fn granted(inner: &Inner, configuration: &Configuration, paths: &[String], args:
             return Err(Reason::new("path_refused", text));
         }
     }
-    Ok(all)
+    Ok(outermost(all))
+}
+
+/// Without those that lie in others. Paths come in the order of their parts: what lies in a folder follows it.
+fn outermost(paths: BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    paths.into_iter().fold(Vec::new(), |mut all: Vec<PathBuf>, path| {
+        if !all.last().is_some_and(|last| path.starts_with(last)) {
+            all.push(path);
+        }
+        all
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_another_one_is_given_with_it() {
+        let paths = ["/a/b", "/a", "/a-b", "/c/d/e", "/c/d"].map(PathBuf::from);
+        assert_eq!(outermost(BTreeSet::from(paths)), ["/a", "/a-b", "/c/d"].map(PathBuf::from));
+    }
 }

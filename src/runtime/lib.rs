@@ -10,6 +10,7 @@
 //! - a child never outlives its fabric, and a second one is started only after everything of the first has ended;
 //! - plaintext is asked for one launch and passed by the environment alone.
 
+mod attend;
 mod body;
 mod boot;
 mod containers;
@@ -28,6 +29,7 @@ mod remote;
 mod routes;
 mod service;
 mod session;
+mod steps;
 mod store;
 mod supervisor;
 mod wire;

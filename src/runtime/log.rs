@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -54,6 +55,19 @@ struct Written {
     last: DateTime<Utc>,
 }
 
+/// Only the fabric reads it.
+fn open(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// How a secret may be said: whole, line by line, and as JSON has it.
+fn spellings(secret: &str) -> Vec<String> {
+    let json = serde_json::to_string(secret).unwrap_or_default();
+    let json = json.trim_matches('"').to_owned();
+    let all = secret.lines().map(str::trim).chain([secret.trim(), &json]).filter(|text| text.len() >= SHORTEST_SECRET);
+    all.map(str::to_owned).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
 /// The log of one instance. No two of its lines have the same time, and they are told in the order of it: whoever has
 /// read up to a line knows which ones come after it.
 pub struct Log {
@@ -65,27 +79,24 @@ pub struct Log {
 
 impl Log {
     /// Opens the log that lies in a folder.
-    pub(crate) fn open(folder: &Path, secrets: Vec<SecretString>) -> io::Result<Arc<Self>> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
+    pub(crate) fn open(folder: &Path) -> io::Result<Arc<Self>> {
+        let file = open(&folder.join("log"))?;
         let size = file.metadata()?.len();
         let live = broadcast::channel(BUFFER).0;
-        let log = Self {
-            folder: folder.to_owned(),
-            file: Mutex::new(Written { file: Some((file, size)), ..Written::default() }),
-            secrets: Mutex::default(),
-            live,
-        };
-        log.hide(secrets);
-        Ok(Arc::new(log))
+        let file = Mutex::new(Written { file: Some((file, size)), ..Written::default() });
+        Ok(Arc::new(Self { folder: folder.to_owned(), file, secrets: Mutex::default(), live }))
     }
 
     /// From now on, these values are not shown.
-    pub(crate) fn hide(&self, secrets: Vec<SecretString>) {
-        let long = secrets.into_iter().filter(|secret| secret.expose_secret().len() >= SHORTEST_SECRET).collect();
-        *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = long;
+    pub(crate) fn hide<'a>(&self, secrets: impl Iterator<Item = &'a SecretString>) {
+        let mut spelt: Vec<String> = secrets.flat_map(|secret| spellings(secret.expose_secret())).collect();
+        // The whole goes before its parts.
+        spelt.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+        *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = spelt.into_iter().map(SecretString::from).collect();
     }
 
-    fn clean(&self, line: &[u8]) -> String {
+    /// What is said, without secrets.
+    pub(crate) fn clean(&self, line: &[u8]) -> String {
         // Cut only after values are hidden: half a secret would not be known as one.
         let cut = &line[..line.len().min(8 * LONGEST_LINE)];
         let mut text = String::from_utf8_lossy(cut).trim_end().to_owned();
@@ -120,7 +131,7 @@ impl Log {
         if held.as_ref().is_none_or(|(_, size)| *size > ROTATE_AT) {
             fs::rename(self.folder.join("log"), self.folder.join("log.1"))
                 .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
-            *held = Some((fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?, 0));
+            *held = Some((open(&self.folder.join("log"))?, 0));
         }
         if let Some((file, size)) = held {
             file.write_all(&line)?;
@@ -204,16 +215,21 @@ mod tests {
     #[test]
     fn secrets_and_colours_do_not_reach_the_log() {
         let folder = tempfile::tempdir().unwrap();
-        let log = Log::open(folder.path(), vec!["hunter22".into(), "abc".into()]).unwrap();
+        let log = Log::open(folder.path()).unwrap();
+        log.hide(["hunter22".into(), "abc".into(), "-----BEGIN\nfirst-part\nsecond-part\n".into()].iter());
         log.add(Stream::Stderr, b"\x1b[31mtoken hunter22 abc\x1b[0m\n");
         assert_eq!(Log::tail(folder.path(), 1)[0].text, "[31mtoken [secret] abc[0m");
+        log.note("a line: second-part; as JSON: {\"key\":\"-----BEGIN\\nfirst-part\\nsecond-part\\n\"}");
+        assert_eq!(Log::tail(folder.path(), 1)[0].text, "a line: [secret]; as JSON: {\"key\":\"[secret]\"}");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder.path().join("log")).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
         assert!(log.last_words(DateTime::<Utc>::MIN_UTC).contains("[secret]"));
     }
 
     #[test]
     fn lines_have_an_order_whoever_says_them() {
         let folder = tempfile::tempdir().unwrap();
-        let log = Log::open(folder.path(), Vec::new()).unwrap();
+        let log = Log::open(folder.path()).unwrap();
         let mut live = log.follow();
         std::thread::scope(|scope| {
             for stream in [Stream::Stderr, Stream::Stdout] {
@@ -231,7 +247,7 @@ mod tests {
     #[test]
     fn two_files_take_turns() {
         let folder = tempfile::tempdir().unwrap();
-        let log = Log::open(folder.path(), Vec::new()).unwrap();
+        let log = Log::open(folder.path()).unwrap();
         let line = vec![b'x'; 8000];
         for _ in 0..600 {
             log.add(Stream::Stderr, &line);

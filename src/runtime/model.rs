@@ -95,12 +95,27 @@ pub struct Reason {
     pub code: &'static str,
     /// A sentence.
     pub text: String,
+    /// Whether it passes by itself, and is no failure of the server.
+    pub(crate) is_passing: bool,
 }
 
 impl Reason {
     pub(crate) fn new(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), is_passing: false }
     }
+
+    pub(crate) fn passing(code: &'static str, text: impl Into<String>) -> Self {
+        Self { is_passing: true, ..Self::new(code, text) }
+    }
+}
+
+/// Whose places are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cap {
+    /// All that one user may have.
+    OfUser,
+    /// All that this machine has.
+    OfNode,
 }
 
 platform::words! {

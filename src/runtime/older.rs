@@ -239,7 +239,7 @@ impl Older {
             Some(State::Failed) => "error",
             _ => "disconnected",
         };
-        let (command, args) = command(found);
+        let (command, args) = command(actor, found);
         let server = json!({
             "name": found.server_id, "command": command, "args": args, "env": found.shown_env(actor).unwrap_or_default(),
             "status": status, "enabled": enabled,
@@ -266,8 +266,8 @@ fn shown(found: &Installation, enabled: bool) -> Value {
 }
 
 /// What is run, as people would write it beside the data folder.
-fn command(found: &Installation) -> (String, Vec<String>) {
-    let further = found.args.clone().unwrap_or_default();
+fn command(actor: &Actor, found: &Installation) -> (String, Vec<String>) {
+    let further = found.shown_args(actor).map(<[String]>::to_vec).unwrap_or_default();
     let place = |path: &str| format!("./{}/{path}", found.install_path());
     let (command, mut args) = match (&found.command, found.runnable.as_ref().map(|runnable| &runnable.entry)) {
         (Some(command), _) => (command.clone(), Vec::new()),

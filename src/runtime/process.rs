@@ -19,7 +19,7 @@ use std::{
 use platform::{config::RuntimeConfig, files};
 use rustix::{
     io::{FdFlags, fcntl_setfd},
-    process::{Pid, Signal, kill_process, kill_process_group},
+    process::{Pid, Signal, kill_process_group},
 };
 use sandbox::{Cgroups, Files, Group, GroupLimits, Limits, Spec, Usage};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -29,12 +29,15 @@ use tokio::{
 };
 
 use crate::{
+    containers::SOCKETS,
     log::{Feed, Log, Stream},
     model::{InstanceId, Keeper, Kept},
 };
 
 /// User ids that nobody else has: the range that systemd gives to services without accounts.
 const USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
+/// How old a folder is that has its row, if it ever gets one.
+const SETTLED: Duration = Duration::from_mins(10);
 /// How long a server may take to end once its input is closed, and once it is asked by a signal.
 const CLOSED: Duration = Duration::from_millis(2500);
 const ASKED: Duration = Duration::from_millis(1500);
@@ -48,6 +51,8 @@ pub(crate) struct Starter {
     cgroups: Option<Arc<Cgroups>>,
     closes_files: bool,
     has_own_users: bool,
+    /// Servers may speak to a container engine, which opens everything to them.
+    reaches_engine: bool,
     users: Arc<Mutex<HashSet<u32>>>,
     /// Counts starts: what ends late never meets what begins.
     starts: AtomicU64,
@@ -105,9 +110,19 @@ impl Starter {
         fcntl_setfd(&launcher, FdFlags::empty())?;
         let is_open = config.sandbox.is_wanted();
         let cgroups = is_open.then(|| Cgroups::find(&format!("mcp-fabric-{node}"))).flatten().map(Arc::new);
+        let (closes_files, has_own_users) = (is_open && sandbox::has_landlock(), is_open && files::runs_for_others(place));
+        let socket = engine_socket(config.engine.as_deref()).filter(|_| closes_files && !has_own_users);
+        if let Some(socket) = &socket {
+            tracing::warn!(
+                socket = %socket.display(),
+                "servers run as the same user as this program, which may speak to a container engine: so may they, and have the \
+                 whole machine; run this program as root, or as a user that is not in the engine's group"
+            );
+        }
         let starter = Self {
-            closes_files: is_open && sandbox::has_landlock(),
-            has_own_users: is_open && files::runs_for_others(place),
+            closes_files,
+            has_own_users,
+            reaches_engine: socket.is_some(),
             place: instances,
             launcher,
             cgroups,
@@ -138,13 +153,23 @@ impl Starter {
         let owners = fs::read_dir(&self.place).into_iter().flatten().flatten();
         let uids: HashSet<u32> = owners.filter_map(|entry| entry.path().join("work").metadata().ok()).map(|found| found.uid()).collect();
         for uid in uids.into_iter().filter(|uid| USERS.contains(uid)) {
-            sandbox::of_user(uid).into_iter().for_each(kill);
+            sandbox::kill_all(|| sandbox::of_user(uid));
         }
     }
 
     /// The folder of an instance: its log, and `work`, which is the only place that the server can write to.
     pub(crate) fn folder(&self, id: InstanceId) -> PathBuf {
         self.place.join(id.to_string())
+    }
+
+    /// The instances that have a folder which was not made just now.
+    pub(crate) fn settled_folders(&self) -> Vec<InstanceId> {
+        let is_settled = |entry: &fs::DirEntry| {
+            let made = entry.metadata().and_then(|found| found.modified()).ok();
+            made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > SETTLED)
+        };
+        let entries = fs::read_dir(&self.place).into_iter().flatten().flatten().filter(is_settled);
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Makes the folder of an instance.
@@ -217,7 +242,7 @@ impl Starter {
             cpu_millis: or(asked.cpu_millis.map(i64::from), usual.cpu_millis),
             processes: or(asked.processes.map(i64::from), usual.processes),
             limits: if self.cgroups.is_some() { Keeper::Cgroup } else { Keeper::BestEffort },
-            files_closed: self.closes_files,
+            files_closed: self.closes_files && !self.reaches_engine,
         }
     }
 
@@ -273,6 +298,13 @@ impl Starter {
     }
 }
 
+/// A socket of a container engine that this user may speak to. No rule for files closes sockets.
+fn engine_socket(address: Option<&str>) -> Option<PathBuf> {
+    let named = address.and_then(|address| address.strip_prefix("unix://")).map(PathBuf::from);
+    let usual = SOCKETS.iter().map(PathBuf::from);
+    named.into_iter().chain(usual).find(|socket| rustix::fs::access(socket, rustix::fs::Access::WRITE_OK).is_ok())
+}
+
 /// Where a server finds programs: beside its own, and where the system has them.
 fn program_path(program: &Path) -> String {
     let own = program.parent().map(|folder| format!("{}:", folder.display())).unwrap_or_default();
@@ -300,11 +332,6 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn kill(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.map(|pid| kill_process(pid, Signal::KILL));
 }
 
 /// Keeps what a process says on standard error, until it closes that.
@@ -366,16 +393,15 @@ impl Process {
     async fn finish(&mut self) -> io::Result<()> {
         let (group, uid) = (self.group.take(), self.user.as_ref().map(|user| user.uid));
         if group.is_none() && uid.is_none() {
-            // Nothing better tells what is left of it; its number may be another's by now, which is most unlikely so soon.
+            // Its number may be another's by now, which is most unlikely so soon.
             self.signal_group(Signal::KILL);
         }
-        let swept = tokio::task::spawn_blocking(move || {
-            if let Some(group) = group {
-                group.kill();
-                group.remove();
-            } else if let Some(uid) = uid {
-                sandbox::of_user(uid).into_iter().for_each(kill);
-            }
+        let tmp = self.work.join("tmp").display().to_string();
+        let swept = tokio::task::spawn_blocking(move || match (group, uid) {
+            (Some(group), _) => group.kill(),
+            (None, Some(uid)) => sandbox::kill_all(|| sandbox::of_user(uid)),
+            // What left the process group is known by the folder that nobody else was given.
+            (None, None) => sandbox::kill_all(|| sandbox::with_variable("TMPDIR", &tmp)),
         });
         swept.await.map_err(io::Error::other)?;
         self.child.wait().await.map(drop)

@@ -18,7 +18,7 @@ use crate::{
     error::RuntimeError,
     live::{Live, Wanted},
     log::Log,
-    model::{Backend, Instance, InstanceId, Reason, State},
+    model::{Backend, Cap, Instance, InstanceId, Reason, State},
     service::{INSTANCE_STATE_CHANGED, Inner},
     store::{self, Claim, Lost},
     supervisor::{FABRIC_STOPPED, Supervisor},
@@ -39,7 +39,8 @@ impl Inner {
         let reason = Reason::new("fabric_ended", "the fabric that ran it ended");
         // What an earlier process of this node ran ended with it.
         self.abandon_until_done(Some(&self.node), &reason).await;
-        self.sweep_containers().await;
+        self.sweep_folders().await;
+        self.sweep_containers(false).await;
         let (mut events, mut swept) = (self.events.subscribe(), Instant::now());
         loop {
             if let Err(error) = self.compare().await {
@@ -47,7 +48,9 @@ impl Inner {
             }
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
-                self.sweep().await;
+                // What runs is looked after meanwhile.
+                let inner = Arc::clone(&self);
+                self.shutdown.spawn(async move { inner.sweep().await });
             }
             // Often enough that a lease does not end unseen.
             let next = tokio::time::sleep(self.lease / 3);
@@ -66,6 +69,24 @@ impl Inner {
                         Err(RecvError::Closed) => return,
                     },
                 }
+            }
+        }
+    }
+
+    /// Removes the folders of instances that nobody knows any more, such as those of users who left.
+    async fn sweep_folders(&self) {
+        let folders = self.starter.settled_folders();
+        let known = async {
+            let mut transaction = self.database.begin_for_all().await?;
+            store::known(&mut transaction, &folders).await
+        };
+        let known = match known.await {
+            Ok(known) => known,
+            Err(error) => return tracing::warn!(%error, "which instances there are could not be asked"),
+        };
+        for id in folders.into_iter().filter(|id| !known.contains(id)) {
+            if let Err(error) = self.starter.forget(id) {
+                tracing::warn!(%error, "the folder of an instance that is gone could not be removed");
             }
         }
     }
@@ -128,11 +149,13 @@ impl Inner {
     /// Says that this fabric is there; ends what it does not have any more.
     async fn renew(&self) -> Result<(), DbError> {
         let mut transaction = self.database.begin_for_all().await?;
-        let ours: HashSet<InstanceId> =
-            store::renew(&mut transaction, &self.node, clock::now() + self.lease_time()).await?.into_iter().collect();
+        let running: Vec<InstanceId> = self.active().values().map(|handle| handle.id).collect();
+        let until = clock::now() + self.lease_time();
+        let ours: HashSet<InstanceId> = store::renew(&mut transaction, &self.node, &running, until).await?.into_iter().collect();
         transaction.commit().await?;
         for handle in self.active().values() {
-            if !handle.live.state.borrow().is_over() && !ours.contains(&handle.id) {
+            let is_known = running.contains(&handle.id);
+            if is_known && !handle.live.state.borrow().is_over() && !ours.contains(&handle.id) {
                 handle.wanted.send_modify(|wanted| wanted.runs = false);
             }
         }
@@ -140,6 +163,7 @@ impl Inner {
     }
 
     /// The instance of a configuration, taken up where nobody has it.
+    #[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
     pub(crate) async fn ensure(self: &Arc<Self>, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
         let key = (configuration.id.0, session.to_owned());
         let is_here = self.active().get(&key).is_some_and(|handle| !handle.wanted.is_closed() && !handle.live.state.borrow().is_over());
@@ -147,6 +171,10 @@ impl Inner {
             let mut transaction = self.database.begin_for_all().await?;
             let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
             return there.ok_or(RuntimeError::NotFound);
+        }
+        if self.config.most_instances == 0 {
+            let text = "no servers run on this fabric; FABRIC_MAX_INSTANCES sets how many there may be";
+            return Err(RuntimeError::LimitReached(Cap::OfNode, text.into()));
         }
         let installation = self.packages.of(&configuration.server_id).await?;
         let is_image = installation.as_ref().is_some_and(|found| found.package.registry_type == "oci");
@@ -157,10 +185,20 @@ impl Inner {
         } else {
             Backend::Process
         };
+        let installed = installation.and_then(|found| found.runnable).map(|runnable| runnable.tree);
+        let wanted = Wanted { runs: true, configuration: Arc::new(configuration.clone()), restart: 0, installed };
+        // Whoever asks may go; what is claimed is taken up.
+        let taken_up = tokio::spawn(Arc::clone(self).take_up(key, backend, wanted)).await;
+        taken_up.unwrap_or_else(|error| Err(RuntimeError::Folder(std::io::Error::other(error))))
+    }
+
+    /// Claims an instance and begins to run it, unless somebody has it.
+    async fn take_up(self: Arc<Self>, key: (Uuid, String), backend: Backend, wanted: Wanted) -> Result<Instance, RuntimeError> {
+        let configuration = Arc::clone(&wanted.configuration);
         let now = clock::now();
         let claim = Claim {
             configuration: configuration.id.0,
-            session,
+            session: &key.1,
             owner: &configuration.owner,
             server_id: &configuration.server_id,
             backend,
@@ -169,22 +207,23 @@ impl Inner {
             lease_until: now + self.lease_time(),
         };
         let mut transaction = self.database.begin_for_all().await?;
+        let before = store::of_configuration(&mut transaction, configuration.id.0, &key.1).await?;
+        // It ended by itself or with its fabric, and nothing else is wanted since.
+        let has_run = before.as_ref().is_some_and(|before| before.era.is_some() && before.since > configuration.updated_at);
         let Some(instance) = store::claim(&mut transaction, InstanceId::fresh(), &claim).await? else {
-            let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
+            let there = store::of_configuration(&mut transaction, configuration.id.0, &key.1).await?;
             return there.ok_or(RuntimeError::NotFound);
         };
         self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), None, State::Pending, None).await?;
+        // Before it counts: without a folder, nobody runs it.
+        let log = Log::open(&self.starter.prepare(instance.id)?)?;
         transaction.commit().await?;
-        let log = Log::open(&self.starter.prepare(instance.id)?, Vec::new())?;
-        let installed = installation.and_then(|found| found.runnable).map(|runnable| runnable.tree);
-        let wanted = Wanted { runs: true, configuration: Arc::new(configuration.clone()), restart: 0, installed };
-        let launched = wanted.clone();
-        let (tell, hear) = watch::channel(wanted);
+        let (launched, (tell, hear)) = (wanted.clone(), watch::channel(wanted));
         let live = Arc::new(Live::new(log));
         let supervisor =
-            Supervisor { inner: Arc::clone(self), instance: instance.clone(), wanted: hear, launched, live: Arc::clone(&live) };
+            Supervisor { inner: Arc::clone(&self), instance: instance.clone(), wanted: hear, launched, live: Arc::clone(&live), has_run };
         self.active().insert(key, Handle { id: instance.id, wanted: tell, live });
-        let again = Arc::clone(self);
+        let again = Arc::clone(&self);
         self.shutdown.spawn(async move {
             supervisor.run().await;
             again.wake.notify_one();
@@ -204,18 +243,27 @@ impl Inner {
         drop(transaction);
         let asked = self.starter.limits(limits);
         let over = |there: i64, more: u64, most: u64| most > 0 && u64::try_from(there).unwrap_or(0) + more > most;
-        let full = |what: &str, setting: &str| Err(RuntimeError::LimitReached(format!("{what}; {setting} sets how many there may be")));
+        let full =
+            |cap, what: &str, setting: &str| Err(RuntimeError::LimitReached(cap, format!("{what}; {setting} sets how many there may be")));
         if over(load.of_owner, 1, self.config.most_of_user.into()) {
-            return full("you have as many running servers as one user may have", "FABRIC_MAX_INSTANCES_PER_USER");
+            return full(Cap::OfUser, "you have as many running servers as one user may have", "FABRIC_MAX_INSTANCES_PER_USER");
         }
         if self.config.most_instances == 0 || over(load.of_node, 1, self.config.most_instances.into()) {
-            return full("as many servers run here as this fabric may run", "FABRIC_MAX_INSTANCES");
+            return full(Cap::OfNode, "as many servers run here as this fabric may run", "FABRIC_MAX_INSTANCES");
         }
         if over(load.memory_bytes, asked.memory_bytes, self.config.most_memory_bytes) {
-            return full("the servers that run here may already use as much memory as there is for them", "FABRIC_MAX_SERVERS_MEMORY_MB");
+            return full(
+                Cap::OfNode,
+                "the servers that run here may already use as much memory as there is for them",
+                "FABRIC_MAX_SERVERS_MEMORY_MB",
+            );
         }
         if over(load.cpu_millis, asked.cpu_millis, self.config.most_cpu_millis) {
-            return full("the servers that run here may already use as much CPU as there is for them", "FABRIC_MAX_SERVERS_CPU_MILLIS");
+            return full(
+                Cap::OfNode,
+                "the servers that run here may already use as much CPU as there is for them",
+                "FABRIC_MAX_SERVERS_CPU_MILLIS",
+            );
         }
         Ok(())
     }
@@ -237,8 +285,8 @@ impl Inner {
     }
 
     /// Removes containers that an earlier process of this fabric left and nobody wants; those that are wanted are attached
-    /// to when they are taken up.
-    async fn sweep_containers(&self) {
+    /// to when they are taken up. `is_settled` says that what is wanted has been taken up.
+    async fn sweep_containers(&self, is_settled: bool) {
         let Ok(left) = self.engine.list().await else { return };
         let wanted: HashSet<Uuid> = match self.configurations.enabled().await {
             Ok(wanted) => wanted.iter().map(|wanted| wanted.id.0).collect(),
@@ -251,7 +299,9 @@ impl Inner {
                 let mut transaction = self.database.begin_for_all().await?;
                 store::get(&mut transaction, id).await
             };
+            let is_here = self.active().values().any(|handle| handle.id == id && !handle.live.state.borrow().is_over());
             let is_wanted = match found.await {
+                Ok(_) if is_settled => is_here,
                 Ok(found) => found.is_some_and(|found| wanted.contains(&found.configuration) && found.node == self.node),
                 Err(_) => true,
             };
@@ -261,7 +311,10 @@ impl Inner {
         }
     }
 
+    /// Removes what nothing uses any more: trees, containers, folders.
     async fn sweep(&self) {
+        self.sweep_containers(true).await;
+        self.sweep_folders().await;
         let trees: Vec<String> = {
             let active = self.active();
             active.values().filter_map(|handle| handle.live.tree.lock().ok().and_then(|tree| tree.clone())).collect()

@@ -155,7 +155,7 @@ fn unreachable(error: &reqwest::Error) -> Lost {
         why = next.to_string();
         source = next.source();
     }
-    Lost::Gone(Reason::new("remote_unreachable", format!("it cannot be reached: {}", plain(&why, 200))))
+    Lost::Gone(Reason::passing("remote_unreachable", format!("it cannot be reached: {}", plain(&why, 200))))
 }
 
 fn refused(status: StatusCode) -> Lost {

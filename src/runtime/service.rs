@@ -106,13 +106,23 @@ impl Inner {
     }
 
     /// Stores a step, with its event; false when the row is not where it should be, or somebody else's.
-    pub(crate) async fn store_step(&self, instance: &Instance, to: State, reason: Option<&Reason>) -> Result<bool, DbError> {
+    /// What is `given_up` is switched off in the same transaction.
+    pub(crate) async fn store_step(
+        &self,
+        instance: &Instance,
+        to: State,
+        reason: Option<&Reason>,
+        given_up: Option<&Configuration>,
+    ) -> Result<bool, RuntimeError> {
         let mut transaction = self.database.begin_for_all().await?;
+        if let (Some(wanted), Some(reason)) = (given_up, reason) {
+            self.configurations.give_up_in(&mut transaction, &Actor::system("runtime"), wanted, reason.code).await?;
+        }
         if !store::step(&mut transaction, instance, to, reason, clock::now()).await? {
             return Ok(false);
         }
         self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), Some(instance.state), to, reason).await?;
-        transaction.commit().await?;
+        transaction.commit().await.map_err(DbError::from)?;
         Ok(true)
     }
 
@@ -421,7 +431,7 @@ impl Runtime {
         let configuration = self.inner.configurations.of(&instance.owner, &instance.server_id).await?;
         if let Some(wanted) = configuration.filter(|wanted| wanted.enabled) {
             let system = Actor::system("runtime");
-            self.inner.configurations.give_up(&system, &wanted.owner, &wanted.server_id, wanted.revision, "removed").await?;
+            self.inner.configurations.give_up(&system, &wanted, "removed").await?;
         }
         self.inner.wake.notify_one();
         self.inner.stop_now(&instance).await?;

@@ -23,6 +23,8 @@ pub(crate) const PROMPT: Duration = Duration::from_secs(10);
 /// Pages and tools beyond these are not asked for.
 const MOST_PAGES: usize = 100;
 const MOST_TOOLS: usize = 10_000;
+/// How much a server may say of all its tools together.
+const MOST_BYTES: usize = 16 << 20;
 /// JSON-RPC errors of modern servers that do not speak our revision: they know `server/discover`.
 const MODERN_ERRORS: std::ops::RangeInclusive<i64> = -32029..=-32020;
 
@@ -128,7 +130,7 @@ impl Session {
 
     /// Every tool, as the server describes it.
     pub async fn tools(&self, within: Duration) -> Result<Vec<Value>, CallError> {
-        let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        let (mut all, mut cursor, mut bytes) = (Vec::new(), None::<String>, 0);
         for _ in 0..MOST_PAGES {
             let params = cursor.as_ref().map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
             let page = match self.wire.request("tools/list", &self.params(params), within).await {
@@ -136,6 +138,10 @@ impl Session {
                 Err(CallError::Refused { code: -32601, .. }) => return Ok(all),
                 page => page?,
             };
+            bytes += page.get().len();
+            if bytes > MOST_BYTES {
+                return Err(CallError::TooMuch);
+            }
             let page: Tools = read(&page)?;
             all.extend(page.tools);
             if page.next.is_none() || page.next == cursor || all.len() > MOST_TOOLS {
@@ -180,4 +186,39 @@ fn meta() -> Value {
 
 async fn discover(wire: &Wire, within: Duration) -> Result<Box<RawValue>, CallError> {
     wire.request("server/discover", &json!({ "_meta": meta() }), within).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+    use super::*;
+    use crate::log::Log;
+
+    #[tokio::test]
+    async fn tools_without_an_end_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((ours, theirs), (reads, mut writes)) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
+        let wire = Wire::open(ours, reads, Log::open(folder.path()).unwrap());
+        let session = Session { wire, era: Era::Legacy, server: None };
+        let server = async {
+            let (mut asked, mut page) = (BufReader::new(theirs).lines(), 0);
+            while let Ok(Some(line)) = asked.next_line().await {
+                page += 1;
+                let id = serde_json::from_str::<Value>(&line).unwrap()["id"].clone();
+                let tool = json!({ "name": "long", "description": "x".repeat(4 << 20) });
+                let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "tools": [tool], "nextCursor": page.to_string() } });
+                writes.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+            }
+            page
+        };
+        let ask = async {
+            let listed = session.tools(Duration::from_secs(20)).await;
+            session.wire.hang_up();
+            listed
+        };
+        let (listed, pages) = tokio::join!(ask, server);
+        assert!(matches!(listed, Err(CallError::TooMuch)));
+        assert_eq!(pages, 4);
+    }
 }

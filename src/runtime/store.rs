@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use serde_json::Value;
@@ -165,11 +167,33 @@ pub(crate) async fn note_start(connection: &mut PgConnection, instance: &Instanc
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Prolongs the leases of a node; gives the instances that it still has.
-pub(crate) async fn renew(connection: &mut PgConnection, node: &str, until: DateTime<Utc>) -> Result<Vec<InstanceId>, sqlx::Error> {
+/// Notes what an instance may use from now on.
+pub(crate) async fn note_limits(connection: &mut PgConnection, instance: &Instance) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE mcp_fabric.instances SET limits = $3 WHERE id = $1 AND node_id = $2",
+        instance.id.0,
+        instance.node,
+        instance.limits.map(|limits| serde_json::json!(limits)),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Prolongs the leases of what a node runs; gives the instances that it still has. A row that nobody here runs is left
+/// to end with its lease.
+pub(crate) async fn renew(
+    connection: &mut PgConnection,
+    node: &str,
+    running: &[InstanceId],
+    until: DateTime<Utc>,
+) -> Result<Vec<InstanceId>, sqlx::Error> {
+    let running: Vec<Uuid> = running.iter().map(|id| id.0).collect();
     let ids = sqlx::query_scalar!(
-        "UPDATE mcp_fabric.instances SET lease_until = $2 WHERE node_id = $1 AND state NOT IN ('STOPPED', 'FAILED') RETURNING id",
+        "UPDATE mcp_fabric.instances SET lease_until = $3
+         WHERE node_id = $1 AND id = ANY ($2) AND state NOT IN ('STOPPED', 'FAILED') RETURNING id",
         node,
+        &running,
         until
     );
     Ok(ids.fetch_all(connection).await?.into_iter().map(InstanceId).collect())
@@ -282,6 +306,13 @@ pub(crate) async fn load(connection: &mut PgConnection, owner: &str, node: &str,
     );
     let row = row.fetch_one(connection).await?;
     Ok(Load { of_owner: row.of_owner, of_node: row.of_node, memory_bytes: row.memory, cpu_millis: row.cpu })
+}
+
+/// Which of these instances there are.
+pub(crate) async fn known(connection: &mut PgConnection, ids: &[InstanceId]) -> Result<HashSet<InstanceId>, DbError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let known = sqlx::query_scalar!("SELECT id FROM mcp_fabric.instances WHERE id = ANY ($1)", &ids);
+    Ok(known.fetch_all(connection).await?.into_iter().map(InstanceId).collect())
 }
 
 /// Removes an instance that is over; gives whether there was one.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
 
 use crate::log::Log;
@@ -22,6 +22,8 @@ use crate::log::Log;
 const LONGEST_LINE: usize = 16 << 20;
 /// How many messages may wait to be written to a process that does not read.
 const UNWRITTEN: usize = 1024;
+/// How many bytes of them; a longer message waits until it is alone.
+const UNWRITTEN_BYTES: u32 = 8 << 20;
 
 /// Why a request has no result.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub enum CallError {
     /// It did not answer in time.
     #[error("the server did not answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
+    /// It answered with more than is kept.
+    #[error("the server answered with more than may be kept")]
+    TooMuch,
     /// It has gone.
     #[error("the server has ended")]
     Closed,
@@ -49,12 +54,19 @@ pub struct Wire {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     /// `None` once nothing more is said.
-    out: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    out: Mutex<Option<mpsc::Sender<Unwritten>>>,
+    room: Arc<Semaphore>,
     closed: AtomicBool,
     /// Told when it closes.
     end: Notify,
     /// Told when the server says that its tools are others.
     pub(crate) tools_changed: Notify,
+}
+
+/// A message on its way, and the room that it takes.
+struct Unwritten {
+    line: Vec<u8>,
+    _room: OwnedSemaphorePermit,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +104,7 @@ impl Wire {
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
             out: Mutex::new(Some(out)),
+            room: Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize)),
             closed: AtomicBool::new(false),
             end: Notify::new(),
             tools_changed: Notify::new(),
@@ -130,10 +143,12 @@ impl Wire {
 
     async fn send(&self, message: &Value) -> Result<(), CallError> {
         let out = self.out().clone().ok_or(CallError::Closed)?;
-        out.send(line(message)).await.map_err(|_| CallError::Closed)
+        let line = line(message);
+        let room = Arc::clone(&self.room).acquire_many_owned(room_of(&line)).await.map_err(|_| CallError::Closed)?;
+        out.send(Unwritten { line, _room: room }).await.map_err(|_| CallError::Closed)
     }
 
-    fn out(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Vec<u8>>>> {
+    fn out(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Unwritten>>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -144,8 +159,9 @@ impl Wire {
 
     fn offer(&self, message: &Value) {
         // What a full queue does not take is lost, as it would be on a broken pipe.
-        if let Some(out) = &*self.out() {
-            out.try_send(line(message)).ok();
+        let line = line(message);
+        if let (Some(out), Ok(room)) = (&*self.out(), Arc::clone(&self.room).try_acquire_many_owned(room_of(&line))) {
+            out.try_send(Unwritten { line, _room: room }).ok();
         }
     }
 
@@ -209,6 +225,10 @@ impl Wire {
     }
 }
 
+fn room_of(line: &[u8]) -> u32 {
+    u32::try_from(line.len()).unwrap_or(u32::MAX).min(UNWRITTEN_BYTES)
+}
+
 fn line(message: &Value) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
@@ -232,8 +252,8 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-async fn write(mut input: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Vec<u8>>) {
-    while let Some(line) = queue.recv().await {
+async fn write(mut input: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Unwritten>) {
+    while let Some(Unwritten { line, _room }) = queue.recv().await {
         if input.write_all(&line).await.is_err() || input.flush().await.is_err() {
             return;
         }
@@ -302,7 +322,7 @@ mod tests {
     fn wire() -> (Arc<Wire>, tokio::io::DuplexStream, tokio::io::DuplexStream, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let ((ours, theirs), (reads, writes)) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
-        let log = Log::open(folder.path(), Vec::new()).unwrap();
+        let log = Log::open(folder.path()).unwrap();
         (Wire::open(ours, reads, log), theirs, writes, folder)
     }
 

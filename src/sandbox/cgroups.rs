@@ -3,13 +3,14 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use crate::spec::Membership;
+use crate::{processes::kill_all, spec::Membership};
 
 /// The length of a period of CPU time, in microseconds.
 const PERIOD: u64 = 100_000;
+/// The group that the fabric itself moves to, where groups pass their controllers on.
+const INSIDE: &str = "mcp-fabric-itself";
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
 /// The groups that this process may make, if it may.
@@ -58,8 +59,9 @@ impl Cgroups {
         if !CONTROLLERS.iter().all(|wanted| available.split_whitespace().any(|there| there == *wanted)) {
             return None;
         }
-        let parent = root.join(path);
-        let inside = parent.join("fabric");
+        // Where an earlier process of this fabric had moved itself.
+        let parent = root.join(path.strip_suffix(INSIDE).map_or(path, |above| above.trim_end_matches('/')));
+        let inside = parent.join(INSIDE);
         fs::create_dir_all(&inside).ok()?;
         let processes = fs::read_to_string(parent.join("cgroup.procs")).ok()?;
         for pid in processes.lines() {
@@ -180,17 +182,7 @@ impl Group {
 
     /// Ends all of its processes; those that start others meanwhile, too.
     pub fn kill(&self) {
-        for _ in 0..50 {
-            let processes = self.processes();
-            if processes.is_empty() {
-                return;
-            }
-            for pid in processes {
-                let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-                pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
-            }
-            std::thread::sleep(Duration::from_millis(4));
-        }
+        kill_all(|| self.processes());
     }
 
     /// Removes it, where it is empty.

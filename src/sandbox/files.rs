@@ -24,6 +24,12 @@ pub fn has_landlock() -> bool {
     wanted.and_then(Ruleset::create).is_ok()
 }
 
+/// Whether the kernel can close TCP.
+pub(crate) fn closes_tcp() -> bool {
+    let wanted = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessNet::from_all(ABI::V4));
+    wanted.and_then(Ruleset::create).is_ok()
+}
+
 /// Closes everything to this process and its children but the system's own files and what is named.
 pub(crate) fn close(own: &Files, network: bool) -> Result<(), RulesetError> {
     let (read, all) = (AccessFs::from_read(NEWEST), AccessFs::from_all(NEWEST));

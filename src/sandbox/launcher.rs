@@ -66,7 +66,7 @@ fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
     }
     set_no_new_privs(true).map_err(|error| LaunchError::Privileges(error.into()))?;
     if !spec.network {
-        close_network().map_err(LaunchError::Network)?;
+        close_network(spec.files.is_some()).map_err(LaunchError::Network)?;
     }
     if let Some(own) = &spec.files {
         files::close(own, spec.network)?;
@@ -93,8 +93,9 @@ fn become_program(spec: &Spec) -> io::Error {
     Command::new(&spec.program).args(&spec.args).exec()
 }
 
-/// A network of its own has nobody in it. Where such a one cannot be made, the rules for the file system close TCP.
-fn close_network() -> io::Result<()> {
+/// A network of its own has nobody in it. Where such a one cannot be made, the rules for the file system close TCP, if
+/// there are any and the kernel knows how (Linux 6.7).
+fn close_network(closes_files: bool) -> io::Result<()> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     #[expect(deprecated, reason = "the flags that make it unsafe are not among these")]
     let alone = rustix::thread::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET);
@@ -104,5 +105,5 @@ fn close_network() -> io::Result<()> {
         fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
         return Ok(());
     }
-    if files::has_landlock() { Ok(()) } else { alone.map_err(Into::into) }
+    if closes_files && files::closes_tcp() { Ok(()) } else { alone.map_err(Into::into) }
 }

@@ -13,7 +13,7 @@ mod spec;
 pub use cgroups::{Cgroups, Group, GroupLimits};
 pub use files::has_landlock;
 pub use launcher::launch;
-pub use processes::{Usage, descendants, of_user, usage};
+pub use processes::{Usage, descendants, kill_all, of_user, usage, with_variable};
 pub use spec::{Files, Limits, Membership, Spec};
 
 /// The first argument that makes the program a launcher.

@@ -4,6 +4,8 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     os::unix::fs::MetadataExt as _,
+    thread,
+    time::Duration,
 };
 
 use rustix::param::{clock_ticks_per_second, page_size};
@@ -21,6 +23,7 @@ pub struct Usage {
 
 /// The members of `/proc/<pid>/stat` that are looked at.
 struct Stat {
+    has_ended: bool,
     parent: u32,
     ticks: u64,
     resident_pages: u64,
@@ -31,7 +34,8 @@ fn parse(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
     // Counted from the state, which is the third field of proc(5).
-    Some(Stat { parent: u32::try_from(number(1)?).ok()?, ticks: number(11)? + number(12)?, resident_pages: number(21)? })
+    let has_ended = matches!(fields.first(), Some(&("Z" | "X")));
+    Some(Stat { has_ended, parent: u32::try_from(number(1)?).ok()?, ticks: number(11)? + number(12)?, resident_pages: number(21)? })
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -62,6 +66,33 @@ pub fn of_user(uid: u32) -> Vec<u32> {
     all().filter(|pid| fs::metadata(format!("/proc/{pid}")).is_ok_and(|found| found.uid() == uid)).collect()
 }
 
+/// Every process that was given this variable and has not changed what it shows of its environment. Only those that
+/// may be looked into are found: one's own, unless one is root.
+pub fn with_variable(name: &str, value: &str) -> Vec<u32> {
+    let wanted = format!("{name}={value}");
+    let has = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    all().filter(has).collect()
+}
+
+/// Ends all of these, and what they start meanwhile; gives up after a fifth of a second.
+pub fn kill_all(find: impl Fn() -> Vec<u32>) {
+    for _ in 0..50 {
+        // Those that nobody has waited for yet have ended.
+        let found: Vec<u32> = find().into_iter().filter(|pid| stat(*pid).is_some_and(|stat| !stat.has_ended)).collect();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+            pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        }
+        thread::sleep(Duration::from_millis(4));
+    }
+}
+
 /// What these processes use; those that are gone use nothing.
 pub fn usage(pids: &[u32]) -> Usage {
     pids.iter().filter_map(|pid| stat(*pid)).fold(Usage::default(), |sum, stat| Usage {
@@ -80,6 +111,7 @@ mod tests {
         let line = "7 (a) b) (c) S 3 7 7 0 -1 4194560 1 0 0 0 11 5 0 0 20 0 1 0 99 1000 42 18446744073709551615 1 1";
         let stat = parse(line).unwrap();
         assert_eq!((stat.parent, stat.ticks, stat.resident_pages), (3, 16, 42));
+        assert!(!stat.has_ended && parse(&line.replace(" S ", " Z ")).unwrap().has_ended);
         assert!(parse("7 (a").is_none());
     }
 

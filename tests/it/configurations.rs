@@ -117,6 +117,24 @@ async fn secret_values_are_in_the_vault_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_a_secret_is_not_shown_and_not_kept() {
+    let (app, ada, _) = scene().await;
+    let given = json!({ "server_id": "io.x/weather", "values": { "REGION": "eu", "PORT": 8080 } });
+    app.call(Method::POST, PATH, &ada.access, &given).await.expect(201);
+    let mut newer = weather();
+    newer["server"]["version"] = "1.1.0".into();
+    newer["server"]["packages"][0]["environmentVariables"][2]["isSecret"] = true.into();
+    app.import(&[newer]).await;
+    let shown = app.call(Method::GET, &one("io.x/weather"), &ada.access, &Value::Null).await.expect(200);
+    assert_eq!(shown["values"], json!({ "REGION": "eu" }));
+    app.call(Method::POST, PATH, &ada.access, &json!({ "server_id": "io.x/weather", "enabled": true })).await.expect(200);
+    let mut connection = app.database.connect().await;
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT input_values::text FROM mcp_fabric.configurations").fetch_all(&mut connection).await.unwrap();
+    assert_eq!(rows, [r#"{"REGION": "eu"}"#]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_is_refused_and_changes_nothing() {
     let (app, ada, _) = scene().await;
     let with = |name: &str, value: Value| json!({ "server_id": "io.x/weather", "values": { name: value } });

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Packages, TestApp, eventually, tarball};
+use crate::support::{Packages, TestApp, Trouble, eventually, tarball};
 
 async fn with(packages: &Packages, further: &[(&str, &str)]) -> TestApp {
     let settings = packages.settings();
@@ -86,9 +86,45 @@ async fn what_cannot_be_installed_is_refused_at_once() {
     install(json!({ "name": "everything", "serverName": "mine", "command": "/bin/sh" })).await.expect_problem(403, "forbidden");
     install(json!({ "name": "everything", "serverName": "mine", "enabled": false })).await.expect(202);
     app.op_post_json("/api/mcp/packages/install", &json!({ "name": "everything", "enabled": false })).await.expect(202);
+    // What somebody installed is theirs: others may run it, and no more.
+    let other = app.person("n@example.com", "member").await;
+    let asks = async |order: Value| app.call(Method::POST, "/api/mcp/packages/install", &other.access, &order).await;
+    asks(json!({ "name": "everything", "serverName": "mine", "args": ["x"] })).await.expect_problem(403, "forbidden");
+    asks(json!({ "name": "everything", "serverName": "mine", "env": { "A": "b" } })).await.expect_problem(403, "forbidden");
+    asks(json!({ "name": "everything", "serverName": "mine", "version": "0.1.0" })).await.expect_problem(403, "forbidden");
+    app.call(Method::GET, "/api/mcp/users/me/servers/mine", &other.access, &Value::Null).await.expect_problem(404, "not_found");
+    asks(json!({ "name": "everything", "serverName": "mine", "enabled": false })).await.expect(202);
+    install(json!({ "name": "everything", "serverName": "mine", "enabled": false, "args": ["own", "words"] })).await.expect(202);
+    let shown = async |token: &str| {
+        let found = app.call(Method::GET, "/api/mcp/packages/by-id/mine", token, &Value::Null).await.expect(200);
+        (found["args"].clone(), found["installed_by"].clone())
+    };
+    let installer = json!(format!("user:{}", member.id));
+    assert_eq!(shown(&member.access).await, (json!(["own", "words"]), installer.clone()));
+    assert_eq!(shown(&other.access).await, (Value::Null, installer), "arguments may hold anything");
     // And remove what they installed.
     app.call(Method::DELETE, "/api/mcp/packages/everything", &member.access, &Value::Null).await.expect_problem(403, "forbidden");
     assert_eq!(app.call(Method::DELETE, "/api/mcp/packages/mine", &member.access, &Value::Null).await.status, 204);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn what_is_asked_for_during_an_install_is_made_after_it() {
+    let packages = Packages::start().await;
+    packages.subject("@acme/subject", "1.0.0");
+    let app = with(&packages, &[("FABRIC_CACHE_METADATA_SECONDS", "1")]).await;
+    packages.trouble("/files/subject-1.0.0.tgz", Trouble::Wait(std::time::Duration::from_secs(4)));
+    let order = json!({ "name": "@acme/subject", "serverName": "mine", "enabled": false });
+    let first = app.op_post_json("/api/mcp/packages/install", &order).await.expect(202);
+    eventually(20, "its file is fetched", || async { (packages.asked("/files/subject-1.0.0.tgz") > 0).then_some(()) }).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    packages.subject("@acme/subject", "1.1.0");
+    let second = app.op_post_json("/api/mcp/packages/mine/upgrade", &json!({ "version": "1.1.0" })).await.expect(202);
+    assert_eq!(first["job_id"], second["job_id"], "one job is at it");
+    assert_eq!(app.job(first["job_id"].as_str().unwrap()).await["status"], "complete");
+    let made = app.op_get("/api/mcp/packages/by-id/mine").await.expect(200);
+    assert_eq!((made["status"].as_str(), made["resolved_version"].as_str()), (Some("installed"), Some("1.1.0")), "{made}");
     app.stop().await;
 }
 

@@ -26,7 +26,7 @@ const AT_ONCE: usize = 8;
 /// How long an answer may take to begin, in seconds.
 const PATIENCE: u64 = 120;
 /// Where engines usually listen, besides what is configured.
-const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/docker.sock"];
+pub(crate) const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/docker.sock"];
 /// The label that says which fabric a container is of.
 pub(crate) const NODE: &str = "io.github.mcp-fabric.node";
 /// The label that says which instance it is.

@@ -5,4 +5,4 @@ mod engine;
 
 pub(crate) use container::{Container, Exit, Handle, Order, name_of};
 pub use engine::engine_version;
-pub(crate) use engine::{Engine, EngineError, INSTANCE};
+pub(crate) use engine::{Engine, EngineError, INSTANCE, SOCKETS};

@@ -7,6 +7,7 @@ mod real;
 mod remote;
 mod sandbox;
 mod trail;
+mod waits;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ async fn a_server_runs_with_what_it_was_given_and_stops() {
     let running = app.run_server("subject").await;
     assert_eq!(
         (running["era"].as_str(), running["version"].as_str(), running["tools"].as_i64()),
-        (Some("legacy"), Some("1.0.0"), Some(14))
+        (Some("legacy"), Some("1.0.0"), Some(15))
     );
     let own: Value = serde_json::from_str(&app.tool(&running, "self", json!({})).await).unwrap();
     assert_eq!(own["argv"], json!(["one", "two words; $(id)"]), "no shell reads arguments");

@@ -38,6 +38,7 @@ struct Elsewhere {
     begun: Arc<Mutex<Vec<String>>>,
     streams: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<String>>>>,
     refuses: Arc<Mutex<Option<u16>>>,
+    task: Arc<Mutex<Option<tokio::task::JoinHandle<std::io::Result<()>>>>>,
 }
 
 fn answer(message: &Value) -> Value {
@@ -66,8 +67,21 @@ impl Elsewhere {
             .with_state(elsewhere.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        let task = tokio::spawn(async move { axum::serve(listener, service).await });
+        *elsewhere.task.lock().unwrap() = Some(task);
         (elsewhere, url)
+    }
+
+    /// It is gone, and its address free.
+    fn stop(&self) {
+        self.task.lock().unwrap().take().unwrap().abort();
+    }
+
+    /// It is there again, where it was.
+    async fn come_back(&self, url: &str) {
+        let service = Router::new().route("/mcp", post(streamable).delete(end)).with_state(self.clone());
+        let listener = tokio::net::TcpListener::bind(url.strip_prefix("http://").unwrap()).await.unwrap();
+        tokio::spawn(async move { axum::serve(listener, service).await });
     }
 
     fn hear(&self, headers: &HeaderMap, message: &Value) {
@@ -233,6 +247,30 @@ async fn the_old_transport_is_spoken_and_redirects_are_not_followed() {
     app.op_post("/api/mcp/servers/a.x%2Faway/start").await.expect(202);
     let failed = app.instance_in(&app.token, "a.x/away", "FAILED").await;
     assert!(failed["reason"]["message"].as_str().unwrap().contains("sends elsewhere (307"), "{failed}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_reached_for_a_while_is_waited_for() {
+    let (elsewhere, url) = Elsewhere::start().await;
+    let mut app = with(&url, &[]).await;
+    let stored = json!({ "server_id": "a.x/new", "values": { "key": "s3cret-key" } });
+    app.op_post_json("/api/mcp/users/me/servers", &stored).await.expect(201);
+    app.op_post("/api/mcp/servers/a.x%2Fnew/start").await.expect(202);
+    app.instance_in(&app.token, "a.x/new", "RUNNING").await;
+    app.halt().await;
+    elsewhere.stop();
+    app.begin_again().await;
+    // It ran before this fabric stopped: that the network comes up later is nobody's failure.
+    let waiting = eventually(20, "it waits", || async {
+        let found = app.op_get("/api/mcp/instances?server_id=a.x%2Fnew").await.expect(200)["instances"][0].clone();
+        (found["attempt"].as_i64() >= Some(2) && found["reason"]["code"] == "remote_unreachable").then_some(found)
+    })
+    .await;
+    assert_eq!(waiting["state"], "STARTING");
+    assert_eq!(app.op_get("/api/mcp/users/me/servers/a.x%2Fnew").await.expect(200)["enabled"], true);
+    elsewhere.come_back(&url).await;
+    app.instance_in(&app.token, "a.x/new", "RUNNING").await;
     app.stop().await;
 }
 

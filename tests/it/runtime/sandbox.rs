@@ -48,6 +48,28 @@ async fn a_server_reads_and_writes_only_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm"]
+async fn only_its_own_owner_opens_paths_to_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = folder.path().join("notes");
+    std::fs::write(&file, "words").unwrap();
+    let (app, _packages) = with(&[], &json!({ "args": [folder.path()] })).await;
+    if kept(&app).await["files_closed"] != true {
+        return skip("nothing closes the file system here");
+    }
+    let own = app.instance_in(&app.token, "subject", "RUNNING").await;
+    assert_eq!(app.tool(&own, "read", json!({ "path": file })).await, "words");
+    let root = app.person("root@example.com", "admin").await;
+    let order = json!({ "name": "@acme/subject", "serverName": "theirs", "enabled": false, "args": [folder.path()] });
+    let begun = app.call(reqwest::Method::POST, "/api/mcp/packages/install", &root.access, &order).await.expect(202);
+    app.job(begun["job_id"].as_str().unwrap()).await;
+    let theirs = app.run_server("theirs").await;
+    assert_eq!(app.tool(&theirs, "read", json!({ "path": file })).await, "EACCES");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
 async fn a_server_that_takes_too_much_is_ended_and_the_rest_goes_on() {
     let further = [("FABRIC_SERVER_FILE_MB", "1"), ("FABRIC_SERVER_DISK_MB", "4"), ("FABRIC_SERVER_PROCESSES", "40")];
     let (app, _packages) = with(&further, &json!({})).await;
@@ -120,6 +142,12 @@ async fn without_a_sandbox_a_server_has_a_copy_of_what_it_runs() {
     assert_eq!((running["limits"]["limits"].as_str(), running["limits"]["files_closed"].as_bool()), (Some("best_effort"), Some(false)));
     let line = std::fs::read_to_string(format!("/proc/{}/cmdline", running["pid"])).unwrap();
     assert!(line.contains(&format!("instances/{}/tree/", running["id"].as_str().unwrap())), "{line}");
+    // What it starts in a session of its own ends with it, too.
+    let child = app.tool(&running, "detach", json!({})).await;
+    assert!(is_alive(&child));
+    app.op_post("/api/mcp/servers/subject/stop").await.expect(202);
+    app.instance_in(&app.token, "subject", "STOPPED").await;
+    assert!(!is_alive(&child));
     app.stop().await;
 }
 

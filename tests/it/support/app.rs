@@ -178,7 +178,12 @@ impl TestApp {
 
     /// Stops in order and starts again on the same data folder and database.
     pub(crate) async fn restart(&mut self) {
-        self.app.take().unwrap().stop().await;
+        self.halt().await;
+        self.begin_again().await;
+    }
+
+    /// Starts again after [`Self::halt`], on the same data folder and database.
+    pub(crate) async fn begin_again(&mut self) {
         let app = App::start(config(&self.settings)).await.unwrap();
         self.url.clone_from(&app.url);
         self.app = Some(app);

@@ -29,6 +29,7 @@ const tools = {
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' });
     return text(String(child.pid));
   },
+  detach: () => text(String(spawn('sleep', ['60'], { stdio: 'ignore', detached: true }).pid)),
   forks: (args) => {
     const done = [];
     for (let n = 0; n < args.count; n += 1) {
