@@ -3,7 +3,8 @@
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     packages::fuzz::entry_points(data);
+    packages::fuzz::manifest(data);
     if let Ok(folder) = tempfile::tempdir() {
-        packages::fuzz::tarball(data, folder.path());
+        packages::fuzz::archive(data, folder.path());
     }
 });

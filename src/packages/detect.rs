@@ -56,7 +56,7 @@ fn script_of<'a>(bin: &'a Value, base: &str) -> Option<&'a str> {
 }
 
 /// A relative path without `..`, in its plain form.
-fn beneath(path: &str) -> Option<String> {
+pub(crate) fn beneath(path: &str) -> Option<String> {
     let mut parts = Vec::new();
     for part in Path::new(path).components() {
         match part {

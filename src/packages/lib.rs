@@ -5,6 +5,7 @@
 //! which no server can write to. Installing, and upgrading, is a job; a row says what can be started, also while
 //! another version comes.
 
+mod bundle;
 mod detect;
 mod error;
 mod first_run;
@@ -19,10 +20,11 @@ mod store;
 mod toolchains;
 mod trees;
 mod unpack;
+mod unzip;
 mod upgrades;
 
 pub use error::PackagesError;
-pub use model::{Entry, Installation, InstallationId, Order, Runnable, Stage};
+pub use model::{BundleProgram, Entry, Installation, InstallationId, Order, Runnable, Stage};
 pub use routes::router;
 pub use service::{INSTALLATION_CHANGED, Neighbours, Packages};
 pub use toolchains::{Found, NoToolchain, Toolchain};

@@ -46,6 +46,8 @@ pub enum Entry {
         /// Its name.
         name: String,
     },
+    /// What the manifest of a bundle says.
+    Bundle(Bundle),
     /// A container image, by the digest of its manifest.
     Image {
         /// `docker.io/library/name`.
@@ -53,6 +55,52 @@ pub enum Entry {
         /// `sha256:<hex>`.
         digest: String,
     },
+}
+
+/// How a bundle is run; see [`crate::bundle`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// What runs it.
+    pub program: BundleProgram,
+    /// With `${__dirname}` for its folder and `${user_config.<name>}` for what its user is asked.
+    pub args: Vec<String>,
+    /// The same.
+    pub env: BTreeMap<String, String>,
+    /// Where Python looks for modules, below its folder.
+    pub python_path: Vec<String>,
+    /// What its user is asked.
+    pub inputs: Vec<BundleInput>,
+}
+
+/// What runs a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BundleProgram {
+    /// Node, with a script among the arguments.
+    Node,
+    /// Python, with a script or a module among the arguments.
+    Python,
+    /// A program of the bundle: its path below the tree.
+    Own(String),
+}
+
+/// A member of the `user_config` of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleInput {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// `string`, `number`, `boolean` or `filepath`.
+    pub format: String,
+    /// The server does not work without it.
+    pub required: bool,
+    /// It goes into the vault.
+    pub secret: bool,
+    /// There may be several, one a line.
+    pub multiple: bool,
+    /// What holds when nothing is given.
+    pub default: Option<String>,
 }
 
 /// A package made runnable under the id of a server.
@@ -134,6 +182,12 @@ impl Order {
 }
 
 impl Installation {
+    /// The arguments that stand in the place of the document's; those of a bundle only follow its own.
+    pub fn args_instead(&self) -> Option<&[String]> {
+        let is_bundle = matches!(self.runnable, Some(Runnable { entry: Entry::Bundle(_), .. }));
+        self.args.as_deref().filter(|_| !is_bundle)
+    }
+
     /// Whether it is of this package, and of this version of it where that matters.
     pub(crate) fn has(&self, package: &Wanted, any_version: bool) -> bool {
         let is_same = self.package.registry_type == package.registry_type && self.package.identifier == package.identifier;

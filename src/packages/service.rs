@@ -15,7 +15,7 @@ use platform::{
     files,
 };
 use secrecy::SecretString;
-use serde_json::json;
+use serde_json::{Value, json};
 use servers::{ServerId, ServerRef, Servers, ServersError};
 use sqlx::PgConnection;
 
@@ -222,6 +222,8 @@ impl Packages {
         let mut transaction = self.inner.database.system().begin().await?;
         let is_written = store::finish(&mut transaction, installation, made, clock::now()).await?;
         if is_written {
+            let inputs = if let Entry::Bundle(bundle) = &made.entry { bundle.declared() } else { Vec::new() };
+            self.inner.servers.declare_in(&mut transaction, &installation.server_id, &inputs).await?;
             self.tell_in(&mut transaction, &installation.server_id, Stage::Installed.as_str()).await?;
         }
         transaction.commit().await?;
@@ -282,15 +284,25 @@ impl Packages {
         Ok(store::by_server(self.inner.database.system(), server_id).await?)
     }
 
-    /// What the catalogue's document says of the package of an installation; null where it says nothing.
-    pub async fn entry(&self, installation: &Installation) -> Result<serde_json::Value, PackagesError> {
+    /// What the catalogue's document says of the package of an installation; null where it says nothing. The arguments of
+    /// a bundle are what its manifest says, for the tree in which it lies.
+    pub async fn entry(&self, installation: &Installation, tree: Option<&std::path::Path>) -> Result<Value, PackagesError> {
         let server: ServerRef = installation.server_id.parse().map_err(ServersError::from)?;
         let described = self.inner.servers.document(&server).await?;
-        Ok(plan::entry(&described.document, &installation.package).cloned().unwrap_or_default())
+        let declared = plan::entry(&described.document, &installation.package).cloned().unwrap_or_default();
+        let Some(Runnable { entry: Entry::Bundle(bundle), tree: own, .. }) = &installation.runnable else { return Ok(declared) };
+        let own = self.inner.trees.path(own);
+        let mut entry = bundle.entry(tree.unwrap_or(&own), installation.args.as_deref().unwrap_or_default());
+        let known = |variable: &&Value| !bundle.env.keys().any(|name| variable["name"] == *name);
+        let further = declared["environmentVariables"].as_array().into_iter().flatten().filter(known).cloned();
+        if let Some(Value::Array(variables)) = entry.get_mut("environmentVariables") {
+            variables.extend(further);
+        }
+        Ok(Value::Object(entry))
     }
 
     /// The same for a server that is not installed yet, of the package that would be.
-    pub async fn entry_to_be(&self, server: &ServerRef) -> Result<serde_json::Value, PackagesError> {
+    pub async fn entry_to_be(&self, server: &ServerRef) -> Result<Value, PackagesError> {
         let described = self.inner.servers.document(server).await?;
         let package = plan::first_package(&described.document).ok_or(PackagesError::NothingToInstall)?;
         Ok(plan::entry(&described.document, &package).cloned().unwrap_or_default())
@@ -369,6 +381,7 @@ impl Packages {
         }
         let mut transaction = self.inner.database.system().begin().await?;
         let is_last = store::remove(&mut transaction, &found).await?;
+        self.inner.servers.declare_in(&mut transaction, &found.server_id, &[]).await?;
         let erased = self.inner.servers.erase_custom_in(&mut transaction, &server).await?;
         let told = NewEvent::change("package.uninstall").on("installation", found.id).server(&found.server_id);
         self.inner.audit.record_in(&mut transaction, actor, told.with("package", found.package.identifier.as_str())).await?;

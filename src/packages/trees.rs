@@ -3,6 +3,7 @@
 //!     <place>/trees/<digest>/tree.json        written last: a tree without it is not whole
 //!     <place>/trees/<digest>/node_modules/…   of npm
 //!     <place>/trees/<digest>/venv/…           of PyPI
+//!     <place>/trees/<digest>/bundle/…         of a bundle
 //!     <place>/packages/<folder>/package.json  for people, with a link to what lies in the tree
 
 use std::{
@@ -25,12 +26,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    detect,
+    bundle, detect,
     error::{PackagesError, at},
     model::{Entry, Runnable},
     python,
     toolchains::{Found, Toolchain},
     unpack::{self, Caps, Unfit},
+    unzip,
 };
 
 const MARK: &str = "tree.json";
@@ -93,7 +95,8 @@ impl Trees {
             let made = match (supply.registry, &interpreter) {
                 (RegistryType::Npm, _) => unpack_all(&supply, &path).await,
                 (RegistryType::Pypi, Some(interpreter)) => python::make(&supply, interpreter, &path).await,
-                _ => Err(PackagesError::Unsupported(supply.registry.as_str())),
+                (RegistryType::Mcpb, _) => unzip_bundle(&supply, &path).await,
+                (RegistryType::Pypi | RegistryType::Oci, _) => Err(PackagesError::Unsupported(supply.registry.as_str())),
             };
             let made = made.and_then(|()| mark(&supply, &path));
             if made.is_err() {
@@ -103,7 +106,8 @@ impl Trees {
         }
         let entry = match supply.registry {
             RegistryType::Npm => detect::npm(&path, &supply.name)?,
-            _ => detect::python(&path, &supply.name)?,
+            RegistryType::Mcpb => Entry::Bundle(bundle::read(&path.join(bundle::FOLDER), &supply.name)?),
+            RegistryType::Pypi | RegistryType::Oci => detect::python(&path, &supply.name)?,
         };
         Ok(Runnable { version: supply.version, tree, entry })
     }
@@ -116,7 +120,8 @@ impl Trees {
         let link = match registry {
             RegistryType::Npm => "node_modules",
             RegistryType::Pypi => "venv",
-            RegistryType::Oci | RegistryType::Mcpb => return Ok(()),
+            RegistryType::Mcpb => bundle::FOLDER,
+            RegistryType::Oci => return Ok(()),
         };
         let write = || {
             if registry == RegistryType::Npm {
@@ -200,6 +205,26 @@ async fn unpack_all(supply: &Supply, path: &Path) -> Result<(), PackagesError> {
     done.unwrap_or_else(|_| Err(PackagesError::Unpack(supply.name.clone(), "the worker ended")))
 }
 
+/// A bundle is one file, which holds everything that it needs.
+async fn unzip_bundle(supply: &Supply, path: &Path) -> Result<(), PackagesError> {
+    let [part] = &supply.parts[..] else { return Err(PackagesError::Unpack(supply.name.clone(), "it is not one file")) };
+    let (part, folder, name) = (part.path.clone(), path.join(bundle::FOLDER), supply.name.clone());
+    let done = tokio::task::spawn_blocking(move || {
+        let file = fs::File::open(&part).map_err(at(&part))?;
+        unzip::bundle(io::BufReader::new(file), &folder, Caps::default()).map_err(|unfit| unpack_error(unfit, name, &folder))
+    });
+    done.await.unwrap_or_else(|_| Err(PackagesError::Unpack(supply.name.clone(), "the worker ended"))).map(drop)
+}
+
+fn unpack_error(unfit: Unfit, what: String, folder: &Path) -> PackagesError {
+    match unfit {
+        Unfit::Write(source) => at(folder)(source),
+        Unfit::Malformed => PackagesError::Unpack(what, "it is not an archive of its kind, or a broken one"),
+        Unfit::Outside => PackagesError::Unpack(what, "a path in it leads out of its folder"),
+        Unfit::TooMuch => PackagesError::Unpack(what, "it is larger than an install may be"),
+    }
+}
+
 fn unpack_parts(parts: &[Part], path: &Path) -> Result<(), PackagesError> {
     let (next, files, bytes) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let failed: Mutex<Option<PackagesError>> = Mutex::new(None);
@@ -242,11 +267,6 @@ fn unpack_parts(parts: &[Part], path: &Path) -> Result<(), PackagesError> {
 
 fn unpack_one(part: &Part, folder: &Path, caps: Caps) -> Result<unpack::Unpacked, PackagesError> {
     let file = fs::File::open(&part.path).map_err(at(&part.path))?;
-    let what = || format!("{} {}", part.name, part.version);
-    unpack::tarball(io::BufReader::with_capacity(128 << 10, file), folder, caps).map_err(|unfit| match unfit {
-        Unfit::Write(source) => at(folder)(source),
-        Unfit::Malformed => PackagesError::Unpack(what(), "it is not a gzipped tarball"),
-        Unfit::Outside => PackagesError::Unpack(what(), "a path in it leads out of its folder"),
-        Unfit::TooMuch => PackagesError::Unpack(what(), "it is larger than an install may be"),
-    })
+    unpack::tarball(io::BufReader::with_capacity(128 << 10, file), folder, caps)
+        .map_err(|unfit| unpack_error(unfit, format!("{} {}", part.name, part.version), folder))
 }

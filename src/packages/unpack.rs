@@ -146,7 +146,7 @@ fn beneath(path: &Path) -> Result<Option<PathBuf>, Unfit> {
 }
 
 /// A path that comes twice counts the last time, as with npm.
-fn write(from: &mut impl Read, place: &Path, mode: u32, room: u64) -> Result<u64, Unfit> {
+pub(crate) fn write(from: &mut impl Read, place: &Path, mode: u32, room: u64) -> Result<u64, Unfit> {
     let create = || fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(place);
     let mut file = match create() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use configurations::Configuration;
-use packages::{Entry, Installation, NoToolchain, Runnable, Stage, Toolchain};
+use packages::{BundleProgram, Entry, Installation, NoToolchain, Runnable, Stage, Toolchain};
 use platform::Coded;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -124,25 +124,17 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
         return elsewhere(inner, configuration, &entry, log).await;
     }
     let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
-    let entry = inner.packages.entry(&installation).await.map_err(|error| reason_of(&error))?;
-    let secrets = revealed(inner, configuration, log).await?;
-    let given = Given { values: &configuration.values, secrets: &secrets, args: installation.args.as_deref(), env: &installation.env };
-    let filled = fill::fill(&entry, &given).map_err(unfilled)?;
-    let tree = inner.packages.tree(&runnable.tree);
     let is_image = matches!(runnable.entry, Entry::Image { .. });
-    let tree = if is_image || inner.starter.protects_trees() {
-        tree
-    } else {
-        let (inner, tree) = (Arc::clone(inner), tree.clone());
-        let copied = tokio::task::spawn_blocking(move || inner.starter.private_copy(id, &tree)).await;
-        let copied = copied.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        copied.map_err(|error| Reason::new("data_folder_unusable", format!("the package cannot be copied: {error}")))?
-    };
+    let tree = tree_of(inner, id, &runnable, is_image).await?;
+    let entry = inner.packages.entry(&installation, Some(&tree)).await.map_err(|error| reason_of(&error))?;
+    let secrets = revealed(inner, configuration, log).await?;
+    let given = Given { values: &configuration.values, secrets: &secrets, args: installation.args_instead(), env: &installation.env };
+    let filled = fill::fill(&entry, &given).map_err(unfilled)?;
     let (what, mut args) = match &runnable.entry {
         Entry::Image { name, digest } => (What::Image(name.clone(), digest.clone()), Vec::new()),
         entry => {
             let (program, args) = program(inner, &installation, entry, &tree).await?;
-            (What::Program(program, vec![tree]), args)
+            (What::Program(program, vec![tree.clone()]), args)
         }
     };
     // As the requirements write paths of what is installed.
@@ -152,7 +144,13 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     args.extend(filled.args.into_iter().map(own));
     let mut env = BTreeMap::new();
     let is_python = matches!(runnable.entry, Entry::Script { .. } | Entry::Module { .. });
-    if is_python {
+    if let Entry::Bundle(bundle) = &runnable.entry
+        && !bundle.python_path.is_empty()
+    {
+        let folders = bundle.python_path.iter().map(|folder| tree.join("bundle").join(folder).display().to_string());
+        env.insert("PYTHONPATH".to_owned(), SecretString::from(folders.collect::<Vec<_>>().join(":")));
+    }
+    if is_python || matches!(&runnable.entry, Entry::Bundle(bundle) if bundle.program == BundleProgram::Python) {
         // What is written is ours to write, and lines are to come when they are said.
         env.insert("PYTHONDONTWRITEBYTECODE".to_owned(), SecretString::from("1"));
         env.insert("PYTHONUNBUFFERED".to_owned(), SecretString::from("1"));
@@ -164,6 +162,18 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     let write = granted(inner, configuration, filled.paths, named)?;
     let limits = Some(inner.limits(&configuration.limits, is_image));
     Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree })
+}
+
+/// The tree of what is run, where servers cannot change it; else a copy for this instance.
+async fn tree_of(inner: &Arc<Inner>, id: InstanceId, runnable: &Runnable, is_image: bool) -> Result<PathBuf, Reason> {
+    let tree = inner.packages.tree(&runnable.tree);
+    if is_image || inner.starter.protects_trees() {
+        return Ok(tree);
+    }
+    let inner = Arc::clone(inner);
+    let copied = tokio::task::spawn_blocking(move || inner.starter.private_copy(id, &tree)).await;
+    let copied = copied.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    copied.map_err(|error| Reason::new("data_folder_unusable", format!("the package cannot be copied: {error}")))
 }
 
 /// What a start of a server elsewhere needs: its address, and headers with what the vault has.
@@ -286,6 +296,11 @@ async fn program(inner: &Inner, installation: &Installation, entry: &Entry, tree
         Entry::Program { path } => (tree.join(path), Vec::new()),
         Entry::Script { path } => (tree.join("venv/bin/python"), vec![below(path)]),
         Entry::Module { name } => (tree.join("venv/bin/python"), vec!["-m".into(), name.clone()]),
+        Entry::Bundle(bundle) => match &bundle.program {
+            BundleProgram::Node => (inner.program(Toolchain::Node.program()).await.map_err(missing)?, Vec::new()),
+            BundleProgram::Python => (inner.program("python3").await.map_err(missing)?, Vec::new()),
+            BundleProgram::Own(path) => (tree.join("bundle").join(path), Vec::new()),
+        },
         Entry::Image { .. } => return Err(Reason::new("unsupported_registry_type", "an image is started by a container engine")),
     })
 }

@@ -10,7 +10,7 @@ use configurations::{Configuration, Configurations, ConfigurationsError, Lifecyc
 use credentials::Credentials;
 use events::Events;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use packages::{NoToolchain, Packages, Toolchain};
+use packages::{Installation, NoToolchain, Packages, Toolchain};
 use platform::{
     Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics,
 };
@@ -260,13 +260,14 @@ impl Runtime {
             fill::remote(&entry, &given).map(drop)
         } else {
             let entry = if let Some(installation) = &installation {
-                self.inner.packages.entry(installation).await?
+                self.inner.packages.entry(installation, None).await?
             } else {
                 actor.require(Action::PackagesInstall)?;
                 self.inner.packages.entry_to_be(server).await?
             };
-            let (args, env) = installation.map(|found| (found.args, found.env)).unwrap_or_default();
-            fill::fill(&entry, &fill::Given { values: &values, secrets: &held, args: args.as_deref(), env: &env }).map(drop)
+            let args = installation.as_ref().and_then(Installation::args_instead);
+            let env = installation.as_ref().map(|found| found.env.clone()).unwrap_or_default();
+            fill::fill(&entry, &fill::Given { values: &values, secrets: &held, args, env: &env }).map(drop)
         };
         match filled {
             Err(fill::Unfilled::Missing(names)) => Err(RuntimeError::Missing(names)),

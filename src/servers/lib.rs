@@ -1,7 +1,7 @@
 //! The catalogue: what servers there are, in which versions, and what they need.
 //!
 //! Owns `mcp_fabric.servers`, `server_versions`, `server_version_history`, `server_packages`,
-//! `server_remotes`, `credential_docs` and the views `server_env_vars` and `server_categories`.
+//! `server_remotes`, `credential_docs`, `installed_inputs` and the views `server_env_vars` and `server_categories`.
 //!
 //! Invariants: a document is kept byte for byte as it came and served so again; each server has at most
 //! one latest version; what `servers` says of a server is taken from its latest version alone.

@@ -216,7 +216,7 @@ pub(crate) struct RemoteRow {
 }
 
 /// One thing that the latest version wants to be told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeclaredInput {
     /// `env`, `header` or `argument`.
     pub location: String,

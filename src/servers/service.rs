@@ -240,6 +240,11 @@ impl Servers {
         Ok(!versions.is_empty() && self.erase_versions(transaction, &versions).await? > 0)
     }
 
+    /// Says what the installed package of a server wants to be told beside what its document says. The caller says who may.
+    pub async fn declare_in(&self, transaction: &mut PgConnection, server: &str, inputs: &[DeclaredInput]) -> Result<(), ServersError> {
+        Ok(upkeep::declare(transaction, server, inputs).await?)
+    }
+
     /// The SHA-256 that servers state for a bundle; nothing when none or several do.
     pub async fn file_sha256_of(&self, identifier: &str) -> Result<Option<String>, ServersError> {
         Ok(read::file_sha256_of(self.inner.database.public(), identifier).await?)

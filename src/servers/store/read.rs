@@ -129,7 +129,15 @@ pub(crate) async fn credentials(pool: &PgPool, server: &str) -> Result<Vec<Decla
          FROM mcp_fabric.credential_docs WHERE server_id = $1 ORDER BY position",
         server,
     );
-    Ok(rows.fetch_all(pool).await?)
+    let mut inputs = rows.fetch_all(pool).await?;
+    let of_package = sqlx::query_scalar!("SELECT inputs FROM mcp_fabric.installed_inputs WHERE server_id = $1", server);
+    if let Some(of_package) = of_package.fetch_optional(pool).await? {
+        let wrong = |_| DbError::Inconsistent { table: "installed_inputs", column: "inputs", row: server.to_owned() };
+        let of_package: Vec<DeclaredInput> = serde_json::from_value(of_package).map_err(wrong)?;
+        let further = of_package.into_iter().filter(|input| !inputs.iter().any(|known| known.env_var == input.env_var));
+        inputs.extend(further.collect::<Vec<_>>());
+    }
+    Ok(inputs)
 }
 
 /// Newest first; `after` is the version after which to go on.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::{PgConnection, PgPool};
 
-use crate::model::{CachedPackage, ServerId};
+use crate::model::{CachedPackage, DeclaredInput, ServerId};
 
 /// Mirrored versions that came in before `before`, by server and version, after the given key.
 pub(crate) async fn mirrored_versions(
@@ -190,5 +190,22 @@ pub(crate) async fn mark_cached(
 /// Held until the transaction ends: writers of the catalogue take turns.
 pub(crate) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('mcp_fabric.catalogue'))").execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps what the installed package of a server wants to be told; nothing where it wants nothing.
+pub(crate) async fn declare(connection: &mut PgConnection, server: &str, inputs: &[DeclaredInput]) -> Result<(), sqlx::Error> {
+    if inputs.is_empty() {
+        sqlx::query!("DELETE FROM mcp_fabric.installed_inputs WHERE server_id = $1", server).execute(connection).await?;
+    } else {
+        sqlx::query!(
+            "INSERT INTO mcp_fabric.installed_inputs (server_id, inputs) VALUES ($1, $2)
+             ON CONFLICT (server_id) DO UPDATE SET inputs = excluded.inputs",
+            server,
+            serde_json::json!(inputs)
+        )
+        .execute(connection)
+        .await?;
+    }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Running servers: a real program, real processes, real limits.
 
+mod bundles;
 mod containers;
 mod faults;
 mod people;
@@ -31,7 +32,7 @@ pub(crate) async fn with(further: &[(&str, &str)], order: &Value) -> (TestApp, P
 impl TestApp {
     /// Has the operator start a server, and waits until it runs.
     pub(crate) async fn run_server(&self, server: &str) -> Value {
-        self.op_post(&format!("/api/mcp/servers/{server}/start")).await.expect(202);
+        self.op_post(&format!("/api/mcp/servers/{}/start", server.replace('/', "%2F"))).await.expect(202);
         self.instance_in(&self.token, server, "RUNNING").await
     }
 

@@ -16,7 +16,7 @@ pub(crate) use binary::{Binary, command as binary_command};
 pub(crate) use engine::Engine;
 pub(crate) use packages::{Packages, Trouble, digest};
 pub(crate) use people::{PASSWORD, Person};
-pub(crate) use subject::tarball;
+pub(crate) use subject::{SUBJECT, tarball};
 pub(crate) use upstream::{Fault, Upstream};
 
 use std::{future::Future, time::Duration};

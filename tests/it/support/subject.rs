@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Packages, TestApp, eventually};
 
-const SUBJECT: &str = include_str!("subject.js");
+pub(crate) const SUBJECT: &str = include_str!("subject.js");
 
 /// The tarball of an npm package, of paths and contents.
 pub(crate) fn tarball(files: &[(&str, &str)]) -> Vec<u8> {
@@ -86,7 +86,7 @@ impl TestApp {
     pub(crate) async fn install(&self, order: &Value) -> Value {
         let begun = self.op_post_json("/api/mcp/packages/install", order).await.expect(202);
         self.job(begun["job_id"].as_str().unwrap()).await;
-        let path = format!("/api/mcp/packages/by-id/{}", begun["package"]["server_id"].as_str().unwrap());
+        let path = format!("/api/mcp/packages/by-id/{}", begun["package"]["server_id"].as_str().unwrap().replace('/', "%2F"));
         self.op_get(&path).await.expect(200)
     }
 
