@@ -11,6 +11,7 @@ use std::{
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use cache::CacheError;
 use credentials::{CredentialsError, RingError};
+use oauth::OauthError;
 use packages::PackagesError;
 use platform::{
     Config, Database, Shutdown,
@@ -84,6 +85,9 @@ pub enum StartError {
     /// The folders of installations cannot be used.
     #[error(transparent)]
     Packages(#[from] PackagesError),
+    /// Outgoing HTTP cannot be set up.
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
     /// Servers cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -117,6 +121,7 @@ impl StartError {
             Self::Internal(error) => error.is_configuration(),
             Self::Vault(_)
             | Self::Packages(_)
+            | Self::Oauth(_)
             | Self::Runtime(_)
             | Self::Users(_)
             | Self::AlreadyRunning { .. }
@@ -200,7 +205,7 @@ impl App {
         let node = node_id(&config.data_dir)?;
         let Built { services, handlers } = Box::pin(services::build(config, database, &node, &metrics, shutdown)).await?;
         let (jobs, sync) = (services.jobs.clone(), services.sync.clone());
-        let (packages, runtime) = (services.packages.clone(), services.runtime.clone());
+        let (packages, oauth, runtime) = (services.packages.clone(), services.oauth.clone(), services.runtime.clone());
 
         let authenticator = Arc::new(services.users.clone());
         let front = Front::new(config, Access::new(authenticator.clone(), config.http.trust_loopback), Door::Public, &metrics);
@@ -223,6 +228,7 @@ impl App {
 
         jobs.start(config, node, handlers, &metrics, shutdown);
         packages.start(config, shutdown);
+        oauth.start(&url);
         runtime.start(&url);
         sync.start(shutdown).await?;
         let running = Running { url: url.clone(), pid: std::process::id() };

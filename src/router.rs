@@ -16,6 +16,7 @@ use configurations::Configurations;
 use credentials::Credentials;
 use events::Events;
 use jobs::Jobs;
+use oauth::Oauth;
 use packages::Packages;
 use platform::{
     Action, Actor, Config, Problem,
@@ -44,6 +45,7 @@ pub(crate) struct Services {
     pub(crate) credentials: Credentials,
     pub(crate) configurations: Configurations,
     pub(crate) packages: Packages,
+    pub(crate) oauth: Oauth,
     pub(crate) runtime: Runtime,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
@@ -61,6 +63,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(credentials::router(services.credentials))
         .merge(configurations::router(services.configurations))
         .merge(packages::router(services.packages))
+        .merge(oauth::router(services.oauth))
         .merge(runtime::router(services.runtime))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))

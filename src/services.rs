@@ -8,6 +8,7 @@ use configurations::Configurations;
 use credentials::{Credentials, Ring};
 use events::Events;
 use jobs::{Handlers, Jobs};
+use oauth::Oauth;
 use packages::Packages;
 use platform::{
     Config, Database, Shutdown,
@@ -69,6 +70,9 @@ pub(crate) async fn build(
         configurations: configurations.clone(),
     };
     let packages = Packages::open(config, neighbours)?;
+    let neighbours =
+        oauth::Neighbours { database: database.clone(), audit: audit.clone(), servers: servers.clone(), credentials: credentials.clone() };
+    let oauth = Oauth::new(config, neighbours)?;
     let neighbours = runtime::Neighbours {
         database: database.clone(),
         audit: audit.clone(),
@@ -77,12 +81,19 @@ pub(crate) async fn build(
         credentials: credentials.clone(),
         configurations: configurations.clone(),
         packages: packages.clone(),
+        oauth: oauth.clone(),
     };
     let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
-    users.set_belongings(vec![Arc::new(credentials.clone()), Arc::new(configurations.clone()), Arc::new(runtime.clone())]);
+    users.set_belongings(vec![
+        Arc::new(credentials.clone()),
+        Arc::new(configurations.clone()),
+        Arc::new(oauth.clone()),
+        Arc::new(runtime.clone()),
+    ]);
 
     let handlers = packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))));
-    let services = Services { audit, users, servers, sync, cache, credentials, configurations, packages, runtime, jobs, events, health };
+    let services =
+        Services { audit, users, servers, sync, cache, credentials, configurations, packages, oauth, runtime, jobs, events, health };
     Ok(Built { services, handlers })
 }
 

@@ -1,6 +1,7 @@
 //! The command line: a client of the running fabric, with `serve`, `db` and `doctor` for the rest.
 
 mod audit;
+mod authorize;
 mod backup;
 mod cache;
 mod client;
@@ -84,6 +85,7 @@ enum Command {
     Stop(run::Stop),
     Tools(run::Tools),
     Call(run::Call),
+    Authorize(authorize::Authorize),
     /// Accounts
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -235,6 +237,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Stop(asked) => run::stop(context, asked).await,
         Command::Tools(asked) => run::tools(context, asked).await,
         Command::Call(asked) => run::call(context, asked).await,
+        Command::Authorize(asked) => authorize::authorize(context, asked).await,
         Command::Users(command) => users::run(context, command).await,
         Command::Tokens(command) => users::run_tokens(context, command).await,
         Command::Credentials(command) => credentials::run(context, command).await,

@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+/// How often a secret that others change at the same time is tried again.
+const MOST_TRIES: u32 = 3;
 const DOMAIN: &str = "mcp-secret/1";
 /// The name of the fabric's own secret: owner, scope, name.
 const INSTANCE: [&str; 3] = ["system:fabric", "fabric", "instance"];
@@ -70,7 +72,36 @@ impl Credentials {
         if secrets::put(connection, name, &secret).await? { Ok(()) } else { Err(CredentialsError::Contended) }
     }
 
+    /// Seals a secret field of another feature in a transaction of its own; one that is changed at the same time is tried
+    /// again.
+    pub async fn seal_secret(&self, name: [&str; 3], value: &SecretString) -> Result<(), CredentialsError> {
+        let mut tries = 0;
+        loop {
+            let mut transaction = self.inner.database.begin_reveal("secrets").await?;
+            match self.seal_secret_in(&mut transaction, name, value).await {
+                Err(CredentialsError::Contended) if tries < MOST_TRIES => tries += 1,
+                other => {
+                    other?;
+                    return Ok(transaction.commit().await?);
+                }
+            }
+        }
+    }
+
     /// Opens a secret field of another feature.
+    pub async fn open_secret(&self, name: [&str; 3]) -> Result<Option<SecretString>, CredentialsError> {
+        let mut transaction = self.inner.database.begin_reveal("secrets").await?;
+        self.open_secret_in(&mut transaction, name).await
+    }
+
+    /// Removes a secret field of another feature, if there is one.
+    pub async fn forget_secret(&self, name: [&str; 3]) -> Result<(), CredentialsError> {
+        let mut transaction = self.inner.database.begin_reveal("secrets").await?;
+        secrets::remove(&mut transaction, name).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The same, in the caller's transaction on the reveal connection.
     pub async fn open_secret_in(&self, connection: &mut PgConnection, name: [&str; 3]) -> Result<Option<SecretString>, CredentialsError> {
         let secret = secrets::get(connection, name[0], name[1], name[2]).await?;
         secret.map(|secret| opened(&self.inner.ring, name, &secret)).transpose()

@@ -9,7 +9,7 @@ use platform::{clock, database::DbError};
 
 use crate::{
     body::{Body, Ended, Watch},
-    launch::Launch,
+    launch::{AUTHORIZATION_NEEDED, Launch},
     live::Live,
     model::{Instance, Keeper, Kept, Reason},
     process,
@@ -110,7 +110,8 @@ async fn note_start(inner: &Inner, instance: &Instance) {
 
 /// It ended before it answered.
 fn ended_early(reason: Reason, live: &Live, since: chrono::DateTime<chrono::Utc>) -> Reason {
-    let code = if reason.is_passing { reason.code } else { "start_failed" };
+    let is_telling = reason.is_passing || reason.code == AUTHORIZATION_NEEDED;
+    let code = if is_telling { reason.code } else { "start_failed" };
     Reason { code, text: with_last_words(reason.text, live, since), ..reason }
 }
 

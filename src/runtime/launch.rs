@@ -100,6 +100,8 @@ impl Launch {
     }
 }
 
+/// The code of a server that only a person can help, by logging in.
+pub(crate) const AUTHORIZATION_NEEDED: &str = "authorization_needed";
 /// The code of a start that waits for the container engine.
 pub(crate) const ENGINE_UNAVAILABLE: &str = "engine_unavailable";
 
@@ -188,7 +190,8 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
     }
     let transport = if entry["type"] == "sse" { remote::Transport::Sse } else { remote::Transport::StreamableHttp };
     let tree = format!("{transport} {url}");
-    let what = What::Remote(remote::Order { transport, url, headers });
+    let bearer = inner.oauth.bearer(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))?;
+    let what = What::Remote(remote::Order { transport, url, headers, bearer });
     let version = inner.version_of(&configuration.server_id).await.map_err(|error| reason_of(&error))?;
     Ok(Launch { what, args: Vec::new(), env: BTreeMap::new(), write: Vec::new(), limits: None, version, is_python: false, tree })
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
+use oauth::Bearer;
 use platform::client::{Client, ClientError};
 use reqwest::{
     RequestBuilder, Response, StatusCode, Url,
@@ -23,7 +24,11 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{model::Reason, wire::plain};
+use crate::{
+    launch::{AUTHORIZATION_NEEDED, reason_of},
+    model::Reason,
+    wire::plain,
+};
 
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
@@ -54,6 +59,8 @@ pub(crate) struct Order {
     pub(crate) transport: Transport,
     pub(crate) url: Url,
     pub(crate) headers: BTreeMap<String, SecretString>,
+    /// The tokens of a login there.
+    pub(crate) bearer: Option<Bearer>,
 }
 
 /// A server elsewhere that is spoken to.
@@ -176,13 +183,31 @@ impl Carrier {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn dressed(&self, request: RequestBuilder) -> RequestBuilder {
-        self.order.headers.iter().fold(request, |request, (name, value)| {
+    /// With the headers of the order, and a token of its login. `refused` is a token that was not taken.
+    async fn dressed(
+        &self,
+        request: RequestBuilder,
+        refused: Option<&SecretString>,
+    ) -> Result<(RequestBuilder, Option<SecretString>), Lost> {
+        let request = self.order.headers.iter().fold(request, |request, (name, value)| {
             let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value.expose_secret()));
             let (Ok(name), Ok(mut value)) = parsed else { return request };
             value.set_sensitive(true);
             request.header(name, value)
-        })
+        });
+        let Some(bearer) = &self.order.bearer else { return Ok((request, None)) };
+        let token = bearer.token(refused).await.map_err(|error| Lost::Gone(reason_of(&error)))?;
+        Ok((request.bearer_auth(token.expose_secret()), Some(token)))
+    }
+
+    /// Why a refusal ends it: a login may be all that is missing.
+    fn refused(&self, status: StatusCode) -> Lost {
+        let has_token = self.order.bearer.is_some() || self.order.headers.contains_key("authorization");
+        if status == StatusCode::UNAUTHORIZED && !has_token {
+            let text = "it wants you to log in: `mcp-fabric authorize`, or POST to its `authorization`, begins that";
+            return Lost::Gone(Reason::new(AUTHORIZATION_NEEDED, text));
+        }
+        refused(status)
     }
 
     async fn send(&self, message: Value) {
@@ -203,13 +228,21 @@ impl Carrier {
     async fn post(&self, message: &Value) -> Result<(), Lost> {
         let target = self.target.subscribe().wait_for(Option::is_some).await.ok().and_then(|target| target.clone());
         let Some(target) = target else { return Ok(()) };
-        let mut request = self.dressed(self.client.post(target)?).header(ACCEPT, "application/json, text/event-stream");
-        for (name, value) in self.own_headers(message) {
-            request = request.header(name, value);
+        let mut refused = None;
+        loop {
+            let (mut request, token) = self.dressed(self.client.post(target.clone())?, refused.as_ref()).await?;
+            request = request.header(ACCEPT, "application/json, text/event-stream");
+            for (name, value) in self.own_headers(message) {
+                request = request.header(name, value);
+            }
+            let sent = tokio::time::timeout(PATIENCE, request.json(message).send()).await;
+            let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
+            // A token may end before its time; another one is tried once.
+            if response.status() != StatusCode::UNAUTHORIZED || token.is_none() || refused.is_some() {
+                return self.take(message, response).await;
+            }
+            refused = token;
         }
-        let sent = tokio::time::timeout(PATIENCE, request.json(message).send()).await;
-        let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
-        self.take(message, response).await
     }
 
     /// What the protocol wants beside the body.
@@ -247,7 +280,7 @@ impl Carrier {
         let is_json = kind.starts_with("application/json");
         let is_unauthorized = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         if !status.is_success() && (!is_json || is_unauthorized) {
-            return Err(refused(status));
+            return Err(self.refused(status));
         }
         if !is_json {
             return Ok(());
@@ -306,11 +339,11 @@ impl Carrier {
     }
 
     async fn follow(&self) -> Result<(), Lost> {
-        let request = self.dressed(self.client.get(self.order.url.clone())?).header(ACCEPT, "text/event-stream");
-        let sent = tokio::time::timeout(ENDPOINT, request.send()).await;
+        let (request, _) = self.dressed(self.client.get(self.order.url.clone())?, None).await?;
+        let sent = tokio::time::timeout(ENDPOINT, request.header(ACCEPT, "text/event-stream").send()).await;
         let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
         if !response.status().is_success() {
-            return Err(refused(response.status()));
+            return Err(self.refused(response.status()));
         }
         let mut events = Events::new(response);
         while let Some((kind, data)) = events.next().await? {
@@ -328,8 +361,9 @@ impl Carrier {
     /// Tells the server that its session is over.
     async fn close(&self) {
         let Some(session) = self.remember().0.take() else { return };
-        if let Ok(request) = self.client.delete(self.order.url.clone()) {
-            let told = self.dressed(request).header(SESSION, session).timeout(Duration::from_secs(2)).send();
+        let Ok(request) = self.client.delete(self.order.url.clone()) else { return };
+        if let Ok((request, _)) = self.dressed(request, None).await {
+            let told = request.header(SESSION, session).timeout(Duration::from_secs(2)).send();
             // A server need not know how; it forgets sessions by itself.
             told.await.ok();
         }

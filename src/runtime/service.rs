@@ -10,6 +10,7 @@ use configurations::{Configuration, Configurations, ConfigurationsError, Lifecyc
 use credentials::Credentials;
 use events::Events;
 use futures_util::{FutureExt as _, future::BoxFuture};
+use oauth::Oauth;
 use packages::{Installation, NoToolchain, Packages, Toolchain};
 use platform::{
     Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics,
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) credentials: Credentials,
     pub(crate) configurations: Configurations,
     pub(crate) packages: Packages,
+    pub(crate) oauth: Oauth,
     pub(crate) starter: Starter,
     pub(crate) engine: Arc<Engine>,
     /// For servers elsewhere.
@@ -91,6 +93,8 @@ pub struct Neighbours {
     pub configurations: Configurations,
     /// What is run.
     pub packages: Packages,
+    /// Logins at servers elsewhere.
+    pub oauth: Oauth,
 }
 
 /// What an instance uses now.
@@ -193,7 +197,7 @@ impl Inner {
 impl Runtime {
     /// Looks at what this machine can keep servers from. Nothing runs yet.
     pub fn new(config: &Config, node: &str, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, RuntimeError> {
-        let Neighbours { database, audit, events, servers, credentials, configurations, packages } = neighbours;
+        let Neighbours { database, audit, events, servers, credentials, configurations, packages, oauth } = neighbours;
         let starter = Starter::new(packages.place(), node, &config.runtime)?;
         tracing::info!("how servers are kept from the rest of this machine: {}", starter.describe());
         let own = [config.data_dir.clone(), config.cache.dir.clone(), config.config_dir.clone(), packages.place().to_owned()];
@@ -207,6 +211,7 @@ impl Runtime {
             credentials,
             configurations,
             packages,
+            oauth,
             starter,
             client: Client::direct(config.allowed_hosts.iter().cloned(), config.offline)?,
             engine: Engine::new(config.runtime.engine.as_deref(), node, metrics),

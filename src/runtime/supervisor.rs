@@ -15,7 +15,7 @@ use crate::{
     boot::{Running, Starting, boot},
     containers, cures,
     error::RuntimeError,
-    launch::{self, ENGINE_UNAVAILABLE, Launch},
+    launch::{self, AUTHORIZATION_NEEDED, ENGINE_UNAVAILABLE, Launch},
     live::{Live, Wanted},
     model::{Backend, Cap, Instance, Kept, Reason, State},
     service::Inner,
@@ -217,7 +217,7 @@ impl Supervisor {
                 }
             }
         };
-        if !self.is_to_be_restarted(is_error) {
+        if reason.code == AUTHORIZATION_NEEDED || !self.is_to_be_restarted(is_error) {
             return self.fail(reason).await.map(|()| false);
         }
         match self.wait(reason).await? {

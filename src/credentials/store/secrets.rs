@@ -57,3 +57,10 @@ pub(crate) async fn put(connection: &mut PgConnection, name: [&str; 3], secret: 
     );
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
+
+pub(crate) async fn remove(connection: &mut PgConnection, [owner, scope, name]: [&str; 3]) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM credentials.sealed_secrets WHERE owner = $1 AND scope = $2 AND name = $3", owner, scope, name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -3,6 +3,7 @@
 mod bundles;
 mod containers;
 mod faults;
+mod oauth;
 mod people;
 mod real;
 mod remote;

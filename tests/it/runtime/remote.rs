@@ -41,7 +41,7 @@ struct Elsewhere {
     task: Arc<Mutex<Option<tokio::task::JoinHandle<std::io::Result<()>>>>>,
 }
 
-fn answer(message: &Value) -> Value {
+pub(super) fn answer(message: &Value) -> Value {
     let id = &message["id"];
     match message["method"].as_str().unwrap() {
         "initialize" => {

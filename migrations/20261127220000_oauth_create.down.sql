@@ -1,0 +1,3 @@
+DROP TABLE mcp_fabric.oauth_clients;
+DROP TABLE mcp_fabric.oauth_logins;
+DROP TABLE mcp_fabric.oauth_grants;
