@@ -116,6 +116,13 @@ pub struct Configuration {
     pub updated_at: DateTime<Utc>,
 }
 
+impl Configuration {
+    /// Whether each session of a client has an instance of its own.
+    pub fn is_per_session(&self) -> bool {
+        self.sharing == Sharing::PerSession || self.lifecycle == Lifecycle::PerSession
+    }
+}
+
 /// What is to be changed; what is not named stays.
 #[derive(Default)]
 pub(crate) struct Change {

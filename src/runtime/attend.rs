@@ -131,8 +131,8 @@ impl Supervisor {
     }
 
     fn is_idle(&self, session: &Session) -> Option<Reason> {
-        let is_on_demand = self.wanted.borrow().configuration.lifecycle != Lifecycle::Persistent;
-        let is_idle = is_on_demand && session.wire.in_flight() == 0 && self.live.idle_for() >= self.inner.config.idle_after;
+        let is_persistent = self.instance.session.is_empty() && self.wanted.borrow().configuration.lifecycle == Lifecycle::Persistent;
+        let is_idle = !is_persistent && session.wire.in_flight() == 0 && self.live.idle_for() >= self.inner.config.idle_after;
         is_idle.then(|| Reason::new("idle", "nobody called it for a while"))
     }
 }

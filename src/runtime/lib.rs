@@ -24,6 +24,7 @@ mod log;
 mod model;
 mod older;
 mod process;
+mod reach;
 mod reconcile;
 mod remote;
 mod routes;

@@ -109,6 +109,23 @@ impl Reason {
     }
 }
 
+/// What a client calls a session of its own: up to 64 letters, digits, `.`, `_` and `-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_name = (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'));
+        is_name.then(|| Self(text.to_owned()))
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Whose places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cap {

@@ -27,6 +27,9 @@ use crate::{
 /// How often trees are removed that nothing uses.
 const SWEEP: Duration = Duration::from_mins(30);
 
+/// How long the log of a session that ended can be read.
+const SESSIONS_KEPT: TimeDelta = TimeDelta::days(1);
+
 /// An instance that this process runs.
 pub(crate) struct Handle {
     pub(crate) id: InstanceId,
@@ -70,6 +73,21 @@ impl Inner {
                     },
                 }
             }
+        }
+    }
+
+    /// Removes instances of sessions that ended a while ago; their folders go with them.
+    async fn sweep_sessions(&self) {
+        let swept = async {
+            let mut transaction = self.database.begin_for_all().await?;
+            let gone = store::remove_sessions(&mut transaction, clock::now() - SESSIONS_KEPT).await?;
+            transaction.commit().await?;
+            Ok::<_, DbError>(gone)
+        };
+        match swept.await {
+            Ok(0) => {}
+            Ok(gone) => tracing::info!(gone, "instances of sessions that ended were removed"),
+            Err(error) => tracing::warn!(%error, "instances of sessions that ended could not be removed"),
         }
     }
 
@@ -134,7 +152,7 @@ impl Inner {
             });
             !handle.wanted.is_closed()
         });
-        for configuration in wanted.iter().filter(|wanted| wanted.lifecycle == Lifecycle::Persistent) {
+        for configuration in wanted.iter().filter(|wanted| wanted.lifecycle == Lifecycle::Persistent && !wanted.is_per_session()) {
             if let Err(error) = self.ensure(configuration, "").await {
                 tracing::warn!(server_id = configuration.server_id, %error, "a server that is wanted could not be taken up");
             }
@@ -231,12 +249,12 @@ impl Inner {
         Ok(instance)
     }
 
-    /// Fails when there is no room for one more instance, besides that of a configuration.
+    /// Fails when there is no room for one more instance, besides that of a configuration and a session.
     pub(crate) async fn require_room(
         &self,
         owner: &str,
         limits: &configurations::Limits,
-        except: Option<Uuid>,
+        except: Option<(Uuid, &str)>,
     ) -> Result<(), RuntimeError> {
         let mut transaction = self.database.begin_for_all().await?;
         let load = store::load(&mut transaction, owner, &self.node, except).await?;
@@ -314,6 +332,7 @@ impl Inner {
     /// Removes what nothing uses any more: trees, containers, folders.
     async fn sweep(&self) {
         self.sweep_containers(true).await;
+        self.sweep_sessions().await;
         self.sweep_folders().await;
         let trees: Vec<String> = {
             let active = self.active();

@@ -22,7 +22,7 @@ use crate::{
     Runtime,
     error::RuntimeError,
     log::Entry,
-    model::{Backend, Era, Instance, InstanceId, Kept, State},
+    model::{Backend, Era, Instance, InstanceId, Kept, SessionName, State},
     store::Filter,
 };
 
@@ -118,22 +118,47 @@ fn begun(instance: Instance) -> Response {
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(InstanceOut::from(instance))).into_response()
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct SessionQuery {
+    /// A session of a client (up to 64 letters, digits, `.`, `_`, `-`), which has an instance of its own where your
+    /// configuration says `per_session`; it ends when it is idle.
+    session: Option<String>,
+}
+
+impl SessionQuery {
+    fn name(&self) -> Result<Option<SessionName>, RuntimeError> {
+        let unfit = RuntimeError::Field("query.session", "must be up to 64 letters, digits, `.`, `_` and `-`");
+        self.session.as_deref().map(|name| SessionName::parse(name).ok_or(unfit)).transpose()
+    }
+}
+
 /// Start a server: you want it to run from now on. What it runs is installed first, where it is not.
 #[utoipa::path(post, path = "/api/mcp/servers/{id}/start", tag = "runtime", security(("token" = [])),
-    params(("id" = String, Path, description = "The server's id, percent-encoded, or its UUID")),
+    params(("id" = String, Path, description = "The server's id, percent-encoded, or its UUID"), SessionQuery),
     responses((status = 202, description = "It starts, or runs already", body = InstanceOut), (status = 404, description = "No such server"),
     (status = 409, description = "A limit is reached"), (status = 422, description = "It needs values that it was not given: `missing` lists them")))]
-async fn start(Held(runtime): Held<Runtime>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
-    Ok(begun(runtime.start_server(&actor, &server(&name)?).await?))
+async fn start(
+    Held(runtime): Held<Runtime>,
+    actor: Actor,
+    Path(name): Path<String>,
+    Query(query): Query<SessionQuery>,
+) -> Result<Response, Problem> {
+    Ok(begun(runtime.start_server(&actor, &server(&name)?, query.name()?.as_ref()).await?))
 }
 
 /// Stop a server: you do not want it to run any more.
 #[utoipa::path(post, path = "/api/mcp/servers/{id}/stop", tag = "runtime", security(("token" = [])),
-    params(("id" = String, Path, description = "The server's id, percent-encoded, or its UUID")),
+    params(("id" = String, Path, description = "The server's id, percent-encoded, or its UUID"), SessionQuery),
     responses((status = 202, description = "It ends, or has ended already", body = InstanceOut), (status = 404, description = "You do not have it"),
     (status = 409, description = "It was never started")))]
-async fn stop(Held(runtime): Held<Runtime>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
-    Ok(begun(runtime.stop_server(&actor, &server(&name)?).await?))
+async fn stop(
+    Held(runtime): Held<Runtime>,
+    actor: Actor,
+    Path(name): Path<String>,
+    Query(query): Query<SessionQuery>,
+) -> Result<Response, Problem> {
+    Ok(begun(runtime.stop_server(&actor, &server(&name)?, query.name()?.as_ref()).await?))
 }
 
 /// Start a server anew that runs.
@@ -160,7 +185,7 @@ struct InstancesOut {
     next_cursor: Option<String>,
 }
 
-/// List your instances; administrators see everybody's.
+/// List your instances and those that are shared; administrators see everybody's.
 #[utoipa::path(get, path = "/api/mcp/instances", tag = "runtime", security(("token" = [])), params(ListQuery, page::PageParams),
     responses((status = 200, body = InstancesOut)))]
 async fn list(
@@ -196,7 +221,7 @@ struct UsageOut {
     params(("id" = String, Path, description = "The instance")),
     responses((status = 200, body = ShownOut), (status = 404, description = "You have no such instance")))]
 async fn one(Held(runtime): Held<Runtime>, actor: Actor, Path(name): Path<String>) -> Result<Json<ShownOut>, Problem> {
-    let instance = runtime.get(&actor, id(&name)?, Action::InstancesRead).await?;
+    let instance = runtime.usable(&actor, id(&name)?, Action::InstancesRead).await?;
     let usage = runtime.usage(&instance).await;
     let usage = usage.map(|used| UsageOut { processes: used.processes, memory_bytes: used.memory_bytes, cpu_millis: used.cpu_millis });
     Ok(Json(ShownOut { instance: instance.into(), usage }))
@@ -305,11 +330,11 @@ struct CallIn {
     arguments: Map<String, Value>,
 }
 
-/// Call a tool of an instance of your own; what it gives stays as it came.
+/// Call a tool of an instance of your own, or of a shared one; what it gives stays as it came.
 #[utoipa::path(post, path = "/api/mcp/instances/{id}/tools/{name}/call", tag = "runtime", request_body = CallIn, security(("token" = [])),
     params(("id" = String, Path, description = "The instance"), ("name" = String, Path, description = "The tool")),
     responses((status = 200, description = "The result, as MCP has it", body = Object),
-    (status = 403, description = "It is somebody else's: its tools work with its owner's credentials"), (status = 404, description = "You have no such instance"),
+    (status = 403, description = "It is somebody else's and not shared: its tools work with its owner's credentials"), (status = 404, description = "You have no such instance"),
     (status = 409, description = "It does not run"), (status = 502, description = "The server refused, or ended"),
     (status = 504, description = "The server did not answer in time")))]
 async fn call(

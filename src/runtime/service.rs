@@ -18,7 +18,7 @@ use platform::{
 use prometheus::IntCounterVec;
 use serde_json::{Value, json, value::RawValue};
 use servers::{ServerRef, Servers, ServersError};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
 use uuid::Uuid;
@@ -29,11 +29,11 @@ use crate::{
     fill, launch,
     live::Live,
     log::{Entry, Log},
-    model::{Backend, Instance, InstanceId, Keeper, Kept, Reason, State},
+    model::{Backend, Instance, InstanceId, Keeper, Kept, Reason, SessionName, State},
     process::Starter,
     reconcile::Handle,
     session::Session,
-    store::{self, Filter},
+    store,
 };
 
 /// The event that says that an instance stands elsewhere than before.
@@ -237,20 +237,25 @@ impl Runtime {
         }
     }
 
-    /// Says that the actor wants a server to run; gives the instance, which may not run yet.
-    pub async fn start_server(&self, actor: &Actor, server: &ServerRef) -> Result<Instance, RuntimeError> {
+    /// Says that the actor wants a server to run; gives the instance, which may not run yet. A session has one of its own,
+    /// where the configuration says so.
+    pub async fn start_server(&self, actor: &Actor, server: &ServerRef, session: Option<&SessionName>) -> Result<Instance, RuntimeError> {
         actor.require(Action::InstancesManage)?;
         let (id, _) = self.inner.servers.inputs(server).await?;
         actor.require_server(Action::InstancesManage, &id)?;
         self.require_inputs(actor, server, &id).await?;
         let known = self.inner.configurations.of(&actor.to_string(), &id).await?;
-        let (limits, except) = known.as_ref().map(|known| (known.limits, Some(known.id.0))).unwrap_or_default();
+        if session.is_some() && !known.as_ref().is_some_and(Configuration::is_per_session) {
+            return Err(RuntimeError::Field("query.session", "is for configurations whose sharing or lifecycle is per_session"));
+        }
+        let session = session.map_or("", SessionName::as_str);
+        let (limits, except) = known.as_ref().map(|known| (known.limits, Some((known.id.0, session)))).unwrap_or_default();
         self.inner.require_room(&actor.to_string(), &limits, except).await?;
         let configuration = match known {
             Some(known) if known.enabled => known,
             _ => self.inner.configurations.enable(actor, server, true).await?,
         };
-        Arc::clone(&self.inner).ensure(&configuration, "").await
+        Arc::clone(&self.inner).ensure(&configuration, session).await
     }
 
     /// Fails when a server needs values that the actor has not given.
@@ -281,20 +286,26 @@ impl Runtime {
         }
     }
 
-    /// Says that the actor does not want a server to run; gives the instance, which may still be ending.
-    pub async fn stop_server(&self, actor: &Actor, server: &ServerRef) -> Result<Instance, RuntimeError> {
+    /// Says that the actor does not want a server to run; gives the instance, which may still be ending. The end of a
+    /// session is no matter of the others.
+    pub async fn stop_server(&self, actor: &Actor, server: &ServerRef, session: Option<&SessionName>) -> Result<Instance, RuntimeError> {
         let configuration = self.wanted(actor, Action::InstancesManage, server).await?;
+        if let Some(session) = session {
+            let instance = self.instance_of(&configuration, session.as_str()).await?;
+            self.inner.stop_now(&instance).await?;
+            return self.instance_of(&configuration, session.as_str()).await;
+        }
         if configuration.enabled {
             self.inner.configurations.enable(actor, server, false).await?;
             self.inner.wake.notify_one();
         }
-        self.instance_of(&configuration).await
+        self.instance_of(&configuration, "").await
     }
 
     /// Starts a server anew that runs.
     pub async fn restart_server(&self, actor: &Actor, server: &ServerRef) -> Result<Instance, RuntimeError> {
         let configuration = self.wanted(actor, Action::InstancesManage, server).await?;
-        let instance = self.instance_of(&configuration).await?;
+        let instance = self.instance_of(&configuration, "").await?;
         if instance.state != State::Running {
             return Err(RuntimeError::Illegal(instance.state));
         }
@@ -315,36 +326,9 @@ impl Runtime {
         found.ok_or(RuntimeError::Configurations(ConfigurationsError::NotFound))
     }
 
-    async fn instance_of(&self, configuration: &Configuration) -> Result<Instance, RuntimeError> {
+    async fn instance_of(&self, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
         let mut transaction = self.inner.database.begin_for_all().await?;
-        store::of_configuration(&mut transaction, configuration.id.0, "").await?.ok_or(RuntimeError::NotRunning)
-    }
-
-    /// Admins see and steer all instances, others their own.
-    async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
-        if actor.may(Action::InstancesAll) { self.inner.database.begin_for_all().await } else { self.inner.database.begin(actor).await }
-    }
-
-    /// Instances of the actor, or everybody's for those who may see them.
-    pub(crate) async fn list(
-        &self,
-        actor: &Actor,
-        filter: &Filter,
-        after: Option<InstanceId>,
-        limit: u32,
-    ) -> Result<Vec<Instance>, RuntimeError> {
-        actor.require(Action::InstancesRead)?;
-        let mut transaction = self.begin(actor).await?;
-        Ok(store::list(&mut transaction, actor.servers(), filter, after, limit.into()).await?)
-    }
-
-    /// One instance that the actor may see.
-    pub async fn get(&self, actor: &Actor, id: InstanceId, action: Action) -> Result<Instance, RuntimeError> {
-        actor.require(action)?;
-        let mut transaction = self.begin(actor).await?;
-        let found = store::get(&mut transaction, id).await?.ok_or(RuntimeError::NotFound)?;
-        actor.require_server(action, &found.server_id).map_err(|_| RuntimeError::NotFound)?;
-        Ok(found)
+        store::of_configuration(&mut transaction, configuration.id.0, session).await?.ok_or(RuntimeError::NotRunning)
     }
 
     fn live(&self, instance: &Instance) -> Option<Arc<Live>> {
@@ -409,16 +393,17 @@ impl Runtime {
 
     /// The tools of an instance, as its server describes them.
     pub async fn tools(&self, actor: &Actor, id: InstanceId) -> Result<Vec<Value>, RuntimeError> {
-        let instance = self.get(actor, id, Action::InstancesRead).await?;
+        let instance = self.usable(actor, id, Action::InstancesRead).await?;
         let (_, session) = self.session(&instance).await?;
         Ok(session.tools(self.inner.config.call_limit).await?)
     }
 
-    /// Calls a tool of an instance of the actor's own; what it gives stays as it came.
+    /// Calls a tool of an instance of the actor's own, or of one that is shared; what it gives stays as it came.
     pub async fn call(&self, actor: &Actor, id: InstanceId, tool: &str, arguments: &Value) -> Result<Box<RawValue>, RuntimeError> {
-        let instance = self.get(actor, id, Action::ToolsCall).await?;
-        if instance.owner != actor.to_string() {
-            let reason = "a tool works with what its owner gave in confidence, and is called by its owner alone".to_owned();
+        let instance = self.usable(actor, id, Action::ToolsCall).await?;
+        if instance.owner != actor.to_string() && !self.inner.is_shared(&instance).await? {
+            let reason =
+                "a tool works with what its owner gave in confidence, and is called by its owner alone, unless they share it".to_owned();
             return Err(actor.denied(Action::ToolsCall, reason).into());
         }
         let told = NewEvent::new(EventType::Execution, "tool.call").on("instance", instance.id).server(&instance.server_id);

@@ -25,7 +25,9 @@ impl Supervisor {
     pub(crate) async fn fail(&mut self, reason: Reason) -> Result<(), Superseded> {
         self.live.log.note(&format!("failed: {}", reason.text));
         let configuration = Arc::clone(&self.wanted.borrow().configuration);
-        self.make_step(State::Failed, Some(reason), Some(&configuration)).await
+        // One session says nothing of the others.
+        let given_up = self.instance.session.is_empty().then_some(&*configuration);
+        self.make_step(State::Failed, Some(reason), given_up).await
     }
 
     /// Makes a step, and tells of it. While the database is away, nothing goes on.

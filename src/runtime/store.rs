@@ -261,14 +261,17 @@ pub(crate) struct Filter {
     pub(crate) state: Option<State>,
 }
 
-/// Instances that the transaction may see, after an id, by it.
+/// Instances that the transaction may see, after an id, by it: of an owner and of shared configurations alone where those
+/// are given.
 pub(crate) async fn list(
     connection: &mut PgConnection,
     servers: Option<&[String]>,
+    of: Option<(&str, &[Uuid])>,
     filter: &Filter,
     after: Option<InstanceId>,
     limit: i64,
 ) -> Result<Vec<Instance>, DbError> {
+    let (owner, shared) = of.unzip();
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
@@ -276,12 +279,15 @@ pub(crate) async fn list(
          FROM mcp_fabric.instances
          WHERE ($1::uuid IS NULL OR id > $1) AND ($2::text[] IS NULL OR server_id = ANY ($2)) AND ($3::text IS NULL OR server_id = $3)
            AND ($4::text IS NULL OR state = $4)
+           AND ($6::text IS NULL OR owner = $6 OR (configuration_id = ANY ($7) AND session = ''))
          ORDER BY id LIMIT $5",
         after.map(|after| after.0),
         servers,
         filter.server_id,
         filter.state.map(State::as_str),
-        limit
+        limit,
+        owner,
+        shared
     );
     rows.fetch_all(connection).await?.into_iter().map(Instance::try_from).collect()
 }
@@ -294,18 +300,29 @@ pub(crate) struct Load {
     pub(crate) cpu_millis: i64,
 }
 
-pub(crate) async fn load(connection: &mut PgConnection, owner: &str, node: &str, except: Option<Uuid>) -> Result<Load, DbError> {
+/// Counts all but the instance of a configuration and a session.
+pub(crate) async fn load(connection: &mut PgConnection, owner: &str, node: &str, except: Option<(Uuid, &str)>) -> Result<Load, DbError> {
+    let (configuration, session) = except.unzip();
     let row = sqlx::query!(
         r#"SELECT count(*) FILTER (WHERE owner = $1) AS "of_owner!", count(*) FILTER (WHERE node_id = $2) AS "of_node!",
                   coalesce(sum((limits ->> 'memory_bytes')::bigint) FILTER (WHERE node_id = $2), 0)::bigint AS "memory!",
                   coalesce(sum((limits ->> 'cpu_millis')::bigint) FILTER (WHERE node_id = $2), 0)::bigint AS "cpu!"
-           FROM mcp_fabric.instances WHERE state NOT IN ('PENDING', 'STOPPED', 'FAILED') AND configuration_id IS DISTINCT FROM $3"#,
+           FROM mcp_fabric.instances WHERE state NOT IN ('PENDING', 'STOPPED', 'FAILED') 
+             AND (configuration_id IS DISTINCT FROM $3 OR session IS DISTINCT FROM $4)"#,
         owner,
         node,
-        except
+        configuration,
+        session
     );
     let row = row.fetch_one(connection).await?;
     Ok(Load { of_owner: row.of_owner, of_node: row.of_node, memory_bytes: row.memory, cpu_millis: row.cpu })
+}
+
+/// Removes instances of sessions that were over before a time; gives how many.
+pub(crate) async fn remove_sessions(connection: &mut PgConnection, before: DateTime<Utc>) -> Result<u64, sqlx::Error> {
+    let gone =
+        sqlx::query!("DELETE FROM mcp_fabric.instances WHERE session <> '' AND state IN ('STOPPED', 'FAILED') AND since < $1", before);
+    Ok(gone.execute(connection).await?.rows_affected())
 }
 
 /// Which of these instances there are.

@@ -121,7 +121,8 @@ impl Supervisor {
     /// Notes what it may use from now on, if there is room for that.
     async fn find_room(&mut self) -> Result<(), Reason> {
         let limits = self.wanted.borrow().configuration.limits;
-        let found = self.inner.require_room(&self.instance.owner, &limits, Some(self.instance.configuration)).await;
+        let found =
+            self.inner.require_room(&self.instance.owner, &limits, Some((self.instance.configuration, &self.instance.session))).await;
         found.map_err(|error| Reason {
             // Others may end; a user's own limit is theirs to keep.
             is_passing: matches!(error, RuntimeError::LimitReached(Cap::OfNode, _) | RuntimeError::Database(_)),

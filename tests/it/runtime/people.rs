@@ -62,6 +62,67 @@ async fn nobody_sees_the_instances_of_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm"]
+async fn what_is_shared_is_used_by_everybody_and_kept_by_its_owner() {
+    let (app, _packages) = with(&[], &json!({})).await;
+    let root = app.person("root@example.com", "admin").await;
+    let ada = app.person("ada@example.com", "member").await;
+    let share = async |token: &str, sharing: &str| {
+        let wanted = json!({ "server_id": "subject", "enabled": true, "sharing": sharing });
+        app.call(Method::POST, "/api/mcp/users/me/servers", token, &wanted).await
+    };
+    share(&ada.access, "shared").await.expect_problem(403, "forbidden");
+    share(&root.access, "shared").await.expect(201);
+    let shared = app.instance_in(&root.access, "subject", "RUNNING").await;
+    let path = format!("/api/mcp/instances/{}", shared["id"].as_str().unwrap());
+    let as_ada = async |method: Method, rest: &str| app.call(method, &format!("{path}{rest}"), &ada.access, &json!({})).await;
+    let listed = app.call(Method::GET, "/api/mcp/instances", &ada.access, &Value::Null).await.expect(200);
+    assert_eq!((&listed["instances"][0]["id"], listed["instances"].as_array().unwrap().len()), (&shared["id"], 1));
+    assert_eq!(as_ada(Method::GET, "").await.expect(200)["state"], "RUNNING");
+    assert!(!as_ada(Method::GET, "/tools").await.expect(200)["tools"].as_array().unwrap().is_empty());
+    let called =
+        app.call(Method::POST, &format!("{path}/tools/echo/call"), &ada.access, &json!({ "arguments": { "message": "hi" } })).await;
+    assert_eq!(called.expect(200)["content"][0]["text"], "hi");
+    // What others did with it, and whether it is there, stays its owner's.
+    as_ada(Method::GET, "/logs").await.expect_problem(404, "instance_not_found");
+    as_ada(Method::DELETE, "").await.expect_problem(404, "instance_not_found");
+    share(&root.access, "per_user").await.expect(200);
+    for (method, rest) in [(Method::GET, ""), (Method::GET, "/tools"), (Method::POST, "/tools/echo/call")] {
+        as_ada(method, rest).await.expect_problem(404, "instance_not_found");
+    }
+    let listed = app.call(Method::GET, "/api/mcp/instances", &ada.access, &Value::Null).await.expect(200);
+    assert_eq!(listed["instances"], json!([]));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
+async fn each_session_has_its_own_where_that_is_wanted() {
+    let (app, _packages) = with(&[("FABRIC_IDLE_SECONDS", "2"), ("FABRIC_PROBE_SECONDS", "1")], &json!({})).await;
+    let start = async |session: &str| app.op_post(&format!("/api/mcp/servers/subject/start?session={session}")).await;
+    start("a").await.expect_problem(400, "invalid_field");
+    let wanted = json!({ "server_id": "subject", "enabled": true, "sharing": "per_session" });
+    app.op_post_json("/api/mcp/users/me/servers", &wanted).await.expect(201);
+    start("a%2Fb").await.expect_problem(400, "invalid_field");
+    let running = async |id: &Value, state: &str| {
+        crate::support::eventually(20, state, || async { Some(app.instance(id).await).filter(|now| now["state"] == state) }).await
+    };
+    let (a, b) = (start("a").await.expect(202), start("b").await.expect(202));
+    let (a, b) = (running(&a["id"], "RUNNING").await, running(&b["id"], "RUNNING").await);
+    assert_eq!((a["session"].as_str(), b["session"].as_str()), (Some("a"), Some("b")));
+    assert_ne!(a["pid"], b["pid"]);
+    assert_eq!(start("a").await.expect(202)["id"], a["id"]);
+    assert_eq!(app.op_get("/api/mcp/instances").await.expect(200)["instances"].as_array().unwrap().len(), 2, "and none without a session");
+    app.op_post("/api/mcp/servers/subject/stop?session=a").await.expect(202);
+    assert_eq!(app.instance(&a["id"]).await["state"], "STOPPED");
+    assert!(!super::is_alive(&a["pid"].to_string()) && super::is_alive(&b["pid"].to_string()));
+    let idle = running(&b["id"], "STOPPED").await;
+    assert_eq!(idle["reason"]["code"], "idle");
+    app.op_post("/api/mcp/servers/subject/stop?session=none").await.expect_problem(409, "not_running");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
 async fn there_is_room_for_so_many_and_no_more() {
     let (app, _packages) = with(&[("FABRIC_MAX_INSTANCES_PER_USER", "1"), ("FABRIC_MAX_SERVERS_MEMORY_MB", "2000")], &json!({})).await;
     app.install(&json!({ "name": "@acme/subject", "serverName": "second", "enabled": false })).await;
