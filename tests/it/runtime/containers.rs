@@ -22,7 +22,7 @@ fn containers(instance: &Value) -> Vec<String> {
     docker(&["ps", "-a", "-q", "--no-trunc", "--filter", &label]).lines().map(str::to_owned).collect()
 }
 
-async fn with(further: &[(&str, &str)]) -> (TestApp, Packages) {
+pub(super) async fn with(further: &[(&str, &str)]) -> (TestApp, Packages) {
     let packages = Packages::start().await;
     let image = packages.container_subject("1.0");
     let host = packages.host();

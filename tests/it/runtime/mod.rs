@@ -2,6 +2,7 @@
 
 mod bundles;
 mod containers;
+mod engine_faults;
 mod faults;
 mod oauth;
 mod people;
