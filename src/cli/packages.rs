@@ -79,6 +79,9 @@ async fn updates(fabric: &Fabric, context: &Context) -> Result<(), CliError> {
     let row = |update: &Value| ["server_id", "name", "installed", "newest"].map(|key| output::text(update, key));
     let rows: Vec<[String; 4]> = found["updates"].as_array().into_iter().flatten().map(row).collect();
     output::table(["SERVER", "PACKAGE", "INSTALLED", "NEWEST"], &rows);
+    for one in found["unknown"].as_array().into_iter().flatten() {
+        output::note(context.json, format!("{}: {}", output::text(one, "server_id"), output::text(&one["error"], "message")));
+    }
     Ok(())
 }
 

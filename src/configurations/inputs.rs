@@ -1,6 +1,6 @@
 //! Values against the inputs that a server declares.
 
-use credentials::EnvVar;
+use credentials::{EnvVar, input_credential};
 use secrecy::SecretString;
 use serde_json::{Map, Number, Value};
 use servers::DeclaredInput;
@@ -19,10 +19,9 @@ pub(crate) struct Parted {
     pub(crate) secret: Vec<(EnvVar, SecretString)>,
 }
 
-/// The credential that a secret input is kept as: its name, with `_` for what a variable's name cannot hold.
+/// The credential that a secret input is kept as.
 pub(crate) fn credential_of(input: &DeclaredInput) -> Result<EnvVar, credentials::Unfit> {
-    let name: String = input.env_var.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    EnvVar::parse(if input.location == "env" { &input.env_var } else { &name })
+    if input.location == "env" { EnvVar::parse(&input.env_var) } else { EnvVar::parse(&input_credential(&input.env_var)) }
 }
 
 /// Checks each value against the input of its name.

@@ -156,7 +156,7 @@ impl Configurations {
 
     /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where
     /// it has changed since.
-    pub async fn give_up(&self, actor: &Actor, wanted: &Configuration, reason: &'static str) -> Result<(), ConfigurationsError> {
+    pub async fn give_up(&self, actor: &Actor, wanted: &Configuration, reason: &str) -> Result<(), ConfigurationsError> {
         let mut transaction = self.inner.database.begin_for_all().await?;
         self.give_up_in(&mut transaction, actor, wanted, reason).await?;
         Ok(transaction.commit().await?)
@@ -168,7 +168,7 @@ impl Configurations {
         transaction: &mut PgConnection,
         actor: &Actor,
         wanted: &Configuration,
-        reason: &'static str,
+        reason: &str,
     ) -> Result<(), ConfigurationsError> {
         let held = store::hold(transaction, &wanted.owner, &wanted.server_id).await?;
         let Some(mut new) = held.filter(|held| held.enabled && held.revision == wanted.revision) else { return Ok(()) };

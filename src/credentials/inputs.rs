@@ -18,6 +18,12 @@ fn holder(actor: &Actor) -> String {
     actor.user().map_or_else(|| actor.to_string(), |id| id.to_string())
 }
 
+/// The name of the credential that an input is kept as which is no variable: `_` stands for what a variable's name cannot
+/// hold.
+pub fn input_credential(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
 impl Credentials {
     /// Plaintext for one launch by the program's own runtime: everything that an owner, as actors are written, has for a
     /// server and that still counts. It is in the trail as every reveal is.

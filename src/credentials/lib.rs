@@ -31,6 +31,7 @@ mod transfer;
 mod verify;
 
 pub use error::CredentialsError;
+pub use inputs::input_credential;
 pub use model::{CredentialId, EnvVar, Kind, Metadata, RotationId, Unfit, UserRef};
 pub use ring::{Ring, RingError, jwt_key};
 pub use routes::{internal, router};

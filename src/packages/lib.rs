@@ -28,3 +28,4 @@ pub use model::{BundleProgram, Entry, Installation, InstallationId, Order, Runna
 pub use routes::router;
 pub use service::{INSTALLATION_CHANGED, Neighbours, Packages};
 pub use toolchains::{Found, NoToolchain, Toolchain};
+pub use upgrades::Updates;

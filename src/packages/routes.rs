@@ -7,7 +7,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use platform::{
-    Action, Actor, Problem,
+    Action, Actor, Class, Coded as _, Problem,
     http::{Json, Path},
     page::{self, PageRequest},
 };
@@ -279,6 +279,14 @@ struct UpdateOut {
 #[derive(Serialize, ToSchema)]
 struct UpdatesOut {
     updates: Vec<UpdateOut>,
+    /// Installations whose registry could not be asked.
+    unknown: Vec<UnknownOut>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct UnknownOut {
+    server_id: String,
+    error: ErrorOut,
 }
 
 /// List installations of which there is a newer version.
@@ -292,7 +300,15 @@ async fn updates(State(packages): State<Packages>, actor: Actor) -> Result<Json<
         installed: found.runnable.map(|runnable| runnable.version),
         newest,
     };
-    Ok(Json(UpdatesOut { updates: packages.updates(&actor).await?.into_iter().map(out).collect() }))
+    let unknown = |(found, error): (Installation, PackagesError)| {
+        let message = match error.class() {
+            Class::Internal => "something went wrong on our side; the log says more".into(),
+            _ => error.to_string(),
+        };
+        UnknownOut { server_id: found.server_id, error: ErrorOut { code: error.code().into(), message } }
+    };
+    let found = packages.updates(&actor).await?;
+    Ok(Json(UpdatesOut { updates: found.newer.into_iter().map(out).collect(), unknown: found.unknown.into_iter().map(unknown).collect() }))
 }
 
 #[derive(Serialize, ToSchema)]

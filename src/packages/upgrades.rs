@@ -12,6 +12,15 @@ use crate::{
     store,
 };
 
+/// What there is newer of what is installed.
+#[derive(Default)]
+pub struct Updates {
+    /// An installation, and the newest version.
+    pub newer: Vec<(Installation, String)>,
+    /// Those whose registry could not be asked, and why.
+    pub unknown: Vec<(Installation, PackagesError)>,
+}
+
 impl Packages {
     /// Asks that an installation gets the newest version, or the one that is named.
     pub async fn upgrade(&self, actor: &Actor, name: &str, version: Option<String>) -> Result<(Installation, JobId), PackagesError> {
@@ -29,24 +38,26 @@ impl Packages {
         Ok((self.get_by_id(changed.id).await?, job))
     }
 
-    /// The newest version of each installation that has an older one: the installation, and the version.
-    pub async fn updates(&self, actor: &Actor) -> Result<Vec<(Installation, String)>, PackagesError> {
-        let mut newer = Vec::new();
+    /// The newest version of each installation that has an older one. A registry that cannot be asked hides nothing of the
+    /// others.
+    pub async fn updates(&self, actor: &Actor) -> Result<Updates, PackagesError> {
+        let mut updates = Updates::default();
         for found in self.all(actor).await? {
             let Some(runnable) = &found.runnable else { continue };
-            let newest = self.inner.cache.newest(&cache::Wanted { version: None, ..found.package.clone() }).await?;
-            if newest != runnable.version {
-                newer.push((found, newest));
+            match self.inner.cache.newest(&cache::Wanted { version: None, ..found.package.clone() }).await {
+                Ok(newest) if newest != runnable.version => updates.newer.push((found, newest)),
+                Ok(_) => {}
+                Err(error) => updates.unknown.push((found, error.into())),
             }
         }
-        Ok(newer)
+        Ok(updates)
     }
 
     /// Asks for the newest version of everything that the actor may upgrade.
     pub async fn upgrade_all(&self, actor: &Actor) -> Result<Vec<(Installation, JobId)>, PackagesError> {
         actor.require(Action::PackagesInstall)?;
         let mut begun = Vec::new();
-        for (found, _) in self.updates(actor).await? {
+        for (found, _) in self.updates(actor).await?.newer {
             if Self::require_own(actor, &found).is_ok() {
                 begun.push(self.upgrade(actor, &found.server_id, None).await?);
             }

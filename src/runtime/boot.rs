@@ -111,7 +111,7 @@ async fn note_start(inner: &Inner, instance: &Instance) {
 /// It ended before it answered.
 fn ended_early(reason: Reason, live: &Live, since: chrono::DateTime<chrono::Utc>) -> Reason {
     let is_telling = reason.is_passing || reason.code == AUTHORIZATION_NEEDED;
-    let code = if is_telling { reason.code } else { "start_failed" };
+    let code = if is_telling { reason.code } else { "start_failed".into() };
     Reason { code, text: with_last_words(reason.text, live, since), ..reason }
 }
 

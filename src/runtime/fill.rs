@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use credentials::EnvVar;
+use credentials::{EnvVar, input_credential};
 use platform::client::encoded;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -109,11 +109,6 @@ fn is(input: &Value, key: &str) -> bool {
     input[key].as_bool().unwrap_or(false)
 }
 
-/// The credential that an input is kept as: its name, with `_` for what a variable's name cannot hold.
-fn credential(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
-}
-
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -127,7 +122,7 @@ impl Filler<'_> {
         // A value that was given before its input became a secret is not used any more.
         let configured = self.given.values.get(name).filter(|_| !is(input, "isSecret")).map(text);
         let configured = configured.map(|text| Found { given: text.lines().map(str::to_owned).collect(), ..Found::fixed(&text) });
-        let kept = || self.given.secrets.get(name).or_else(|| self.given.secrets.get(&credential(name)));
+        let kept = || self.given.secrets.get(name).or_else(|| self.given.secrets.get(&input_credential(name)));
         let found = configured.or_else(|| kept().map(|text| Found { text: text.clone(), is_secret: true, given: Vec::new() }));
         let found = found.or_else(|| input["default"].as_str().map(Found::fixed));
         match &found {

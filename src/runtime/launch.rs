@@ -236,7 +236,7 @@ async fn installed(inner: &Inner, server_id: &str, log: &Log) -> Result<(Install
             }
             // A job is at it.
             Some(Installation { stage: Stage::Installing, .. }) => is_mended = true,
-            Some(Installation { error: Some((code, text)), .. }) if is_mended => return Err(Reason::new(known(&code), text)),
+            Some(Installation { error: Some((code, text)), .. }) if is_mended => return Err(Reason::new(code, text)),
             _ if is_mended => return Err(Reason::new("not_installed", "it was uninstalled")),
             _ => {
                 log.note("it is not installed; that is done first");
@@ -257,34 +257,6 @@ async fn restored(inner: &Inner, installation: Installation, runnable: &Runnable
         _ => reason_of(&error),
     })?;
     Ok((installation, made))
-}
-
-/// A code of a row as the constant that it was.
-fn known(code: &str) -> &'static str {
-    const CODES: &[&str] = &[
-        "not_cached",
-        "package_not_found",
-        "version_not_found",
-        "package_malformed",
-        "no_entry_point",
-        "install_failed",
-        "toolchain_missing",
-        "disk_full",
-        "upstream_unreachable",
-        "upstream_error",
-        "upstream_too_slow",
-        "upstream_host_refused",
-        "integrity_mismatch",
-        "resolver_failed",
-        "resolver_missing",
-        "policy_name",
-        "policy_age",
-        "policy_proof",
-        "policy_size",
-        "exotic_dependency",
-        "cancelled",
-    ];
-    CODES.iter().find(|known| **known == code).copied().unwrap_or("install_failed")
 }
 
 /// The program of an entry, and the arguments that make it run the package.

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -91,8 +93,8 @@ platform::words! {
 /// Why an instance stands where it does; for people, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// Stable, `snake_case`.
-    pub code: &'static str,
+    /// Stable, `snake_case`; of an install, as its row has it.
+    pub code: Cow<'static, str>,
     /// A sentence.
     pub text: String,
     /// Whether it passes by itself, and is no failure of the server.
@@ -100,11 +102,11 @@ pub struct Reason {
 }
 
 impl Reason {
-    pub(crate) fn new(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), is_passing: false }
+    pub(crate) fn new(code: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
+        Self { code: code.into(), text: text.into(), is_passing: false }
     }
 
-    pub(crate) fn passing(code: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn passing(code: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
         Self { is_passing: true, ..Self::new(code, text) }
     }
 }

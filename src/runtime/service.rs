@@ -120,7 +120,7 @@ impl Inner {
     ) -> Result<bool, RuntimeError> {
         let mut transaction = self.database.begin_for_all().await?;
         if let (Some(wanted), Some(reason)) = (given_up, reason) {
-            self.configurations.give_up_in(&mut transaction, &Actor::system("runtime"), wanted, reason.code).await?;
+            self.configurations.give_up_in(&mut transaction, &Actor::system("runtime"), wanted, &reason.code).await?;
         }
         if !store::step(&mut transaction, instance, to, reason, clock::now()).await? {
             return Ok(false);
@@ -140,7 +140,7 @@ impl Inner {
         reason: Option<&Reason>,
     ) -> Result<(), DbError> {
         let payload = json!({
-            "instance_id": id, "server_id": server_id, "from": from, "to": to, "reason": reason.map(|reason| reason.code),
+            "instance_id": id, "server_id": server_id, "from": from, "to": to, "reason": reason.map(|reason| &reason.code),
         });
         let event = events::NewEvent { kind: INSTANCE_STATE_CHANGED, channel: "instances", owner: Some(owner.to_owned()), payload };
         self.events.publish_in(transaction, &event).await

@@ -119,7 +119,7 @@ pub(crate) async fn step(
         instance.state.as_str(),
         instance.node,
         to.as_str(),
-        reason.map(|reason| reason.code),
+        reason.map(|reason| &*reason.code),
         reason.map(|reason| reason.text.as_str()),
         now,
         instance.attempt,
@@ -145,7 +145,7 @@ pub(crate) async fn note_try(connection: &mut PgConnection, instance: &Instance,
         instance.node,
         instance.attempt,
         instance.next_try_at,
-        reason.code,
+        &*reason.code,
         reason.text,
     );
     Ok(done.execute(connection).await?.rows_affected() == 1)
@@ -216,7 +216,7 @@ pub(crate) async fn abandon(
            WHERE i.id = before.id RETURNING i.id, i.owner, i.server_id, before.state AS "state!""#,
         beginning,
         now,
-        reason.code,
+        &*reason.code,
         reason.text
     );
     let lost = |row: (Uuid, String, String, String)| {

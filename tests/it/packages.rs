@@ -110,6 +110,27 @@ async fn what_cannot_be_installed_is_refused_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs npm"]
+async fn a_package_that_is_gone_hides_no_updates_of_others() {
+    let packages = Packages::start().await;
+    let mut app = with(&packages, &[]).await;
+    for name in ["@acme/subject", "@acme/other"] {
+        packages.subject(name, "1.0.0");
+        app.install(&json!({ "name": name, "serverName": name.rsplit('/').next().unwrap(), "enabled": false })).await;
+    }
+    packages.subject("@acme/subject", "1.1.0");
+    packages.put("/npm/@acme%2Fother", "application/json", "no document");
+    app.halt().await;
+    let mut connection = app.database.connect().await;
+    sqlx::raw_sql("DELETE FROM mcp_fabric.cache_documents").execute(&mut connection).await.unwrap();
+    app.begin_again().await;
+    let found = app.op_get("/api/mcp/packages/updates").await.expect(200);
+    assert_eq!((&found["updates"][0]["server_id"], &found["updates"][0]["newest"]), (&json!("subject"), &json!("1.1.0")), "{found}");
+    assert_eq!((&found["unknown"][0]["server_id"], found["updates"].as_array().unwrap().len()), (&json!("other"), 1), "{found}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm"]
 async fn what_is_asked_for_during_an_install_is_made_after_it() {
     let packages = Packages::start().await;
     packages.subject("@acme/subject", "1.0.0");

@@ -29,7 +29,7 @@ impl OwnEngine {
         let log = std::fs::File::options().create(true).append(true).open(place("log")).unwrap();
         let mut command = Command::new("dockerd");
         command.args(["--host", &format!("unix://{}", place("socket")), "--data-root", &place("data"), "--exec-root", &place("exec")]);
-        command.args(["--pidfile", &place("pid"), "--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"]);
+        command.args(["--pidfile", &place("pid"), "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().ok()
     }
 
