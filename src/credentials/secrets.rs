@@ -1,5 +1,6 @@
 //! Secrets that are not people's credentials: those of the fabric itself, and secret fields of other features.
 
+use chrono::{DateTime, Utc};
 use platform::{Database, keys::SecretKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -98,6 +99,20 @@ impl Credentials {
     pub async fn forget_secret(&self, name: [&str; 3]) -> Result<(), CredentialsError> {
         let mut transaction = self.inner.database.begin_reveal("secrets").await?;
         secrets::remove(&mut transaction, name).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Removes all secret fields of an owner in a scope of another feature.
+    pub async fn forget_secrets_of(&self, owner: &str, scope: &str) -> Result<(), CredentialsError> {
+        let mut transaction = self.inner.database.begin_reveal("secrets").await?;
+        secrets::remove_of(&mut transaction, owner, scope).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Removes secret fields in a scope of another feature that have not changed since a time.
+    pub async fn forget_secrets_before(&self, scope: &str, before: DateTime<Utc>) -> Result<(), CredentialsError> {
+        let mut transaction = self.inner.database.begin_reveal("secrets").await?;
+        secrets::remove_before(&mut transaction, scope, before).await?;
         Ok(transaction.commit().await?)
     }
 

@@ -212,7 +212,7 @@ fn canonical(server: &Url) -> String {
 }
 
 /// Whether a resource is this server, or has it among what is below its path.
-fn is_of(resource: &str, server: &Url) -> bool {
+pub(crate) fn is_of(resource: &str, server: &Url) -> bool {
     let Ok(resource) = resource.parse::<Url>() else { return false };
     let path = resource.path().trim_end_matches('/');
     let below = server.path().strip_prefix(path);

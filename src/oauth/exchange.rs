@@ -8,7 +8,10 @@ use platform::{
     client::{Client, encoded},
     random,
 };
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{
+    StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -27,6 +30,8 @@ pub(crate) struct Tokens {
     pub(crate) refresh: Option<SecretString>,
     /// Of the client, where it has one.
     pub(crate) client_secret: Option<SecretString>,
+    /// Where they came from: they go nowhere else.
+    pub(crate) token_endpoint: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -34,6 +39,7 @@ struct Kept {
     access: String,
     refresh: Option<String>,
     client_secret: Option<String>,
+    token_endpoint: String,
 }
 
 impl Tokens {
@@ -44,13 +50,19 @@ impl Tokens {
             access: plain(&self.access),
             refresh: self.refresh.as_ref().map(plain),
             client_secret: self.client_secret.as_ref().map(plain),
+            token_endpoint: self.token_endpoint.clone(),
         };
         serde_json::to_string(&kept).unwrap_or_default().into()
     }
 
     pub(crate) fn from_secret(secret: &SecretString) -> Option<Self> {
         let kept: Kept = serde_json::from_str(secret.expose_secret()).ok()?;
-        Some(Self { access: kept.access.into(), refresh: kept.refresh.map(Into::into), client_secret: kept.client_secret.map(Into::into) })
+        Some(Self {
+            access: kept.access.into(),
+            refresh: kept.refresh.map(Into::into),
+            client_secret: kept.client_secret.map(Into::into),
+            token_endpoint: kept.token_endpoint,
+        })
     }
 }
 
@@ -117,6 +129,9 @@ async fn form(client: &Client, place: &str, who: &ClientId<'_>, fields: &[(&str,
     }
     let answer = send(request.body(text), &url).await?;
     let status = answer.status();
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(OauthError::Unreachable(url.origin().ascii_serialization(), format!("it answers {}", status.as_u16())));
+    }
     let answer = body(answer, &url).await?;
     if status.is_success() { Ok(answer) } else { Err(OauthError::Refused(refusal(status.as_u16(), &answer))) }
 }
@@ -176,8 +191,10 @@ mod tests {
 
     #[test]
     fn tokens_come_back_from_the_vault_as_they_were() {
-        let tokens = Tokens { access: "a".into(), refresh: Some("r".into()), client_secret: None };
+        let tokens =
+            Tokens { access: "a".into(), refresh: Some("r".into()), client_secret: None, token_endpoint: "https://a.example/t".into() };
         let back = Tokens::from_secret(&tokens.to_secret()).unwrap();
+        assert_eq!(back.token_endpoint, tokens.token_endpoint);
         assert_eq!((back.access.expose_secret(), back.refresh.unwrap().expose_secret(), back.client_secret.is_none()), ("a", "r", true));
         assert!(Tokens::from_secret(&"rubbish".into()).is_none());
     }

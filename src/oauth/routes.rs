@@ -44,6 +44,8 @@ struct AuthorizeIn {
 struct AuthorizeOut {
     /// To be opened in a browser, by you alone.
     authorization_url: String,
+    /// Where the browser comes back to: what a client that is registered by hand has to be registered with.
+    redirect_uri: String,
     /// Until when it can be used.
     expires_at: DateTime<Utc>,
 }
@@ -93,7 +95,7 @@ async fn authorize(
     let AuthorizeIn { client_id, client_secret, scope } = body;
     let order = Begin { client: client_id.map(|id| (id, client_secret)), scope };
     let begun = oauth.begin(&actor, &server(&id)?, order).await?;
-    let out = AuthorizeOut { authorization_url: begun.address.into(), expires_at: begun.expires_at };
+    let out = AuthorizeOut { authorization_url: begun.address.into(), redirect_uri: begun.redirect_uri, expires_at: begun.expires_at };
     let mut answer = (StatusCode::CREATED, Json(out)).into_response();
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
@@ -126,14 +128,14 @@ struct CallbackQuery {
 }
 
 impl CallbackQuery {
-    fn brought(self) -> Result<Brought, Response> {
+    fn brought(self, place: String) -> Result<Brought, Response> {
         let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
         match (self.state, self.code, self.error) {
             (_, _, Some(error)) => {
                 let sentence = self.error_description.map(|sentence| format!(": {}", plain(sentence))).unwrap_or_default();
                 Err(page::failed(StatusCode::BAD_REQUEST, &format!("The authorization server refused: {}{sentence}", plain(error))))
             }
-            (Some(state), Some(code), None) => Ok(Brought { state, code, iss: self.iss }),
+            (Some(state), Some(code), None) => Ok(Brought { place, state, code, iss: self.iss }),
             _ => Err(page::failed(StatusCode::BAD_REQUEST, "This address lacks what an authorization server adds to it")),
         }
     }
@@ -142,24 +144,24 @@ impl CallbackQuery {
 /// Where browsers come back to after a login
 ///
 /// Shows for whom the login is, and asks whether to go on.
-#[utoipa::path(get, path = "/api/mcp/oauth/callback", tag = "runtime", params(CallbackQuery),
+#[utoipa::path(get, path = "/api/mcp/oauth/callback/{place}", tag = "runtime", params(("place" = String, Path, description = "Stands for the authorization server"), CallbackQuery),
     responses((status = 200, description = "A page", content_type = "text/html"), (status = 400, description = "A page", content_type = "text/html")))]
-async fn callback(State(oauth): State<Oauth>, Query(query): Query<CallbackQuery>) -> Response {
-    let brought = match query.brought() {
+async fn callback(State(oauth): State<Oauth>, Path(place): Path<String>, Query(query): Query<CallbackQuery>) -> Response {
+    let brought = match query.brought(place) {
         Ok(brought) => brought,
         Err(page) => return page,
     };
-    match oauth.asked(&brought.state).await {
+    match oauth.asked(&brought).await {
         Ok(login) => page::ask(&login.owner, &login.server_id, &login.issuer),
         Err(error) => shown(&error),
     }
 }
 
 /// Go on with a login that a browser brought back
-#[utoipa::path(post, path = "/api/mcp/oauth/callback", tag = "runtime", params(CallbackQuery),
+#[utoipa::path(post, path = "/api/mcp/oauth/callback/{place}", tag = "runtime", params(("place" = String, Path, description = "Stands for the authorization server"), CallbackQuery),
     responses((status = 200, description = "A page", content_type = "text/html"), (status = 400, description = "A page", content_type = "text/html")))]
-async fn confirmed(State(oauth): State<Oauth>, Query(query): Query<CallbackQuery>) -> Response {
-    let brought = match query.brought() {
+async fn confirmed(State(oauth): State<Oauth>, Path(place): Path<String>, Query(query): Query<CallbackQuery>) -> Response {
+    let brought = match query.brought(place) {
         Ok(brought) => brought,
         Err(page) => return page,
     };

@@ -76,10 +76,10 @@ pub(crate) async fn take(connection: &mut PgConnection, state_hash: &[u8]) -> Re
     Ok(gone.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Removes logins that nobody finished; gives whose they were, and their states.
-pub(crate) async fn expire(connection: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<(String, Vec<u8>)>, DbError> {
-    let gone = sqlx::query!("DELETE FROM mcp_fabric.oauth_logins WHERE expires_at <= $1 RETURNING owner, state_hash", now);
-    Ok(gone.fetch_all(connection).await?.into_iter().map(|row| (row.owner, row.state_hash)).collect())
+/// Removes logins that nobody finished.
+pub(crate) async fn expire(connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM mcp_fabric.oauth_logins WHERE expires_at <= $1", now).execute(connection).await?;
+    Ok(())
 }
 
 /// Writes a grant in the place of an earlier one.

@@ -16,7 +16,7 @@ const GOODBYE: Duration = Duration::from_millis(150);
 
 /// A server that was started.
 pub(crate) enum Body {
-    Process(Process),
+    Process(Box<Process>),
     Container(Container),
     Remote(Remote),
 }

@@ -52,6 +52,8 @@ pub(crate) struct Launch {
     pub(crate) is_python: bool,
     /// The digest of what is run.
     pub(crate) tree: String,
+    /// The digest that its installation names: on another node, another interpreter makes another tree of the same.
+    pub(crate) installed: Option<String>,
 }
 
 impl Launch {
@@ -59,7 +61,7 @@ impl Launch {
     pub(crate) async fn start(&self, inner: &Inner, instance: &Instance, log: &Arc<Log>) -> Result<(Body, Arc<Wire>), Reason> {
         match &self.what {
             What::Remote(order) => {
-                let (remote, input, output) = remote::open(&inner.client, order.clone());
+                let (remote, input, output) = remote::open(&inner.client, order.clone(), Arc::clone(log));
                 Ok((Body::Remote(remote), Wire::open(input, output, Arc::clone(log))))
             }
             What::Program(program, read) => {
@@ -76,7 +78,7 @@ impl Launch {
                 let started = inner.starter.start(order);
                 let (process, pipes) = started.map_err(|error| Reason::new("not_started", format!("it cannot be started: {error}")))?;
                 inner.shutdown.spawn(process::drain(pipes.errors, Arc::clone(log)));
-                Ok((Body::Process(process), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
+                Ok((Body::Process(Box::new(process)), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
             }
             What::Image(name, digest) => {
                 let limits = self.limits.unwrap_or_else(|| inner.limits(&configurations::Limits::default(), true));
@@ -126,6 +128,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
         return elsewhere(inner, configuration, &entry, log).await;
     }
     let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
+    let installed = installation.runnable.as_ref().map(|there| there.tree.clone());
     let is_image = matches!(runnable.entry, Entry::Image { .. });
     let tree = tree_of(inner, id, &runnable, is_image).await?;
     let entry = inner.packages.entry(&installation, Some(&tree)).await.map_err(|error| reason_of(&error))?;
@@ -163,7 +166,7 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     let named = filled.named.into_iter().chain(own_args);
     let write = granted(inner, configuration, filled.paths, named)?;
     let limits = Some(inner.limits(&configuration.limits, is_image));
-    Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree })
+    Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree, installed })
 }
 
 /// The tree of what is run, where servers cannot change it; else a copy for this instance.
@@ -190,10 +193,20 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
     }
     let transport = if entry["type"] == "sse" { remote::Transport::Sse } else { remote::Transport::StreamableHttp };
     let tree = format!("{transport} {url}");
-    let bearer = inner.oauth.bearer(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))?;
+    let bearer = inner.oauth.bearer(&configuration.owner, &configuration.server_id, &url).await.map_err(|error| reason_of(&error))?;
     let what = What::Remote(remote::Order { transport, url, headers, bearer });
     let version = inner.version_of(&configuration.server_id).await.map_err(|error| reason_of(&error))?;
-    Ok(Launch { what, args: Vec::new(), env: BTreeMap::new(), write: Vec::new(), limits: None, version, is_python: false, tree })
+    Ok(Launch {
+        what,
+        args: Vec::new(),
+        env: BTreeMap::new(),
+        write: Vec::new(),
+        limits: None,
+        version,
+        is_python: false,
+        tree,
+        installed: None,
+    })
 }
 
 /// The secrets that a start is given; its log hides them from now on.

@@ -18,11 +18,21 @@ use crate::{body::Watch, log::Log, model::State, session::Session};
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) runs: bool,
+    /// This instance is not to run any more, whatever is wanted of its configuration.
+    pub(crate) has_ended: bool,
     pub(crate) configuration: Arc<Configuration>,
     /// Counts wishes for a restart.
     pub(crate) restart: u64,
     /// Counts versions of what is installed.
     pub(crate) installed: Option<String>,
+}
+
+impl Wanted {
+    /// It is not to run any more.
+    pub(crate) fn end(&mut self) {
+        self.runs = false;
+        self.has_ended = true;
+    }
 }
 
 /// What others see of an instance that this process runs.

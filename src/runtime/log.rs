@@ -95,6 +95,14 @@ impl Log {
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = spelt.into_iter().map(SecretString::from).collect();
     }
 
+    /// And this one, too.
+    pub(crate) fn hide_also(&self, secret: &SecretString) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |spelt: &String| !secrets.iter().any(|known| known.expose_secret() == spelt);
+        let further: Vec<String> = spellings(secret.expose_secret()).into_iter().filter(is_new).collect();
+        secrets.extend(further.into_iter().map(SecretString::from));
+    }
+
     /// What is said, without secrets.
     pub(crate) fn clean(&self, line: &[u8]) -> String {
         // Cut only after values are hidden: half a secret would not be known as one.

@@ -36,6 +36,8 @@ use crate::{
 
 /// User ids that nobody else has: the range that systemd gives to services without accounts.
 const USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
+/// The variable that marks what a start started.
+const MARK: &str = "FABRIC_INSTANCE";
 /// How old a folder is that has its row, if it ever gets one.
 const SETTLED: Duration = Duration::from_mins(10);
 /// How long a server may take to end once its input is closed, and once it is asked by a signal.
@@ -79,6 +81,8 @@ pub(crate) struct Process {
     group: Option<Arc<Group>>,
     user: Option<User>,
     pub(crate) work: PathBuf,
+    /// What all that it starts has in its environment.
+    mark: String,
 }
 
 /// The ends of its pipes.
@@ -254,12 +258,8 @@ impl Starter {
         let user = self.user(&work)?;
         let Kept { memory_bytes, cpu_millis, processes, .. } = order.limits;
         let limits = GroupLimits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_millis), processes: Some(processes) };
-        let group = self
-            .cgroups
-            .as_ref()
-            .map(|groups| groups.create(&format!("{}.{}", order.id, self.starts.fetch_add(1, Ordering::Relaxed)), limits))
-            .transpose()?
-            .map(Arc::new);
+        let mark = format!("{}.{}", order.id, self.starts.fetch_add(1, Ordering::Relaxed));
+        let group = self.cgroups.as_ref().map(|groups| groups.create(&mark, limits)).transpose()?.map(Arc::new);
         let path = program_path(&order.program);
         let own = Files {
             read: order.read.into_iter().chain(prefix(&order.program)).collect(),
@@ -281,6 +281,8 @@ impl Starter {
         command.arg0("mcp-fabric").arg(sandbox::LAUNCH).arg(serde_json::to_string(&spec)?).current_dir(&work);
         command.env_clear().env("PATH", path).env("HOME", &work).env("TMPDIR", work.join("tmp")).env("LANG", "C.UTF-8");
         command.envs(order.env.iter().map(|(name, value)| (name, value.expose_secret())));
+        // Nobody else may set variables of this prefix.
+        command.env(MARK, &mark);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         if let Some(user) = &user {
             command.uid(user.uid).gid(user.uid);
@@ -294,7 +296,7 @@ impl Starter {
         let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(io::Error::other("the process has no pipes"));
         };
-        Ok((Process { child, pid, group, user, work }, Pipes { input, output, errors }))
+        Ok((Process { child, pid, group, user, work, mark }, Pipes { input, output, errors }))
     }
 }
 
@@ -396,12 +398,12 @@ impl Process {
             // Its number may be another's by now, which is most unlikely so soon.
             self.signal_group(Signal::KILL);
         }
-        let tmp = self.work.join("tmp").display().to_string();
+        let mark = self.mark.clone();
         let swept = tokio::task::spawn_blocking(move || match (group, uid) {
             (Some(group), _) => group.kill(),
             (None, Some(uid)) => sandbox::kill_all(|| sandbox::of_user(uid)),
-            // What left the process group is known by the folder that nobody else was given.
-            (None, None) => sandbox::kill_all(|| sandbox::with_variable("TMPDIR", &tmp)),
+            // What left the process group is known by its mark.
+            (None, None) => sandbox::kill_all(|| sandbox::with_variable(MARK, &mark)),
         });
         swept.await.map_err(io::Error::other)?;
         self.child.wait().await.map(drop)

@@ -102,6 +102,10 @@ impl Inner {
             Ok(known) => known,
             Err(error) => return tracing::warn!(%error, "which instances there are could not be asked"),
         };
+        if known.is_empty() {
+            // All of them are of another database; what servers keep there may be missed by somebody.
+            return;
+        }
         for id in folders.into_iter().filter(|id| !known.contains(id)) {
             if let Err(error) = self.starter.forget(id) {
                 tracing::warn!(%error, "the folder of an instance that is gone could not be removed");
@@ -144,8 +148,9 @@ impl Inner {
             handle.wanted.send_if_modified(|now| match found {
                 Some(found) => {
                     let installed = trees.get(&found.server_id).cloned();
-                    let is_other = !now.runs || now.configuration.revision != found.revision || now.installed != installed;
-                    *now = Wanted { runs: true, configuration: Arc::new(found.clone()), restart: now.restart, installed };
+                    let runs = !now.has_ended;
+                    let is_other = now.runs != runs || now.configuration.revision != found.revision || now.installed != installed;
+                    *now = Wanted { runs, configuration: Arc::new(found.clone()), installed, ..*now };
                     is_other
                 }
                 None => std::mem::replace(&mut now.runs, false),
@@ -174,7 +179,7 @@ impl Inner {
         for handle in self.active().values() {
             let is_known = running.contains(&handle.id);
             if is_known && !handle.live.state.borrow().is_over() && !ours.contains(&handle.id) {
-                handle.wanted.send_modify(|wanted| wanted.runs = false);
+                handle.wanted.send_modify(Wanted::end);
             }
         }
         Ok(())
@@ -204,7 +209,7 @@ impl Inner {
             Backend::Process
         };
         let installed = installation.and_then(|found| found.runnable).map(|runnable| runnable.tree);
-        let wanted = Wanted { runs: true, configuration: Arc::new(configuration.clone()), restart: 0, installed };
+        let wanted = Wanted { runs: true, has_ended: false, configuration: Arc::new(configuration.clone()), restart: 0, installed };
         // Whoever asks may go; what is claimed is taken up.
         let taken_up = tokio::spawn(Arc::clone(self).take_up(key, backend, wanted)).await;
         taken_up.unwrap_or_else(|error| Err(RuntimeError::Folder(std::io::Error::other(error))))
@@ -293,7 +298,7 @@ impl Inner {
             let Some(handle) = active.get(&(instance.configuration, instance.session.clone())) else {
                 return if instance.state.is_over() { Ok(()) } else { Err(RuntimeError::Elsewhere) };
             };
-            handle.wanted.send_modify(|wanted| wanted.runs = false);
+            handle.wanted.send_modify(Wanted::end);
             Arc::clone(&handle.live)
         };
         let mut state = live.state.subscribe();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use oauth::Bearer;
+use oauth::{Bearer, OauthError};
 use platform::client::{Client, ClientError};
 use reqwest::{
     RequestBuilder, Response, StatusCode, Url,
@@ -26,6 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     launch::{AUTHORIZATION_NEEDED, reason_of},
+    log::Log,
     model::Reason,
     wire::plain,
 };
@@ -82,6 +83,8 @@ impl Remote {
 struct Carrier {
     client: Client,
     order: Order,
+    /// Tokens do not reach it.
+    log: Arc<Log>,
     /// Where messages go; the old transport is told.
     target: watch::Sender<Option<Url>>,
     /// What the server calls this session, and the revision that it speaks.
@@ -92,7 +95,7 @@ struct Carrier {
 }
 
 /// Begins to speak with a server elsewhere: gives what ends it, and both ends of its lines.
-pub(crate) fn open(client: &Client, order: Order) -> (Remote, DuplexStream, DuplexStream) {
+pub(crate) fn open(client: &Client, order: Order, log: Arc<Log>) -> (Remote, DuplexStream, DuplexStream) {
     let (input, lines) = tokio::io::duplex(PIPE);
     let (out, output) = tokio::io::duplex(PIPE);
     let (tell, gone) = watch::channel(None);
@@ -100,6 +103,7 @@ pub(crate) fn open(client: &Client, order: Order) -> (Remote, DuplexStream, Dupl
     let carrier = Arc::new(Carrier {
         client: client.clone(),
         order,
+        log,
         target,
         session: Mutex::default(),
         out: tokio::sync::Mutex::new(out),
@@ -189,14 +193,21 @@ impl Carrier {
         request: RequestBuilder,
         refused: Option<&SecretString>,
     ) -> Result<(RequestBuilder, Option<SecretString>), Lost> {
-        let request = self.order.headers.iter().fold(request, |request, (name, value)| {
+        let has_login = self.order.bearer.is_some();
+        let headers = self.order.headers.iter().filter(|(name, _)| !has_login || *name != "authorization");
+        let request = headers.fold(request, |request, (name, value)| {
             let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value.expose_secret()));
             let (Ok(name), Ok(mut value)) = parsed else { return request };
             value.set_sensitive(true);
             request.header(name, value)
         });
         let Some(bearer) = &self.order.bearer else { return Ok((request, None)) };
-        let token = bearer.token(refused).await.map_err(|error| Lost::Gone(reason_of(&error)))?;
+        let token = bearer.token(refused).await.map_err(|error| {
+            let passes = matches!(error, OauthError::Unreachable(..));
+            let reason = reason_of(&error);
+            Lost::Gone(Reason { is_passing: passes || reason.is_passing, ..reason })
+        })?;
+        self.log.hide_also(&token);
         Ok((request.bearer_auth(token.expose_secret()), Some(token)))
     }
 

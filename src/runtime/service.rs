@@ -17,7 +17,7 @@ use platform::{
 };
 use prometheus::IntCounterVec;
 use serde_json::{Value, json, value::RawValue};
-use servers::{ServerRef, Servers, ServersError};
+use servers::{ServerRef, Servers, ServersError, first_remote};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
@@ -154,9 +154,7 @@ impl Inner {
         let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
         let document = self.servers.document(&server).await?.document;
         let has_packages = document["packages"].as_array().is_some_and(|packages| !packages.is_empty());
-        let is_known = |remote: &&Value| matches!(remote["type"].as_str(), Some("streamable-http" | "http" | "sse"));
-        let remote = document["remotes"].as_array().into_iter().flatten().find(is_known);
-        Ok(remote.filter(|_| !has_packages).cloned())
+        Ok(first_remote(&document).filter(|_| !has_packages).cloned())
     }
 
     /// The latest version of a server's document.
@@ -420,7 +418,8 @@ impl Runtime {
         let told = NewEvent::change("instance.remove").on("instance", instance.id).server(&instance.server_id).of(&instance.owner);
         self.inner.audit.record(actor, told).await?;
         let configuration = self.inner.configurations.of(&instance.owner, &instance.server_id).await?;
-        if let Some(wanted) = configuration.filter(|wanted| wanted.enabled) {
+        // One session says nothing of the others.
+        if let Some(wanted) = configuration.filter(|wanted| wanted.enabled && instance.session.is_empty()) {
             let system = Actor::system("runtime");
             self.inner.configurations.give_up(&system, &wanted, "removed").await?;
         }

@@ -24,7 +24,8 @@ impl Supervisor {
     /// It failed: nothing is started again before somebody wants it anew.
     pub(crate) async fn fail(&mut self, reason: Reason) -> Result<(), Superseded> {
         self.live.log.note(&format!("failed: {}", reason.text));
-        let configuration = Arc::clone(&self.wanted.borrow().configuration);
+        // What was started, and not what may be wanted by now: that is tried for itself.
+        let configuration = Arc::clone(&self.launched.configuration);
         // One session says nothing of the others.
         let given_up = self.instance.session.is_empty().then_some(&*configuration);
         self.make_step(State::Failed, Some(reason), given_up).await

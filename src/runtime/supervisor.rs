@@ -168,7 +168,7 @@ impl Supervisor {
         match made {
             Ok(launch) => {
                 self.instance.version = Some(launch.version.clone());
-                self.launched.installed = Some(launch.tree.clone());
+                self.launched.installed.clone_from(&launch.installed);
                 *self.live.tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(launch.tree.clone());
                 Created::Launch(Box::new(launch))
             }

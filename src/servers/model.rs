@@ -208,6 +208,12 @@ pub struct CachedPackage {
     pub checksum: String,
 }
 
+/// Where a document says that a server runs elsewhere: the first of its remotes of a kind that is known.
+pub fn first_remote(document: &serde_json::Value) -> Option<&serde_json::Value> {
+    let is_known = |remote: &&serde_json::Value| matches!(remote["type"].as_str(), Some("streamable-http" | "http" | "sse"));
+    document["remotes"].as_array()?.iter().find(is_known)
+}
+
 /// One remote of the latest version.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteRow {

@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -62,5 +63,15 @@ pub(crate) async fn remove(connection: &mut PgConnection, [owner, scope, name]: 
     sqlx::query!("DELETE FROM credentials.sealed_secrets WHERE owner = $1 AND scope = $2 AND name = $3", owner, scope, name)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+pub(crate) async fn remove_of(connection: &mut PgConnection, owner: &str, scope: &str) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM credentials.sealed_secrets WHERE owner = $1 AND scope = $2", owner, scope).execute(connection).await?;
+    Ok(())
+}
+
+pub(crate) async fn remove_before(connection: &mut PgConnection, scope: &str, before: DateTime<Utc>) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM credentials.sealed_secrets WHERE scope = $1 AND updated_at < $2", scope, before).execute(connection).await?;
     Ok(())
 }

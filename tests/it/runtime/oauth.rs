@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::remote::answer;
-use crate::support::{Answer, TestApp, data};
+use crate::support::{Answer, TestApp, data, eventually};
 
 #[derive(Default)]
 struct Inner {
@@ -33,6 +33,10 @@ struct Inner {
     challenge: String,
     redirect_uri: String,
     refuses: Option<&'static str>,
+    is_away: bool,
+    asked: usize,
+    /// Tokens that came, whether they count or not.
+    heard: Vec<String>,
     methods: Vec<&'static str>,
 }
 
@@ -83,7 +87,9 @@ impl Elsewhere {
 
 async fn speak(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json(message): Json<Value>) -> Response {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ").map(str::to_owned));
-    let inner = elsewhere.inner();
+    let mut inner = elsewhere.inner();
+    inner.asked += 1;
+    inner.heard.extend(token.clone());
     if !token.is_some_and(|token| inner.tokens.contains(&token)) {
         let challenge =
             format!("Bearer resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp\", scope=\"files:read\"", inner.url);
@@ -124,6 +130,9 @@ fn fields(body: &str) -> HashMap<String, String> {
 async fn token(State(elsewhere): State<Elsewhere>, body: String) -> Response {
     let (asked, mut inner) = (fields(&body), elsewhere.inner());
     let refuse = |code: &str| (StatusCode::BAD_REQUEST, Json(json!({ "error": code, "error_description": "no" }))).into_response();
+    if inner.is_away {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     if let Some(code) = inner.refuses {
         return refuse(code);
     }
@@ -156,7 +165,7 @@ const PATH: &str = "/api/mcp/servers/a.x%2Ffiles/authorization";
 
 async fn scene() -> (Elsewhere, TestApp) {
     let (elsewhere, url) = Elsewhere::start().await;
-    let app = TestApp::with(&[("FABRIC_ALLOWED_HOSTS", url.strip_prefix("http://").unwrap())]).await;
+    let app = TestApp::with(&[("FABRIC_ALLOWED_HOSTS", "127.0.0.1")]).await;
     let remote = json!({ "packages": [], "remotes": [{ "type": "streamable-http", "url": format!("{url}/mcp") }] });
     app.import(&[data::entry_with("a.x/files", "1.0.0", remote, json!({}))]).await;
     (elsewhere, app)
@@ -221,8 +230,48 @@ async fn somebody_logs_in_and_their_tokens_are_renewed() {
     assert_eq!(failed["reason"]["code"], "authorization_needed", "{failed}");
     assert_eq!(app.op_get(PATH).await.expect(200)["is_over"], true);
     assert_eq!(app.call(Method::DELETE, PATH, &app.token, &Value::Null).await.status, 204);
-    assert_eq!(elsewhere.inner().revoked, ["canary-refresh-3"]);
+    assert_eq!(elsewhere.inner().revoked, ["canary-refresh-3", "canary-access-3"]);
     app.op_get(PATH).await.expect_problem(404, "not_logged_in");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_go_to_the_server_that_they_are_for_and_no_longer_than_their_login() {
+    let (elsewhere, app) = scene().await;
+    let begun = app.op_post(PATH).await.expect(201);
+    let back = elsewhere.log_in(begun["authorization_url"].as_str().unwrap());
+    assert_eq!(browser(&app, Method::POST, &back).await.status, 200);
+    app.op_post("/api/mcp/servers/a.x%2Ffiles/start").await.expect(202);
+    let running = app.instance_in(&app.token, "a.x/files", "RUNNING").await;
+    // An authorization server that is away for a while is nobody's failure.
+    elsewhere.inner().tokens.clear();
+    elsewhere.inner().is_away = true;
+    let path = format!("/api/mcp/instances/{}/tools/echo/call", running["id"].as_str().unwrap());
+    app.op_post_json(&path, &json!({})).await;
+    let waiting = eventually(20, "it waits", || async {
+        Some(app.instance(&running["id"]).await).filter(|now| now["state"] == "STARTING" && now["reason"]["code"] == "remote_unreachable")
+    })
+    .await;
+    assert!(waiting["reason"]["message"].as_str().unwrap().contains("503"), "{waiting}");
+    elsewhere.inner().is_away = false;
+    app.instance_in(&app.token, "a.x/files", "RUNNING").await;
+    // Whoever logs out is not acted for any more.
+    assert_eq!(app.call(Method::DELETE, PATH, &app.token, &Value::Null).await.status, 204);
+    app.op_post_json(&path, &json!({})).await;
+    let failed = app.instance_in(&app.token, "a.x/files", "FAILED").await;
+    assert_eq!(failed["reason"]["code"], "authorization_needed", "{failed}");
+    // The next version of the document names another address: what is for this one does not go there.
+    let begun = app.op_post(PATH).await.expect(201);
+    let back = elsewhere.log_in(begun["authorization_url"].as_str().unwrap());
+    assert_eq!(browser(&app, Method::POST, &back).await.status, 200);
+    let (evil, url) = Elsewhere::start().await;
+    let remote = json!({ "packages": [], "remotes": [{ "type": "streamable-http", "url": format!("{url}/mcp") }] });
+    app.import(&[data::entry_with("a.x/files", "2.0.0", remote, json!({}))]).await;
+    app.op_post("/api/mcp/servers/a.x%2Ffiles/start").await.expect(202);
+    let failed = app.instance_in(&app.token, "a.x/files", "FAILED").await;
+    assert_eq!(failed["reason"]["code"], "authorization_needed", "{failed}");
+    assert!(evil.inner().asked > 0, "it was asked");
+    assert!(evil.inner().heard.is_empty(), "{:?}", evil.inner().heard);
     app.stop().await;
 }
 
@@ -259,7 +308,7 @@ async fn a_login_is_its_own_users_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_do_not_belong_are_refused() {
     let (elsewhere, app) = scene().await;
-    let callback = |query: &str| format!("http://x/api/mcp/oauth/callback?{query}");
+    let callback = |query: &str| format!("http://x/api/mcp/oauth/callback/0123456789abcdef?{query}");
     for (query, words) in [
         ("", "lacks"),
         ("code=x", "lacks"),
@@ -283,6 +332,12 @@ async fn answers_that_do_not_belong_are_refused() {
         assert!(page.status == 400 && page.text().contains("does not come from"), "{}", page.text());
         assert_eq!(browser(&app, Method::POST, &back).await.status, 400, "its state is used up");
     }
+    // An answer at the address of another authorization server: it takes nothing.
+    let back = begin().await;
+    let (before, query) = back.split_once('?').unwrap();
+    let elsewhere_place = format!("{}/0123456789abcdef?{query}", before.rsplit_once('/').unwrap().0);
+    let page = browser(&app, Method::POST, &elsewhere_place).await;
+    assert!(page.status == 400 && page.text().contains("does not come from"), "{}", page.text());
     // A code that the authorization server does not take.
     let back = begin().await;
     let page = browser(&app, Method::POST, &back.replace("the-code", "another")).await;
@@ -291,7 +346,14 @@ async fn answers_that_do_not_belong_are_refused() {
     // One that nobody finishes is forgotten.
     begin().await;
     let mut connection = app.database.connect().await;
-    sqlx::raw_sql("UPDATE mcp_fabric.oauth_logins SET expires_at = now() - interval '1 s'").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "UPDATE mcp_fabric.oauth_logins SET expires_at = now() - interval '1 s'; ALTER TABLE credentials.sealed_secrets DISABLE TRIGGER ALL;
+         UPDATE credentials.sealed_secrets SET updated_at = now() - interval '1 h' WHERE scope = 'oauth-login';
+         ALTER TABLE credentials.sealed_secrets ENABLE TRIGGER ALL",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
     begin().await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM credentials.sealed_secrets WHERE scope = 'oauth-login'")
         .fetch_one(&mut connection)
