@@ -30,6 +30,7 @@ mod remote;
 mod routes;
 mod service;
 mod session;
+mod sse;
 mod steps;
 mod store;
 mod supervisor;

@@ -1,0 +1,84 @@
+//! Events of a stream (the WHATWG's server-sent events), as far as MCP uses them.
+
+/// What has come of a stream and is no whole event yet.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) buffer: Vec<u8>,
+    /// Up to here, no event ends: a long one that comes in many pieces is looked through once.
+    searched: usize,
+}
+
+impl Parts {
+    /// The kind and the data of the first event that is whole and has data.
+    pub(crate) fn next(&mut self) -> Option<(String, String)> {
+        while let Some(end) = end_of_event(&self.buffer[self.searched..]).map(|end| self.searched + end) {
+            let event: Vec<u8> = self.buffer.drain(..end).collect();
+            self.searched = 0;
+            if let Some(event) = parse_event(&String::from_utf8_lossy(&event)) {
+                return Some(event);
+            }
+        }
+        // The longest end but for its last byte may be there already.
+        self.searched = self.buffer.len().saturating_sub(3);
+        None
+    }
+}
+
+/// The place after the empty line that ends an event.
+fn end_of_event(buffer: &[u8]) -> Option<usize> {
+    let is_empty_line = |place: &usize| buffer[*place..].starts_with(b"\n\n") || buffer[*place..].starts_with(b"\r\n\r\n");
+    let place = (0..buffer.len()).find(is_empty_line)?;
+    Some(place + if buffer[place] == b'\n' { 2 } else { 4 })
+}
+
+fn parse_event(text: &str) -> Option<(String, String)> {
+    let (mut kind, mut data) = (String::from("message"), Vec::new());
+    for line in text.lines() {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut kind),
+            "data" => data.push(value),
+            _ => {}
+        }
+    }
+    (!data.is_empty()).then(|| (kind, data.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_parted_by_empty_lines() {
+        assert_eq!(end_of_event(b"data: 1\n\nrest"), Some(9));
+        assert_eq!(end_of_event(b"data: 1\r\n\r\nx\n\n"), Some(11));
+        assert_eq!(end_of_event(b"data: 1\n"), None);
+        let event = |text: &str| parse_event(text);
+        assert_eq!(event("event: endpoint\ndata: /m?s=1\n\n"), Some(("endpoint".into(), "/m?s=1".into())));
+        assert_eq!(event("data:a\ndata: b\r\n: words\nid: 7\n\n"), Some(("message".into(), "a\nb".into())));
+        assert_eq!(event(": only words\n\n"), None);
+    }
+
+    #[test]
+    fn an_event_is_found_however_its_bytes_are_cut() {
+        for text in ["data: 1\n\ndata: 2\n\n", "data: 1\r\n\r\n: words\n\ndata: 2\r\n\r\n"] {
+            let mut parts = Parts::default();
+            let mut found = Vec::new();
+            for byte in text.bytes() {
+                parts.buffer.push(byte);
+                found.extend(parts.next().map(|(_, data)| data));
+            }
+            assert_eq!(found, ["1", "2"], "{text:?}");
+            assert!(parts.buffer.is_empty());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_stream_makes_the_reader_panic(text in "\\PC*") {
+            parse_event(&text);
+            end_of_event(text.as_bytes());
+        }
+    }
+}
