@@ -281,8 +281,10 @@ impl Starter {
         command.arg0("mcp-fabric").arg(sandbox::LAUNCH).arg(serde_json::to_string(&spec)?).current_dir(&work);
         command.env_clear().env("PATH", path).env("HOME", &work).env("TMPDIR", work.join("tmp")).env("LANG", "C.UTF-8");
         command.envs(order.env.iter().map(|(name, value)| (name, value.expose_secret())));
-        // Nobody else may set variables of this prefix.
-        command.env(MARK, &mark);
+        if group.is_none() && user.is_none() {
+            // Nobody else may set variables of this prefix.
+            command.env(MARK, &mark);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         if let Some(user) = &user {
             command.uid(user.uid).gid(user.uid);

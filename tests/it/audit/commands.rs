@@ -56,6 +56,7 @@ async fn call(app: &TestApp, root: &Person, folder: &Path, command: &str) -> (Ve
         | "jobs list" => given(&[], read),
         "ps" | "packages list" | "packages updates" => given(&[], read),
         "logs" | "stop" | "tools" | "call" => given(&[], Does::Aside("needs a server that runs: see runtime::trail")),
+        "authorize" => given(&[], Does::Aside("needs an authorization server: see runtime::oauth")),
         "run" => given(&["everything"], change),
         "packages upgrade" | "packages rm" => {
             let begun = app.op_post_json("/api/mcp/packages/install", &json!({ "name": "everything", "enabled": false })).await.expect(202);

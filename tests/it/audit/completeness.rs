@@ -47,6 +47,9 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/mcp/servers/{id}/restart", "needs a server that runs: see runtime::trail"),
     ("POST /api/mcp/instances/{id}/tools/{name}/call", "needs a server that runs: see runtime::trail"),
     ("DELETE /api/mcp/instances/{id}", "needs a server that runs: see runtime::trail"),
+    ("POST /api/mcp/servers/{id}/authorization", "needs an authorization server: see runtime::oauth"),
+    ("DELETE /api/mcp/servers/{id}/authorization", "needs an authorization server: see runtime::oauth"),
+    ("POST /api/mcp/oauth/callback/{place}", "needs an authorization server: see runtime::oauth"),
     ("POST /api/mcp/packages/upgrade", "upgrades nothing where nothing is older, and else leaves one event for each"),
 ];
 

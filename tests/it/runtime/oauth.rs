@@ -232,6 +232,12 @@ async fn somebody_logs_in_and_their_tokens_are_renewed() {
     assert_eq!(app.call(Method::DELETE, PATH, &app.token, &Value::Null).await.status, 204);
     assert_eq!(elsewhere.inner().revoked, ["canary-refresh-3", "canary-access-3"]);
     app.op_get(PATH).await.expect_problem(404, "not_logged_in");
+    // Each leaves one event: two logins were begun, one of them was finished and ended.
+    let trail = app.trail("").await;
+    let mut left: Vec<&str> =
+        trail.iter().filter_map(|event| event["action"].as_str().filter(|action| action.starts_with("oauth."))).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["oauth.begin", "oauth.begin", "oauth.login", "oauth.logout"]);
     app.stop().await;
 }
 
