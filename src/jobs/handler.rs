@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Dura
 
 use chrono::{DateTime, Utc};
 use events::Events;
-use platform::{Class, Coded, clock, database::DbError};
+use platform::{Coded, clock, database::DbError, public_message};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -106,14 +106,6 @@ impl Failure {
     /// A failure that may pass.
     pub fn passing(error: &impl Coded) -> Self {
         Self { code: error.code(), message: public_message(error), retry: Retry::Backoff }
-    }
-}
-
-/// What people are told; errors of the inside are for the log.
-fn public_message(error: &impl Coded) -> String {
-    match error.class() {
-        Class::Internal => "something went wrong on our side; the log says more".into(),
-        _ => error.to_string(),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The folder of a tree in which a bundle lies.
-pub(crate) const FOLDER: &str = "bundle";
+pub const FOLDER: &str = "bundle";
 const MAX_MANIFEST: u64 = 4 << 20;
 const MOST: usize = 200;
 const LONGEST: usize = 8 << 10;
@@ -145,7 +145,7 @@ fn usual(server: &Server) -> Result<Config, &'static str> {
 /// A list of folders, all of which are the bundle's own.
 fn folders(list: &str) -> Result<Vec<String>, &'static str> {
     let own = |folder: &str| {
-        let below = folder.strip_prefix(OWN_FOLDER)?.replace("${/}", "/").replace("${pathSeparator}", "/");
+        let below = with_slashes(folder.strip_prefix(OWN_FOLDER)?);
         let below = below.trim_matches('/');
         if below.is_empty() { Some(String::new()) } else { beneath(below) }
     };
@@ -185,6 +185,11 @@ fn input((name, asked): (String, Asked)) -> Result<BundleInput, &'static str> {
     })
 }
 
+/// With what parts folders on this machine.
+fn with_slashes(text: &str) -> String {
+    text.replace("${/}", "/").replace("${pathSeparator}", "/")
+}
+
 /// What stands in `${…}`.
 fn places(text: &str) -> impl Iterator<Item = &str> {
     text.split("${").skip(1).map(|rest| rest.split_once('}').map_or(rest, |(place, _)| place))
@@ -210,9 +215,15 @@ impl Bundle {
         Map::from_iter([("packageArguments".to_owned(), own.chain(further).collect()), ("environmentVariables".to_owned(), env.collect())])
     }
 
+    /// Where Python looks for modules when it lies in `tree`; `None` where the manifest does not say it.
+    pub fn python_path_in(&self, tree: &Path) -> Option<String> {
+        let folders = self.python_path.iter().map(|folder| tree.join(FOLDER).join(folder).display().to_string());
+        (!self.python_path.is_empty()).then(|| folders.collect::<Vec<_>>().join(":"))
+    }
+
     /// A text of the manifest, as documents write it: `{name}` for an input.
     fn template(&self, text: &str, folder: &str) -> Value {
-        let mut value = text.replace(OWN_FOLDER, folder).replace("${/}", "/").replace("${pathSeparator}", "/");
+        let mut value = with_slashes(&text.replace(OWN_FOLDER, folder));
         let mut variables = Map::new();
         for input in &self.inputs {
             let place = format!("${{user_config.{}}}", input.name);

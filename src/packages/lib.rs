@@ -23,6 +23,7 @@ mod unpack;
 mod unzip;
 mod upgrades;
 
+pub use bundle::FOLDER as BUNDLE_FOLDER;
 pub use error::PackagesError;
 pub use model::{BundleProgram, Entry, Installation, InstallationId, Order, Runnable, Stage};
 pub use routes::router;

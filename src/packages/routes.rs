@@ -7,9 +7,10 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use platform::{
-    Action, Actor, Class, Coded as _, Problem,
+    Action, Actor, Coded as _, Problem,
     http::{Json, Path},
     page::{self, PageRequest},
+    public_message,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -301,11 +302,8 @@ async fn updates(State(packages): State<Packages>, actor: Actor) -> Result<Json<
         newest,
     };
     let unknown = |(found, error): (Installation, PackagesError)| {
-        let message = match error.class() {
-            Class::Internal => "something went wrong on our side; the log says more".into(),
-            _ => error.to_string(),
-        };
-        UnknownOut { server_id: found.server_id, error: ErrorOut { code: error.code().into(), message } }
+        tracing::warn!(server_id = found.server_id, code = error.code(), %error, "whether there is a newer version could not be asked");
+        UnknownOut { server_id: found.server_id, error: ErrorOut { code: error.code().into(), message: public_message(&error) } }
     };
     let found = packages.updates(&actor).await?;
     Ok(Json(UpdatesOut { updates: found.newer.into_iter().map(out).collect(), unknown: found.unknown.into_iter().map(unknown).collect() }))

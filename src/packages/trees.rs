@@ -20,7 +20,7 @@ use std::{
 };
 
 use cache::{Part, RegistryType, Supply};
-use platform::random::hex;
+use platform::{files, random::hex};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as Turn;
@@ -149,7 +149,7 @@ impl Trees {
             for entry in fs::read_dir(&all).map_err(at(&all))? {
                 let entry = entry.map_err(at(&all))?;
                 let is_used = entry.file_name().to_str().is_some_and(|name| used.contains(name));
-                if !is_used && !is_fresh(&entry) {
+                if !is_used && files::is_older_than(&entry, FRESH) {
                     remove(&entry.path())?;
                 }
             }
@@ -157,11 +157,6 @@ impl Trees {
         });
         pruned.await.unwrap_or(Ok(()))
     }
-}
-
-fn is_fresh(entry: &fs::DirEntry) -> bool {
-    let changed = entry.metadata().and_then(|found| found.modified()).ok();
-    changed.and_then(|changed| changed.elapsed().ok()).is_none_or(|age| age < FRESH)
 }
 
 /// Says that a tree is whole.

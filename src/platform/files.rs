@@ -11,6 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::random::hex;
 
+/// Whether what is there has not changed for longer than this; false where nobody knows.
+pub fn is_older_than(entry: &std::fs::DirEntry, age: std::time::Duration) -> bool {
+    let changed = entry.metadata().and_then(|found| found.modified()).ok();
+    changed.and_then(|changed| changed.elapsed().ok()).is_some_and(|since| since >= age)
+}
+
 /// A file operation that failed, with the path that it was about.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} {path}: {source}", path = path.display())]

@@ -26,5 +26,5 @@ pub mod words;
 pub use actor::{Action, Actor, Identity, Origin, Role, Scope};
 pub use config::Config;
 pub use database::Database;
-pub use problem::{Class, Coded, Denial, FieldError, Problem};
+pub use problem::{Class, Coded, Denial, FieldError, Problem, public_message};
 pub use shutdown::Shutdown;

@@ -204,6 +204,14 @@ impl Problem {
     }
 }
 
+/// What people are told of an error outside of an answer; what is of the inside is for the log, and the caller's to log.
+pub fn public_message(error: &impl Coded) -> String {
+    match error.class() {
+        Class::Internal => "something went wrong on our side; the log says more".into(),
+        _ => error.to_string(),
+    }
+}
+
 impl<E: Coded> From<E> for Problem {
     fn from(error: E) -> Self {
         Self::of(&error)

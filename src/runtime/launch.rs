@@ -8,8 +8,8 @@ use std::{
 };
 
 use configurations::Configuration;
-use packages::{BundleProgram, Entry, Installation, NoToolchain, Runnable, Stage, Toolchain};
-use platform::Coded;
+use packages::{BUNDLE_FOLDER, BundleProgram, Entry, Installation, NoToolchain, Runnable, Stage, Toolchain};
+use platform::{Class, Coded, public_message};
 use secrecy::SecretString;
 use serde_json::Value;
 
@@ -112,14 +112,10 @@ fn engine_reason(error: &EngineError) -> Reason {
 }
 
 pub(crate) fn reason_of(error: &impl Coded) -> Reason {
-    let text = match error.class() {
-        platform::Class::Internal => {
-            tracing::error!(code = error.code(), %error, "a server cannot be started");
-            "something went wrong on our side; the log says more".into()
-        }
-        _ => error.to_string(),
-    };
-    Reason { is_passing: error.class() == platform::Class::Unavailable, ..Reason::new(error.code(), text) }
+    if error.class() == Class::Internal {
+        tracing::error!(code = error.code(), %error, "a server cannot be started");
+    }
+    Reason { is_passing: error.class() == Class::Unavailable, ..Reason::new(error.code(), public_message(error)) }
 }
 
 /// Brings together what a start needs; what is missing becomes an install, which is waited for.
@@ -150,10 +146,9 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     let mut env = BTreeMap::new();
     let is_python = matches!(runnable.entry, Entry::Script { .. } | Entry::Module { .. });
     if let Entry::Bundle(bundle) = &runnable.entry
-        && !bundle.python_path.is_empty()
+        && let Some(folders) = bundle.python_path_in(&tree)
     {
-        let folders = bundle.python_path.iter().map(|folder| tree.join("bundle").join(folder).display().to_string());
-        env.insert("PYTHONPATH".to_owned(), SecretString::from(folders.collect::<Vec<_>>().join(":")));
+        env.insert("PYTHONPATH".to_owned(), folders.into());
     }
     if is_python || matches!(&runnable.entry, Entry::Bundle(bundle) if bundle.program == BundleProgram::Python) {
         // What is written is ours to write, and lines are to come when they are said.
@@ -287,7 +282,7 @@ async fn program(inner: &Inner, installation: &Installation, entry: &Entry, tree
         Entry::Bundle(bundle) => match &bundle.program {
             BundleProgram::Node => (inner.program(Toolchain::Node.program()).await.map_err(missing)?, Vec::new()),
             BundleProgram::Python => (inner.program("python3").await.map_err(missing)?, Vec::new()),
-            BundleProgram::Own(path) => (tree.join("bundle").join(path), Vec::new()),
+            BundleProgram::Own(path) => (below(&format!("{BUNDLE_FOLDER}/{path}")).into(), Vec::new()),
         },
         Entry::Image { .. } => return Err(Reason::new("unsupported_registry_type", "an image is started by a container engine")),
     })

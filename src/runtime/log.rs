@@ -98,6 +98,10 @@ impl Log {
     /// And this one, too.
     pub(crate) fn hide_also(&self, secret: &SecretString) {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most of the time it is the one of the last request.
+        if secrets.iter().any(|known| known.expose_secret() == secret.expose_secret()) {
+            return;
+        }
         let is_new = |spelt: &String| !secrets.iter().any(|known| known.expose_secret() == spelt);
         let further: Vec<String> = spellings(secret.expose_secret()).into_iter().filter(is_new).collect();
         secrets.extend(further.into_iter().map(SecretString::from));

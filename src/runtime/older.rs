@@ -11,7 +11,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use jobs::{JobId, JobStatus, Jobs, JobsError};
-use packages::{BundleProgram, Entry, Installation, Order, Packages, PackagesError, Stage};
+use packages::{BUNDLE_FOLDER, BundleProgram, Entry, Installation, Order, Packages, PackagesError, Stage};
 use platform::{
     Action, Actor, Class, Problem, clock,
     http::{Json, Path},
@@ -278,7 +278,7 @@ fn command(actor: &Actor, found: &Installation) -> (String, Vec<String>) {
         (None, Some(Entry::Bundle(bundle))) => match &bundle.program {
             BundleProgram::Node => ("node".into(), bundle.args.clone()),
             BundleProgram::Python => ("python3".into(), bundle.args.clone()),
-            BundleProgram::Own(path) => (place(&format!("bundle/{path}")), bundle.args.clone()),
+            BundleProgram::Own(path) => (place(&format!("{BUNDLE_FOLDER}/{path}")), bundle.args.clone()),
         },
         (None, Some(Entry::Image { name, digest })) => ("docker".into(), vec!["run".into(), "-i".into(), format!("{name}@{digest}")]),
         (None, None) => (String::new(), Vec::new()),

@@ -168,12 +168,8 @@ impl Starter {
 
     /// The instances that have a folder which was not made just now.
     pub(crate) fn settled_folders(&self) -> Vec<InstanceId> {
-        let is_settled = |entry: &fs::DirEntry| {
-            let made = entry.metadata().and_then(|found| found.modified()).ok();
-            made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > SETTLED)
-        };
-        let entries = fs::read_dir(&self.place).into_iter().flatten().flatten().filter(is_settled);
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+        let entries = fs::read_dir(&self.place).into_iter().flatten().flatten();
+        entries.filter(|entry| files::is_older_than(entry, SETTLED)).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Makes the folder of an instance.

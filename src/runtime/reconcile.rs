@@ -42,7 +42,8 @@ impl Inner {
         let reason = Reason::new("fabric_ended", "the fabric that ran it ended");
         // What an earlier process of this node ran ended with it.
         self.abandon_until_done(Some(&self.node), &reason).await;
-        self.sweep_folders().await;
+        let inner = Arc::clone(&self);
+        self.shutdown.spawn(async move { inner.sweep_folders().await });
         self.sweep_containers(false).await;
         let (mut events, mut swept) = (self.events.subscribe(), Instant::now());
         loop {

@@ -93,12 +93,7 @@ async fn a_bundle_that_cannot_run_here_says_why() {
         ("broken", "package_malformed", "not an archive"),
     ] {
         let begun = app.op_post_json("/api/mcp/packages/install", &json!({ "name": format!("a.x/{name}"), "enabled": false })).await;
-        let job = begun.expect(202)["job_id"].as_str().unwrap().to_owned();
-        let failed = crate::support::eventually(30, "it fails", || async {
-            let job = app.op_get(&format!("/api/mcp/jobs/{job}")).await.expect(200);
-            (job["status"] == "failed").then_some(job)
-        })
-        .await;
+        let failed = app.job(begun.expect(202)["job_id"].as_str().unwrap()).await;
         assert_eq!(failed["error"]["code"], code, "{name}: {failed}");
         assert!(failed["error"]["message"].as_str().unwrap().contains(why), "{failed}");
     }

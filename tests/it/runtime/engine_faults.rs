@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{containers::with, is_alive};
+use super::{containers::with, faults::processes_of};
 use crate::support::{eventually, skip};
 
 /// A Docker Engine on a socket of its own.
@@ -53,18 +53,6 @@ impl OwnEngine {
         }
         self.daemon = Self::daemon(&self.folder).unwrap();
     }
-
-    /// Processes that name a folder of it.
-    fn processes(&self) -> Vec<String> {
-        let place = self.folder.path().display().to_string();
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        let own = entries.filter_map(|entry| {
-            let pid = entry.file_name().into_string().ok()?;
-            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-            (line.contains(&place) && is_alive(&pid)).then_some(pid)
-        });
-        own.collect()
-    }
 }
 
 impl Drop for OwnEngine {
@@ -72,7 +60,7 @@ impl Drop for OwnEngine {
         Command::new("kill").arg(self.daemon.id().to_string()).status().ok();
         self.daemon.wait().ok();
         // A killed one leaves the program that holds its containers.
-        for pid in self.processes() {
+        for pid in processes_of(&[&self.folder.path().display().to_string()]) {
             Command::new("kill").args(["-9", &pid]).status().ok();
         }
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();

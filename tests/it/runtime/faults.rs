@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{is_alive, with};
 use crate::support::{Binary, Packages, TestApp, eventually};
 
-fn kill(pid: &Value) {
+pub(super) fn kill(pid: &Value) {
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
 
@@ -127,13 +127,13 @@ async fn another_fabric_takes_over_what_one_leaves() {
     other.stop().await;
 }
 
-/// Processes whose command line names a folder.
-fn processes_of(folder: &str) -> Vec<String> {
+/// Processes whose command line names all of these.
+pub(super) fn processes_of(words: &[&str]) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let named = entries.filter_map(|entry| {
         let pid = entry.file_name().into_string().ok()?;
         let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        (line.contains(folder) && line.contains("server.js") && is_alive(&pid)).then_some(pid)
+        (words.iter().all(|word| line.contains(word)) && is_alive(&pid)).then_some(pid)
     });
     named.collect()
 }
@@ -173,7 +173,7 @@ async fn a_fabric_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
         .await;
         tokio::time::sleep(Duration::from_millis(round as u64 * 29 % 300)).await;
         program.kill();
-        eventually(5, "its children end with it", || async { processes_of(&place).is_empty().then_some(()) }).await;
+        eventually(5, "its children end with it", || async { processes_of(&[&place, "server.js"]).is_empty().then_some(()) }).await;
     }
     let program = Binary::serve(&data, &settings);
     for server in ["a", "b", "c"] {
@@ -189,10 +189,10 @@ async fn a_fabric_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
     })
     .await;
     let mut pids: Vec<String> = found.iter().map(|one| one["pid"].to_string()).collect();
-    let mut there = processes_of(&place);
+    let mut there = processes_of(&[&place, "server.js"]);
     pids.sort_unstable();
     there.sort_unstable();
     assert_eq!(there, pids, "each runs once");
     assert!(program.terminate().1);
-    assert!(processes_of(&place).is_empty());
+    assert!(processes_of(&[&place, "server.js"]).is_empty());
 }

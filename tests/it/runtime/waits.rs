@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{is_alive, with};
+use super::{faults::kill, is_alive, with};
 use crate::support::{TestApp, eventually};
 
 /// The instance of a server, once this holds for it.
@@ -97,11 +97,7 @@ async fn what_comes_back_has_what_is_in_the_vault_by_then() {
     assert!(app.tool(&first, "env", json!({})).await.contains("first-value"));
     let order = json!({ "name": "@acme/subject", "serverName": "subject", "enabled": true, "env": { "ACME_TOKEN": "second-value" } });
     app.install(&order).await;
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(i32::try_from(first["pid"].as_i64().unwrap()).unwrap()).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    kill(&first["pid"]);
     let again = once(&app, "subject", "it is back", |found| found["state"] == "RUNNING" && found["pid"] != first["pid"]).await;
     let env = app.tool(&again, "env", json!({})).await;
     assert!(env.contains("second-value") && !env.contains("first-value"), "{env}");
