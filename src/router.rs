@@ -15,6 +15,7 @@ use cache::Cache;
 use configurations::Configurations;
 use credentials::Credentials;
 use events::Events;
+use gateway::Gateway;
 use jobs::Jobs;
 use oauth::Oauth;
 use packages::Packages;
@@ -47,6 +48,7 @@ pub(crate) struct Services {
     pub(crate) packages: Packages,
     pub(crate) oauth: Oauth,
     pub(crate) runtime: Runtime,
+    pub(crate) gateway: Gateway,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -86,6 +88,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
     routes
         .route("/metrics", get(serve_metrics).with_state(metrics))
         .merge(cache::registries(services.cache))
+        .merge(gateway::endpoints(services.gateway))
         .merge(documents(&document))
         .fallback(front::not_found)
         .method_not_allowed_fallback(front::method_not_allowed)

@@ -7,6 +7,7 @@ use cache::Cache;
 use configurations::Configurations;
 use credentials::{Credentials, Ring};
 use events::Events;
+use gateway::Gateway;
 use jobs::{Handlers, Jobs};
 use oauth::Oauth;
 use packages::Packages;
@@ -84,6 +85,7 @@ pub(crate) async fn build(
         oauth: oauth.clone(),
     };
     let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
+    let gateway = Gateway::start(config, runtime.clone(), audit.clone(), servers.clone(), &events, metrics, shutdown);
     users.set_belongings(vec![
         Arc::new(credentials.clone()),
         Arc::new(configurations.clone()),
@@ -92,8 +94,22 @@ pub(crate) async fn build(
     ]);
 
     let handlers = packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))));
-    let services =
-        Services { audit, users, servers, sync, cache, credentials, configurations, packages, oauth, runtime, jobs, events, health };
+    let services = Services {
+        audit,
+        users,
+        servers,
+        sync,
+        cache,
+        credentials,
+        configurations,
+        packages,
+        oauth,
+        runtime,
+        gateway,
+        jobs,
+        events,
+        health,
+    };
     Ok(Built { services, handlers })
 }
 

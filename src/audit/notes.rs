@@ -1,8 +1,11 @@
 //! Events that nobody waits for: refusals, and what came of intents.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
-use platform::{Actor, Shutdown};
+use platform::{Actor, Shutdown, clock};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -17,11 +20,43 @@ pub(crate) const WAITING: usize = 8192;
 const BATCH: usize = 512;
 const RETRY: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(audit: Audit, mut notes: mpsc::Receiver<Written>, shutdown: Shutdown) {
+/// How long promised events are gathered, so that one write takes many; they are on disk within a quarter of a second.
+pub(crate) const GATHER: Duration = Duration::from_millis(100);
+/// For how long promises are taken while nothing can be written.
+const STALE_MILLIS: i64 = 2000;
+
+/// Since when nothing could be written, in milliseconds since the epoch; 0 when all is well.
+#[derive(Default)]
+pub(crate) struct Behind(AtomicI64);
+
+impl Behind {
+    fn begin(&self) {
+        self.0.compare_exchange(0, clock::now().timestamp_millis(), Ordering::Relaxed, Ordering::Relaxed).ok();
+    }
+
+    fn end(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        let since = self.0.load(Ordering::Relaxed);
+        since != 0 && clock::now().timestamp_millis() - since > STALE_MILLIS
+    }
+}
+
+/// Writes what comes through one queue; waits that long for more after the first.
+pub(crate) async fn run(audit: Audit, mut notes: mpsc::Receiver<Written>, gather: Duration, shutdown: Shutdown) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
-            received = notes.recv_many(&mut batch, BATCH) => if received == 0 { return },
+            received = notes.recv_many(&mut batch, BATCH) => {
+                if received == 0 {
+                    return;
+                }
+                if !gather.is_zero() && received < BATCH {
+                    gather_more(&mut notes, &mut batch, gather, &shutdown).await;
+                }
+            }
             () = shutdown.begun() => {
                 notes.close();
                 while notes.recv_many(&mut batch, BATCH).await > 0 {
@@ -35,6 +70,18 @@ pub(crate) async fn run(audit: Audit, mut notes: mpsc::Receiver<Written>, shutdo
     }
 }
 
+async fn gather_more(notes: &mut mpsc::Receiver<Written>, batch: &mut Vec<Written>, gather: Duration, shutdown: &Shutdown) {
+    tokio::select! {
+        () = tokio::time::sleep(gather) => {}
+        () = shutdown.begun() => {}
+    }
+    while batch.len() < BATCH
+        && let Ok(written) = notes.try_recv()
+    {
+        batch.push(written);
+    }
+}
+
 /// Tries until it is written; at the end of the program, once.
 async fn write(audit: &Audit, batch: &mut Vec<Written>, shutdown: &Shutdown) {
     let mut events = Vec::with_capacity(batch.len());
@@ -44,6 +91,7 @@ async fn write(audit: &Audit, batch: &mut Vec<Written>, shutdown: &Shutdown) {
         pii.push(written.pii);
         macs.push(written.mac.to_vec());
     }
+    audit.inner.behind.begin();
     while let Err(error) = store::put_all(audit.inner.database.audit(), &events, &pii, &macs).await {
         tracing::warn!(%error, events = events.len(), "the audit trail cannot be written; trying again");
         tokio::select! {
@@ -51,6 +99,7 @@ async fn write(audit: &Audit, batch: &mut Vec<Written>, shutdown: &Shutdown) {
             () = shutdown.begun() => return,
         }
     }
+    audit.inner.behind.end();
     audit.inner.sealer.wake();
 }
 

@@ -19,7 +19,8 @@ use crate::{
     copies::Copies,
     error::AuditError,
     model::{Body, Event, EventId, EventType, NewEvent, Outcome, Personal, subject_of},
-    notes, retention,
+    notes::{self, Behind},
+    retention,
     sealer::Sealer,
     store,
 };
@@ -68,6 +69,9 @@ pub(crate) struct Inner {
     /// An export reads for as long as its reader takes.
     pub(crate) exports: Arc<Semaphore>,
     notes: mpsc::Sender<Written>,
+    /// Events that were promised; a flood of refusals takes no place from them.
+    promised: mpsc::Sender<Written>,
+    pub(crate) behind: Behind,
     lost: IntCounter,
     /// Refusals that found the queue full, by action; told as one event each.
     pub(crate) unsaid: Mutex<BTreeMap<&'static str, i64>>,
@@ -90,6 +94,7 @@ impl Audit {
         shutdown: &Shutdown,
     ) -> Result<Self, ClientError> {
         let (sender, receiver) = mpsc::channel(notes::WAITING);
+        let (promised, kept) = mpsc::channel(notes::WAITING);
         let sealer = Sealer::new(database.clone(), keys.clone(), metrics);
         let audit = Self {
             inner: Arc::new(Inner {
@@ -100,12 +105,15 @@ impl Audit {
                 max_bytes: config.audit.max_bytes,
                 exports: Arc::new(Semaphore::new(EXPORTS)),
                 notes: sender,
+                promised,
+                behind: Behind::default(),
                 lost: metrics.counter("fabric_audit_notes_lost_total", "Refusals that were counted instead of recorded one by one"),
                 unsaid: Mutex::default(),
             }),
         };
         shutdown.spawn(sealer.run(shutdown.clone()));
-        shutdown.spawn(notes::run(audit.clone(), receiver, shutdown.clone()));
+        shutdown.spawn(notes::run(audit.clone(), receiver, Duration::ZERO, shutdown.clone()));
+        shutdown.spawn(notes::run(audit.clone(), kept, notes::GATHER, shutdown.clone()));
         shutdown.spawn(retention::run(audit.clone(), shutdown.clone()));
         for copies in Copies::of(config)? {
             shutdown.spawn(copies.run(audit.clone(), shutdown.clone()));
@@ -159,6 +167,16 @@ impl Audit {
         }
     }
 
+    /// A place for an event of something that is about to happen and too frequent to wait for the disk: once it has
+    /// happened, it is written within a quarter of a second. Where it could not be, there is no place.
+    pub fn promise(&self) -> Result<Promise, AuditError> {
+        if self.inner.behind.is_stale() {
+            return Err(AuditError::Unavailable(None));
+        }
+        let place = self.inner.promised.clone().try_reserve_owned().map_err(|_| AuditError::Unavailable(None))?;
+        Ok(Promise { audit: self.clone(), place })
+    }
+
     pub(crate) fn write(&self, actor: &Actor, event: NewEvent) -> (EventId, Written) {
         let (body, personal) = event.by(actor);
         (body.id, written(&self.inner.keys, &body, personal.as_ref()))
@@ -197,6 +215,20 @@ impl Audit {
     /// Chains everything that waits.
     pub async fn seal(&self) -> Result<(), AuditError> {
         Ok(self.inner.sealer.seal_all().await?)
+    }
+}
+
+/// A place for an event that comes soon.
+pub struct Promise {
+    audit: Audit,
+    place: mpsc::OwnedPermit<Written>,
+}
+
+impl Promise {
+    /// Records the event.
+    pub fn keep(self, actor: &Actor, event: NewEvent) {
+        let (_, written) = self.audit.write(actor, event);
+        self.place.send(written);
     }
 }
 

@@ -180,7 +180,13 @@ impl Configurations {
     /// Everything that is to run, whosever it is.
     pub async fn enabled(&self) -> Result<Vec<Configuration>, ConfigurationsError> {
         let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::enabled(&mut transaction).await?)
+        Ok(store::enabled(&mut transaction, None).await?)
+    }
+
+    /// What of it an owner may use: their own, and what is shared with everybody.
+    pub async fn usable(&self, owner: &str) -> Result<Vec<Configuration>, ConfigurationsError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        Ok(store::enabled(&mut transaction, Some(owner)).await?)
     }
 
     /// The configuration of an owner for a server, whoever asks.

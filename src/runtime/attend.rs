@@ -162,5 +162,5 @@ async fn changed(wanted: &mut watch::Receiver<Wanted>, before: &Wanted, shutdown
 
 /// Whether a configuration asks for another process, and not only for other manners towards the same one.
 fn differs(now: &Configuration, before: &Configuration) -> bool {
-    now.values != before.values || now.limits != before.limits
+    now.values != before.values || now.limits != before.limits || now.sharing != before.sharing
 }

@@ -40,18 +40,20 @@ pub(crate) async fn boot(
 ) -> Result<Running, Reason> {
     let since = clock::now();
     let failed = Reason::new;
-    let (body, wire) = launch.start(inner, instance, &live.log).await?;
+    let (body, wire) = launch.start(inner, instance, live).await?;
     instance.pid = body.pid();
     instance.container = body.container();
     instance.next_try_at = None;
     let was_running = matches!(&body, Body::Container(container) if container.was_running);
     starting.body = Some(body);
     note_start(inner, instance).await;
-    let known = store::era(inner.database.system(), &instance.server_id, &launch.version).await.ok().flatten();
+    let fixed = instance.fixed_era();
+    let learned = store::era(inner.database.system(), &instance.server_id, &launch.version).await.ok().flatten();
+    let known = fixed.or(learned);
     let greet = async {
         match known.filter(|_| was_running) {
             Some(era) => Session::resume(wire, era).await,
-            None => Session::open(wire, known, inner.config.start_limit).await,
+            None => Session::open(wire, known, launch.asks, inner.config.start_limit).await,
         }
     };
     let greeted = tokio::select! {
@@ -65,7 +67,7 @@ pub(crate) async fn boot(
     let session = match greeted {
         Ok(session) => session,
         Err(error) => {
-            if known.is_some() {
+            if known.is_some() && fixed.is_none() {
                 // It may be another program by now: the next start asks anew.
                 store::learn(inner.database.system(), &instance.server_id, &launch.version, None, clock::now()).await.ok();
             }
@@ -84,7 +86,7 @@ pub(crate) async fn boot(
             return Err(failed("start_failed", with_last_words(format!("it does not list its tools: {error}"), live, since)));
         }
     };
-    if known != Some(session.era) {
+    if fixed.is_none() && known != Some(session.era) {
         let learned = store::learn(inner.database.system(), &instance.server_id, &launch.version, Some(session.era), clock::now()).await;
         if let Err(error) = learned {
             tracing::debug!(%error, "how a server speaks could not be kept");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use configurations::Configuration;
+use configurations::{Configuration, Sharing};
 use packages::{BUNDLE_FOLDER, BundleProgram, Entry, Installation, NoToolchain, Runnable, Stage, Toolchain};
 use platform::{Class, Coded, public_message};
 use secrecy::SecretString;
@@ -17,6 +17,7 @@ use crate::{
     body::Body,
     containers::{self, Container, EngineError},
     fill::{self, Given, Unfilled},
+    live::Live,
     log::Log,
     model::{Instance, InstanceId, Kept, Reason},
     process, remote,
@@ -50,6 +51,8 @@ pub(crate) struct Launch {
     pub(crate) version: String,
     /// Whether it is of PyPI.
     pub(crate) is_python: bool,
+    /// Whether it may ask its client for anything: what several users share cannot tell whom it asks.
+    pub(crate) asks: bool,
     /// The digest of what is run.
     pub(crate) tree: String,
     /// The digest that its installation names: on another node, another interpreter makes another tree of the same.
@@ -58,11 +61,12 @@ pub(crate) struct Launch {
 
 impl Launch {
     /// Starts it; gives the ends of its pipes with it.
-    pub(crate) async fn start(&self, inner: &Inner, instance: &Instance, log: &Arc<Log>) -> Result<(Body, Arc<Wire>), Reason> {
+    pub(crate) async fn start(&self, inner: &Inner, instance: &Instance, live: &Live) -> Result<(Body, Arc<Wire>), Reason> {
+        let (log, outside) = (&live.log, live.outside.clone());
         match &self.what {
             What::Remote(order) => {
                 let (remote, input, output) = remote::open(&inner.client, order.clone(), Arc::clone(log));
-                Ok((Body::Remote(remote), Wire::open(input, output, Arc::clone(log))))
+                Ok((Body::Remote(remote), Wire::open(input, output, Arc::clone(log), outside)))
             }
             What::Program(program, read) => {
                 let limits = self.limits.unwrap_or_else(|| inner.starter.limits(&configurations::Limits::default()));
@@ -78,7 +82,7 @@ impl Launch {
                 let started = inner.starter.start(order);
                 let (process, pipes) = started.map_err(|error| Reason::new("not_started", format!("it cannot be started: {error}")))?;
                 inner.shutdown.spawn(process::drain(pipes.errors, Arc::clone(log)));
-                Ok((Body::Process(Box::new(process)), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
+                Ok((Body::Process(Box::new(process)), Wire::open(pipes.input, pipes.output, Arc::clone(log), outside)))
             }
             What::Image(name, digest) => {
                 let limits = self.limits.unwrap_or_else(|| inner.limits(&configurations::Limits::default(), true));
@@ -96,7 +100,7 @@ impl Launch {
                     limits,
                 };
                 let (container, pipes) = Container::start(&inner.engine, &order, log).await.map_err(|error| engine_reason(&error))?;
-                Ok((Body::Container(container), Wire::open(pipes.input, pipes.output, Arc::clone(log))))
+                Ok((Body::Container(container), Wire::open(pipes.input, pipes.output, Arc::clone(log), outside)))
             }
         }
     }
@@ -161,7 +165,8 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &
     let named = filled.named.into_iter().chain(own_args);
     let write = granted(inner, configuration, filled.paths, named)?;
     let limits = Some(inner.limits(&configuration.limits, is_image));
-    Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, tree: runnable.tree, installed })
+    let asks = configuration.sharing != Sharing::Shared;
+    Ok(Launch { what, args, env, write, limits, version: runnable.version, is_python, asks, tree: runnable.tree, installed })
 }
 
 /// The tree of what is run, where servers cannot change it; else a copy for this instance.
@@ -199,6 +204,7 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
         limits: None,
         version,
         is_python: false,
+        asks: configuration.sharing != Sharing::Shared,
         tree,
         installed: None,
     })

@@ -10,9 +10,9 @@ use std::{
 
 use configurations::Configuration;
 use platform::clock;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use crate::{body::Watch, log::Log, model::State, session::Session};
+use crate::{body::Watch, exchange::Heard, log::Log, model::State, session::Session};
 
 /// What is wanted of an instance.
 #[derive(Clone)]
@@ -45,11 +45,18 @@ pub(crate) struct Live {
     used: AtomicI64,
     /// The tree that it runs from.
     pub(crate) tree: Mutex<Option<String>>,
+    /// Where its wires leave what belongs to nobody's request, and who reads that.
+    pub(crate) outside: mpsc::Sender<Heard>,
+    unheard: Mutex<Option<mpsc::Receiver<Heard>>>,
 }
+
+/// How much of what a server says unasked waits for its reader.
+const UNHEARD: usize = 256;
 
 impl Live {
     pub(crate) fn new(log: Arc<Log>) -> Self {
         let used = AtomicI64::new(clock::now().timestamp_millis());
+        let (outside, unheard) = mpsc::channel(UNHEARD);
         Self {
             session: watch::Sender::new(None),
             state: watch::Sender::new(State::Pending),
@@ -57,7 +64,14 @@ impl Live {
             watch: Mutex::default(),
             used,
             tree: Mutex::default(),
+            outside,
+            unheard: Mutex::new(Some(unheard)),
         }
+    }
+
+    /// What the server says unasked, for the one who reads it first.
+    pub(crate) fn outside(&self) -> Option<mpsc::Receiver<Heard>> {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Somebody calls it.

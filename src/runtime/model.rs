@@ -211,6 +211,21 @@ pub struct Instance {
     pub created_at: DateTime<Utc>,
 }
 
+impl Instance {
+    /// The era that it is for, where a server that speaks in both has one instance for each: its session says so.
+    pub(crate) fn fixed_era(&self) -> Option<Era> {
+        self.session.rsplit_once(ERA_MARK).and_then(|(_, era)| era.parse().ok())
+    }
+}
+
+/// What parts the name of a session from the era of an instance; no client's name for a session has it.
+const ERA_MARK: char = '~';
+
+/// The session of an instance that speaks in one era alone.
+pub fn session_of_era(session: &str, era: Era) -> String {
+    format!("{session}{ERA_MARK}{era}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,23 +1,87 @@
 //! Who sees, steers and uses which instances.
 
-use configurations::{Configuration, Sharing};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use configurations::{Configuration, Lifecycle, Sharing};
 use platform::{Action, Actor, database::DbError};
 use sqlx::{Postgres, Transaction};
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
     Runtime,
     error::RuntimeError,
-    model::{Instance, InstanceId},
+    exchange::Heard,
+    live::Live,
+    model::{Instance, InstanceId, State},
     service::Inner,
+    session::Session,
     store::{self, Filter},
 };
 
+/// How long a call waits for a server that starts on demand, beyond its own limit for starting.
+const ON_DEMAND: Duration = Duration::from_secs(5);
+
+/// A server that answers.
+#[derive(Clone)]
+pub struct Reached {
+    /// What it is spoken to through, until it ends.
+    pub session: Arc<Session>,
+    live: Arc<Live>,
+}
+
+impl Reached {
+    /// What it says that is no matter of a request; for the first who asks, in each life of its instance.
+    pub fn outside(&self) -> Option<mpsc::Receiver<Heard>> {
+        self.live.outside()
+    }
+
+    /// What it is spoken to through, over its restarts; it ends with the life of its instance.
+    pub fn sessions(&self) -> watch::Receiver<Option<Arc<Session>>> {
+        self.live.session.subscribe()
+    }
+
+    /// Whether that life is over.
+    pub fn is_over(&self) -> bool {
+        self.live.state.borrow().is_over()
+    }
+
+    /// Whether another one is of the same life of the same instance.
+    pub fn is_of_one_life(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.live, &other.live)
+    }
+}
+
 impl Inner {
+    pub(crate) fn live(&self, configuration: Uuid, session: &str) -> Option<Arc<Live>> {
+        let active = self.active();
+        let handle = active.get(&(configuration, session.to_owned()))?;
+        // One that is over stays on the list until the next look at it.
+        (!handle.live.state.borrow().is_over()).then(|| Arc::clone(&handle.live))
+    }
+
+    /// What a server is spoken to through, once it has started.
+    pub(crate) async fn answering(&self, live: &Live) -> Result<Arc<Session>, RuntimeError> {
+        live.touch();
+        if let Some(session) = &*live.session.borrow() {
+            return Ok(Arc::clone(session));
+        }
+        if !matches!(*live.state.borrow(), State::Pending | State::Creating | State::Starting) {
+            return Err(RuntimeError::NotRunning);
+        }
+        let (mut session, mut state) = (live.session.subscribe(), live.state.subscribe());
+        let ready = tokio::select! {
+            ready = session.wait_for(Option::is_some) => ready.ok().and_then(|ready| ready.clone()),
+            _ = state.wait_for(|state| state.is_over()) => None,
+            () = tokio::time::sleep(self.config.start_limit + ON_DEMAND) => None,
+        };
+        ready.ok_or(RuntimeError::NotRunning)
+    }
+
     /// The configurations whose instances everybody uses who may reach their servers.
     async fn shared(&self) -> Result<Vec<Uuid>, RuntimeError> {
-        let enabled = self.configurations.enabled().await?;
-        Ok(enabled.into_iter().filter(|wanted| wanted.sharing == Sharing::Shared).map(|wanted| wanted.id.0).collect())
+        // Nobody is called so: what is left is shared.
+        Ok(self.configurations.usable("").await?.into_iter().map(|wanted| wanted.id.0).collect())
     }
 
     /// Whether everybody may use an instance who may reach its server.
@@ -29,6 +93,52 @@ impl Inner {
 }
 
 impl Runtime {
+    /// What an actor may use of what is to run: their own, and what is shared; one for each server.
+    pub async fn usable_configurations(&self, actor: &Actor) -> Result<Vec<Arc<Configuration>>, RuntimeError> {
+        actor.require(Action::ToolsCall)?;
+        let owner = actor.to_string();
+        let (own, shared): (Vec<_>, Vec<_>) =
+            self.inner.configurations.usable(&owner).await?.into_iter().partition(|one| one.owner == owner);
+        let mut all = BTreeMap::new();
+        for configuration in own.into_iter().chain(shared) {
+            if actor.servers().is_none_or(|servers| servers.contains(&configuration.server_id)) {
+                all.entry(configuration.server_id.clone()).or_insert_with(|| Arc::new(configuration));
+            }
+        }
+        Ok(all.into_values().collect())
+    }
+
+    /// What runs of a configuration, for one session of a client or for all (`""`). What starts on demand is started.
+    pub async fn reach(&self, configuration: &Configuration, session: &str) -> Result<Reached, RuntimeError> {
+        let id = configuration.id.0;
+        let live = match self.inner.live(id, session) {
+            Some(live) => live,
+            None if session.is_empty() && configuration.lifecycle == Lifecycle::Persistent => {
+                let mut transaction = self.inner.database.begin_for_all().await?;
+                let there = store::of_configuration(&mut transaction, id, session).await?;
+                let is_elsewhere = there.is_some_and(|there| there.node != self.inner.node && !there.state.is_over());
+                return Err(if is_elsewhere { RuntimeError::Elsewhere } else { RuntimeError::NotRunning });
+            }
+            None => {
+                Arc::clone(&self.inner).ensure(configuration, session).await?;
+                self.inner.live(id, session).ok_or(RuntimeError::NotRunning)?
+            }
+        };
+        let session = self.inner.answering(&live).await?;
+        Ok(Reached { session, live })
+    }
+
+    /// Ends what runs for one session of a client.
+    pub async fn end_session(&self, configuration: &Configuration, session: &str) -> Result<(), RuntimeError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
+        drop(transaction);
+        match there.filter(|_| !session.is_empty()) {
+            Some(instance) => self.inner.stop_now(&instance).await,
+            None => Ok(()),
+        }
+    }
+
     /// Admins see and steer all instances, others their own.
     async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
         if actor.may(Action::InstancesAll) { self.inner.database.begin_for_all().await } else { self.inner.database.begin(actor).await }

@@ -38,8 +38,6 @@ use crate::{
 
 /// The event that says that an instance stands elsewhere than before.
 pub const INSTANCE_STATE_CHANGED: &str = "INSTANCE_STATE_CHANGED";
-/// How long a call waits for a server that starts on demand, beyond its own limit for starting.
-const ON_DEMAND: Duration = Duration::from_secs(5);
 
 /// Running servers; cheap to clone.
 #[derive(Clone)]
@@ -330,10 +328,7 @@ impl Runtime {
     }
 
     fn live(&self, instance: &Instance) -> Option<Arc<Live>> {
-        let active = self.inner.active();
-        let handle = active.get(&(instance.configuration, instance.session.clone()))?;
-        // One that is over stays on the list until the next look at it.
-        (!handle.live.state.borrow().is_over()).then(|| Arc::clone(&handle.live))
+        self.inner.live(instance.configuration, &instance.session)
     }
 
     /// What an instance of this process uses now.
@@ -370,23 +365,8 @@ impl Runtime {
                 self.live(instance).ok_or(RuntimeError::NotRunning)?
             }
         };
-        live.touch();
-        let mut session = live.session.subscribe();
-        let is_starting = matches!(*live.state.borrow(), State::Pending | State::Creating | State::Starting);
-        let found = session.borrow_and_update().clone();
-        if let Some(session) = found {
-            return Ok((live, session));
-        }
-        if !is_starting {
-            return Err(RuntimeError::NotRunning);
-        }
-        let mut state = live.state.subscribe();
-        let ready = tokio::select! {
-            ready = session.wait_for(Option::is_some) => ready.ok().and_then(|ready| ready.clone()),
-            _ = state.wait_for(|state| state.is_over()) => None,
-            () = tokio::time::sleep(self.inner.config.start_limit + ON_DEMAND) => None,
-        };
-        Ok((live, ready.ok_or(RuntimeError::NotRunning)?))
+        let session = self.inner.answering(&live).await?;
+        Ok((live, session))
     }
 
     /// The tools of an instance, as its server describes them.

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
+    exchange::{Failure, Party, Ticket},
     model::Era,
-    wire::{CallError, Wire, plain},
+    wire::{CallError, Wire},
 };
 
 /// The revisions that are offered.
@@ -29,34 +30,50 @@ const MOST_BYTES: usize = 16 << 20;
 const MODERN_ERRORS: std::ops::RangeInclusive<i64> = -32029..=-32020;
 
 /// A server that answers.
+#[derive(Debug)]
 pub struct Session {
     pub(crate) wire: Arc<Wire>,
     /// How it speaks.
     pub era: Era,
-    /// What it calls itself, and its version.
-    pub server: Option<(String, String)>,
+    /// What it said of itself; nothing where an earlier process was told.
+    pub greeting: Option<Greeting>,
 }
 
-#[derive(Deserialize)]
-struct Hello {
+/// What a server says of itself, as it came.
+#[derive(Debug, Deserialize)]
+pub struct Greeting {
+    /// What it can do.
+    pub capabilities: Option<Box<RawValue>>,
+    /// How it is to be used.
+    pub instructions: Option<String>,
+    /// The revision that was agreed on, of servers with a handshake.
+    #[serde(rename = "protocolVersion")]
+    pub revision: Option<String>,
+    /// All revisions that it speaks, of modern servers.
+    #[serde(default, rename = "supportedVersions")]
+    pub revisions: Vec<String>,
     #[serde(rename = "serverInfo")]
-    server: Option<Named>,
+    info: Option<Box<RawValue>>,
     #[serde(rename = "_meta")]
     meta: Option<Meta>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Meta {
     #[serde(rename = "io.modelcontextprotocol/serverInfo")]
-    server: Option<Named>,
+    info: Option<Box<RawValue>>,
 }
 
-#[derive(Deserialize)]
-struct Named {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    version: String,
+impl Greeting {
+    /// What it calls itself.
+    pub fn info(&self) -> Option<&RawValue> {
+        self.meta.as_ref().and_then(|meta| meta.info.as_deref()).or(self.info.as_deref())
+    }
+
+    /// Whether a modern server speaks with a handshake, too.
+    pub fn is_dual(&self) -> bool {
+        self.revisions.iter().any(|revision| revision.as_str() < MODERN)
+    }
 }
 
 #[derive(Deserialize)]
@@ -80,11 +97,12 @@ fn read<'a, T: Deserialize<'a>>(result: &'a RawValue) -> Result<T, CallError> {
 }
 
 impl Session {
-    /// Greets a server that was just started. Where its era is not known, it is asked in the modern way first.
-    pub(crate) async fn open(wire: Arc<Wire>, known: Option<Era>, within: Duration) -> Result<Self, CallError> {
+    /// Greets a server that was just started. Where its era is not known, it is asked in the modern way first. `asks` says
+    /// whether it may ask its client for anything.
+    pub(crate) async fn open(wire: Arc<Wire>, known: Option<Era>, asks: bool, within: Duration) -> Result<Self, CallError> {
         let greet = async {
             match known {
-                Some(Era::Legacy) => Self::initialize(wire).await,
+                Some(Era::Legacy) => Self::initialize(wire, asks).await,
                 Some(Era::Modern) => {
                     let hello = discover(&wire, within).await?;
                     Self::modern(wire, &hello)
@@ -93,7 +111,7 @@ impl Session {
                     Ok(hello) => Self::modern(wire, &hello),
                     Err(CallError::Closed) => Err(CallError::Closed),
                     Err(CallError::Refused { code, message }) if MODERN_ERRORS.contains(&code) => Err(CallError::Refused { code, message }),
-                    Err(_) => Self::initialize(wire).await,
+                    Err(_) => Self::initialize(wire, asks).await,
                 },
             }
         };
@@ -102,23 +120,45 @@ impl Session {
 
     /// Goes on with a server that was greeted before, by an earlier process.
     pub(crate) async fn resume(wire: Arc<Wire>, era: Era) -> Result<Self, CallError> {
-        let session = Self { wire, era, server: None };
+        if era == Era::Modern {
+            let hello = discover(&wire, PROMPT).await?;
+            return Self::modern(wire, &hello);
+        }
+        let session = Self { wire, era, greeting: None };
         session.probe().await?;
         Ok(session)
     }
 
     fn modern(wire: Arc<Wire>, hello: &RawValue) -> Result<Self, CallError> {
-        let hello: Hello = read(hello)?;
-        let server = hello.meta.and_then(|meta| meta.server).or(hello.server);
-        Ok(Self { wire, era: Era::Modern, server: server.as_ref().map(named) })
+        Ok(Self { wire, era: Era::Modern, greeting: Some(read(hello)?) })
     }
 
-    async fn initialize(wire: Arc<Wire>) -> Result<Self, CallError> {
-        let params = json!({ "protocolVersion": LEGACY, "capabilities": {}, "clientInfo": client_info() });
+    async fn initialize(wire: Arc<Wire>, asks: bool) -> Result<Self, CallError> {
+        let capabilities = if asks {
+            json!({ "sampling": {}, "elicitation": { "form": {}, "url": {} }, "roots": { "listChanged": true } })
+        } else {
+            json!({})
+        };
+        let params = json!({ "protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": client_info() });
         let hello = wire.request("initialize", &params, Duration::MAX).await?;
-        let hello: Hello = read(&hello)?;
-        wire.notify("notifications/initialized").await?;
-        Ok(Self { wire, era: Era::Legacy, server: hello.server.as_ref().map(named) })
+        let greeting = Some(read(&hello)?);
+        wire.notify("notifications/initialized", None).await?;
+        Ok(Self { wire, era: Era::Legacy, greeting })
+    }
+
+    /// A request to be sent, of somebody's or, without a party, of the fabric's own.
+    pub fn ticket(&self, party: Option<Party>) -> Ticket {
+        self.wire.ticket(party)
+    }
+
+    /// Tells the server something; the parameters are JSON.
+    pub async fn notify(&self, method: &str, params: Option<&str>) -> Result<(), Failure> {
+        self.wire.notify(method, params).await
+    }
+
+    /// Whether the server has gone.
+    pub fn is_closed(&self) -> bool {
+        self.wire.is_closed()
     }
 
     fn params(&self, mut params: Value) -> Value {
@@ -172,10 +212,6 @@ impl Session {
     }
 }
 
-fn named(server: &Named) -> (String, String) {
-    (plain(&server.name, 200), plain(&server.version, 100))
-}
-
 fn meta() -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -184,7 +220,7 @@ fn meta() -> Value {
     })
 }
 
-async fn discover(wire: &Wire, within: Duration) -> Result<Box<RawValue>, CallError> {
+async fn discover(wire: &Arc<Wire>, within: Duration) -> Result<Box<RawValue>, CallError> {
     wire.request("server/discover", &json!({ "_meta": meta() }), within).await
 }
 
@@ -199,8 +235,8 @@ mod tests {
     async fn tools_without_an_end_are_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let ((ours, theirs), (reads, mut writes)) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
-        let wire = Wire::open(ours, reads, Log::open(folder.path()).unwrap());
-        let session = Session { wire, era: Era::Legacy, server: None };
+        let wire = Wire::open(ours, reads, Log::open(folder.path()).unwrap(), tokio::sync::mpsc::channel(1).0);
+        let session = Session { wire, era: Era::Legacy, greeting: None };
         let server = async {
             let (mut asked, mut page) = (BufReader::new(theirs).lines(), 0);
             while let Ok(Some(line)) = asked.next_line().await {

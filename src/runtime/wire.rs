@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,22 +11,24 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
 
-use crate::log::Log;
+use crate::{
+    exchange::{Asked, Failure, Heard, Party, Reply, Ticket, UNHEARD},
+    lines::{Line, Lines},
+    log::Log,
+};
 
-/// A line that is longer is passed over: nobody's answer is so long, and it would have to be kept whole.
-const LONGEST_LINE: usize = 16 << 20;
 /// How many messages may wait to be written to a process that does not read.
 const UNWRITTEN: usize = 1024;
 /// How many bytes of them; a longer message waits until it is alone.
 const UNWRITTEN_BYTES: u32 = 8 << 20;
 
-/// Why a request has no result.
+/// Why a request has no result, for people.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
     /// The server refused: its code and its sentence.
@@ -47,23 +50,46 @@ pub enum CallError {
     Closed,
 }
 
-type Answer = Result<Box<RawValue>, CallError>;
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(error) => {
+                let error: WireError = serde_json::from_str(error.get()).unwrap_or_default();
+                Self::Refused { code: error.code, message: plain(&error.message, 500) }
+            }
+            Failure::Closed => Self::Closed,
+        }
+    }
+}
 
 /// The other end of a process's standard input and output.
+#[derive(Debug)]
 pub struct Wire {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
     /// `None` once nothing more is said.
     out: Mutex<Option<mpsc::Sender<Unwritten>>>,
     room: Arc<Semaphore>,
     closed: AtomicBool,
     /// Told when it closes.
     end: Notify,
-    /// Told when the server says that its tools are others.
-    pub(crate) tools_changed: Notify,
+    /// For what belongs to no request.
+    outside: mpsc::Sender<Heard>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+struct Waiting {
+    tell: oneshot::Sender<Reply>,
+    heard: mpsc::Sender<Heard>,
+    /// None for the fabric's own, which nothing is asked.
+    party: Option<Party>,
+    /// It waits for what may come, and keeps no server busy.
+    is_idle: bool,
 }
 
 /// A message on its way, and the room that it takes.
+#[derive(Debug)]
 struct Unwritten {
     line: Vec<u8>,
     _room: OwnedSemaphorePermit,
@@ -75,16 +101,42 @@ struct Message<'a> {
     id: Option<&'a RawValue>,
     method: Option<String>,
     #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
     result: Option<&'a RawValue>,
-    error: Option<WireError>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct WireError {
     #[serde(default)]
     code: i64,
     #[serde(default)]
     message: String,
+}
+
+/// To which request a notification belongs.
+#[derive(Default, Deserialize)]
+struct Belonging {
+    #[serde(rename = "progressToken")]
+    progress: Option<u64>,
+    #[serde(rename = "_meta")]
+    meta: Option<BelongingMeta>,
+}
+
+#[derive(Deserialize)]
+struct BelongingMeta {
+    /// As it was sent, or as a text.
+    #[serde(rename = "io.modelcontextprotocol/subscriptionId")]
+    subscription: Option<Value>,
+}
+
+impl BelongingMeta {
+    fn subscription(self) -> Option<u64> {
+        let id = self.subscription?;
+        id.as_u64().or_else(|| id.as_str()?.parse().ok())
+    }
 }
 
 /// What a stranger says, for people.
@@ -98,6 +150,7 @@ impl Wire {
         input: impl AsyncWrite + Send + Unpin + 'static,
         output: impl AsyncRead + Send + Unpin + 'static,
         log: Arc<Log>,
+        outside: mpsc::Sender<Heard>,
     ) -> Arc<Self> {
         let (out, queue) = mpsc::channel(UNWRITTEN);
         let wire = Arc::new(Self {
@@ -107,45 +160,54 @@ impl Wire {
             room: Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize)),
             closed: AtomicBool::new(false),
             end: Notify::new(),
-            tools_changed: Notify::new(),
+            outside,
         });
         spawn(write(input, queue));
         spawn(read(output, Arc::clone(&wire), log));
         wire
     }
 
-    /// Asks, and waits for the answer that long at most.
-    pub(crate) async fn request(&self, method: &str, params: &Value, within: Duration) -> Answer {
+    /// The place of a request that is not sent yet.
+    pub(crate) fn ticket(self: &Arc<Self>, party: Option<Party>) -> Ticket {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, answer) = oneshot::channel();
-        self.waiting().insert(id, tell);
-        let _forget = Forget { wire: self, id };
-        if self.closed.load(Ordering::Acquire) {
-            return Err(CallError::Closed);
-        }
+        let (say, heard) = mpsc::channel(UNHEARD);
+        self.waiting().insert(id, Waiting { tell, heard: say, party, is_idle: false });
+        Ticket { wire: Arc::clone(self), id, answer, heard, is_open: false }
+    }
+
+    /// Asks, and waits for the answer that long at most.
+    pub(crate) async fn request(self: &Arc<Self>, method: &str, params: &Value, within: Duration) -> Result<Box<RawValue>, CallError> {
+        let mut ticket = self.ticket(None);
         let asked = async {
-            self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
-            answer.await.map_err(|_| CallError::Closed)?
+            ticket.send(method, &params.to_string()).await?;
+            ticket.answer().await
         };
-        if let Ok(answer) = tokio::time::timeout(within, asked).await {
-            return answer;
+        // What takes too long is cancelled: the server may be at work on it still.
+        let answered = tokio::time::timeout(within, asked).await.map_err(|_| CallError::Timeout(within))?;
+        Ok(answered?)
+    }
+
+    pub(crate) async fn send_request(&self, id: u64, method: &str, params: &str) -> Result<(), Failure> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Failure::Closed);
         }
-        // It may be at work on it still; a server that does not read is not waited for.
-        let params = json!({ "requestId": id, "reason": "it took too long" });
-        self.offer(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params }));
-        Err(CallError::Timeout(within))
+        let mut line = String::with_capacity(params.len() + method.len() + 64);
+        let _ = write!(line, "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{},\"params\":", quoted(method));
+        self.send(line, params).await
     }
 
-    /// Tells without an answer.
-    pub(crate) async fn notify(&self, method: &str) -> Result<(), CallError> {
-        self.send(&json!({ "jsonrpc": "2.0", "method": method })).await
+    /// Tells without an answer; the parameters are JSON.
+    pub(crate) async fn notify(&self, method: &str, params: Option<&str>) -> Result<(), Failure> {
+        let head = format!("{{\"jsonrpc\":\"2.0\",\"method\":{},\"params\":", quoted(method));
+        self.send(head, params.unwrap_or("{}")).await
     }
 
-    async fn send(&self, message: &Value) -> Result<(), CallError> {
-        let out = self.out().clone().ok_or(CallError::Closed)?;
-        let line = line(message);
-        let room = Arc::clone(&self.room).acquire_many_owned(room_of(&line)).await.map_err(|_| CallError::Closed)?;
-        out.send(Unwritten { line, _room: room }).await.map_err(|_| CallError::Closed)
+    async fn send(&self, head: String, params: &str) -> Result<(), Failure> {
+        let line = line(head, params);
+        let out = self.out().clone().ok_or(Failure::Closed)?;
+        let room = Arc::clone(&self.room).acquire_many_owned(room_of(&line)).await.map_err(|_| Failure::Closed)?;
+        out.send(Unwritten { line, _room: room }).await.map_err(|_| Failure::Closed)
     }
 
     fn out(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Unwritten>>> {
@@ -157,11 +219,27 @@ impl Wire {
         self.out().take();
     }
 
-    fn offer(&self, message: &Value) {
-        // What a full queue does not take is lost, as it would be on a broken pipe.
-        let line = line(message);
+    /// What a full queue does not take is lost, as it would be on a broken pipe.
+    fn offer(&self, head: String, rest: &str) {
+        let line = line(head, rest);
         if let (Some(out), Ok(room)) = (&*self.out(), Arc::clone(&self.room).try_acquire_many_owned(room_of(&line))) {
             out.try_send(Unwritten { line, _room: room }).ok();
+        }
+    }
+
+    pub(crate) fn offer_answer(&self, id: &RawValue, answer: Result<&RawValue, &RawValue>) {
+        let (key, value) = match answer {
+            Ok(result) => ("result", result),
+            Err(error) => ("error", error),
+        };
+        self.offer(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{key}\":"), value.get());
+    }
+
+    /// Nobody waits for a request any more; one that is still worked on is cancelled.
+    pub(crate) fn forget(&self, id: u64, is_open: bool) {
+        if self.waiting().remove(&id).is_some() && is_open {
+            let params = format!("{{\"requestId\":{id},\"reason\":\"nobody waits for it any more\"}}");
+            self.offer("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":".to_owned(), &params);
         }
     }
 
@@ -173,13 +251,23 @@ impl Wire {
         }
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests wait for an answer.
+    /// How many requests the server is at work on.
     pub(crate) fn in_flight(&self) -> usize {
-        self.waiting().len()
+        self.waiting().values().filter(|waiting| !waiting.is_idle).count()
+    }
+
+    pub(crate) fn set_idle(&self, id: u64) {
+        if let Some(waiting) = self.waiting().get_mut(&id) {
+            waiting.is_idle = true;
+        }
     }
 
     fn close(&self) {
@@ -188,25 +276,25 @@ impl Wire {
         self.end.notify_waiters();
     }
 
-    fn take(&self, line: &[u8]) -> Result<(), ()> {
+    fn take(self: &Arc<Self>, line: &[u8]) -> Result<(), ()> {
         let message: Message = serde_json::from_slice(line).map_err(|_| ())?;
+        let params = message.params.map(ToOwned::to_owned);
         match (message.method, message.id) {
-            (Some(method), Some(id)) => self.answer(&method, id),
-            (Some(method), None) => {
-                if method == "notifications/tools/list_changed" {
-                    self.tools_changed.notify_one();
-                }
+            (Some(method), Some(id)) if method == "ping" => {
+                self.offer(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":"), "{}");
             }
+            (Some(method), Some(id)) => self.hear(Heard::Asked(Asked::new(self, method, params, id))),
+            (Some(method), None) => self.hear_notification(method, params),
             (None, Some(id)) => {
-                let answer = match (message.result, message.error) {
-                    (_, Some(error)) => Err(CallError::Refused { code: error.code, message: plain(&error.message, 500) }),
+                let reply = match (message.result, message.error) {
+                    (_, Some(error)) => Err(Failure::Refused(error.to_owned())),
                     (Some(result), None) => Ok(result.to_owned()),
                     (None, None) => return Err(()),
                 };
                 let waiting = id.get().parse().ok().and_then(|id: u64| self.waiting().remove(&id));
                 // An answer that comes too late is nobody's.
-                if let Some(tell) = waiting {
-                    tell.send(answer).ok();
+                if let Some(waiting) = waiting {
+                    waiting.tell.send(reply).ok();
                 }
             }
             (None, None) => return Err(()),
@@ -214,37 +302,67 @@ impl Wire {
         Ok(())
     }
 
-    /// A server may ask whether we are there; nothing else was offered to it.
-    fn answer(&self, method: &str, id: &RawValue) {
-        let answer = if method == "ping" {
-            json!({ "jsonrpc": "2.0", "id": id, "result": {} })
-        } else {
-            json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "Method not found" } })
-        };
-        self.offer(&answer);
+    fn hear_notification(&self, method: String, params: Option<Box<RawValue>>) {
+        let belonging: Belonging = params.as_deref().and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
+        let of = belonging.progress.or_else(|| belonging.meta.and_then(BelongingMeta::subscription));
+        match (method.as_str(), params, of) {
+            ("notifications/progress", Some(params), Some(of)) => self.tell(of, Heard::Progress(params)),
+            ("notifications/progress", ..) => {}
+            (_, params, Some(of)) => self.tell(of, Heard::Notification(method, params)),
+            // What a server logs while it works for one alone is for that one.
+            ("notifications/message", params, None) => self.hear(Heard::Notification(method, params)),
+            (_, params, None) => self.leave(Heard::Notification(method, params)),
+        }
     }
+
+    fn tell(&self, id: u64, heard: Heard) {
+        let to = self.waiting().get(&id).map(|waiting| waiting.heard.clone());
+        // A flood that nobody reads is lost.
+        to.and_then(|to| to.try_send(heard).ok());
+    }
+
+    /// To the newest request of whoever alone has some under way, else outside.
+    fn hear(&self, heard: Heard) {
+        let to = {
+            let waiting = self.waiting();
+            let mut all = waiting.iter().filter_map(|(id, waiting)| Some((id, waiting.party?, &waiting.heard)));
+            all.next().and_then(|first| {
+                let (mut newest, mut is_one) = ((first.0, first.2), true);
+                for (id, party, heard) in all {
+                    is_one &= party == first.1;
+                    newest = if id > newest.0 { (id, heard) } else { newest };
+                }
+                is_one.then(|| newest.1.clone())
+            })
+        };
+        match to {
+            Some(to) => drop(to.try_send(heard)),
+            None => self.leave(heard),
+        }
+    }
+
+    /// Not for anybody's request.
+    fn leave(&self, heard: Heard) {
+        self.outside.try_send(heard).ok();
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 fn room_of(line: &[u8]) -> u32 {
     u32::try_from(line.len()).unwrap_or(u32::MAX).min(UNWRITTEN_BYTES)
 }
 
-fn line(message: &Value) -> Vec<u8> {
-    let mut line = serde_json::to_vec(message).unwrap_or_default();
-    line.push(b'\n');
+/// One line. JSON has line ends between its words only, where a space is as good.
+fn line(mut head: String, rest: &str) -> Vec<u8> {
+    head.push_str(rest);
+    head.push_str("}\n");
+    let mut line = head.into_bytes();
+    let end = line.len() - 1;
+    line[..end].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     line
-}
-
-/// Takes a request off the list, however it ends.
-struct Forget<'a> {
-    wire: &'a Wire,
-    id: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.wire.waiting().remove(&self.id);
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "ends with the process that it speaks to, which its supervisor ends")]
@@ -261,7 +379,7 @@ async fn write(mut input: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Unw
 }
 
 async fn read(output: impl AsyncRead + Unpin, wire: Arc<Wire>, log: Arc<Log>) {
-    let mut lines = Lines { reader: BufReader::with_capacity(32 << 10, output), buffer: Vec::new() };
+    let mut lines = Lines::new(output);
     while let Some(line) = lines.next().await {
         match line {
             Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
@@ -276,54 +394,18 @@ async fn read(output: impl AsyncRead + Unpin, wire: Arc<Wire>, log: Arc<Log>) {
     wire.close();
 }
 
-enum Line<'a> {
-    Whole(&'a [u8]),
-    TooLong,
-}
-
-/// Lines of a stranger, none of which is kept beyond [`LONGEST_LINE`].
-struct Lines<R> {
-    reader: BufReader<R>,
-    buffer: Vec<u8>,
-}
-
-impl<R: AsyncRead + Unpin> Lines<R> {
-    async fn next(&mut self) -> Option<Line<'_>> {
-        self.buffer.clear();
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer.shrink_to(1 << 20);
-        }
-        let mut is_too_long = false;
-        loop {
-            let chunk = self.reader.fill_buf().await.ok()?;
-            if chunk.is_empty() {
-                return (!self.buffer.is_empty() && !is_too_long).then_some(Line::Whole(&self.buffer));
-            }
-            let end = chunk.iter().position(|byte| *byte == b'\n');
-            let taken = end.unwrap_or(chunk.len());
-            if !is_too_long && self.buffer.len() + taken <= LONGEST_LINE {
-                self.buffer.extend_from_slice(&chunk[..taken]);
-            } else {
-                is_too_long = true;
-                self.buffer = Vec::new();
-            }
-            self.reader.consume(end.map_or(taken, |end| end + 1));
-            if end.is_some() {
-                return Some(if is_too_long { Line::TooLong } else { Line::Whole(&self.buffer) });
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
     use super::*;
 
     fn wire() -> (Arc<Wire>, tokio::io::DuplexStream, tokio::io::DuplexStream, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let ((ours, theirs), (reads, writes)) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
         let log = Log::open(folder.path()).unwrap();
-        (Wire::open(ours, reads, log), theirs, writes, folder)
+        (Wire::open(ours, reads, log, mpsc::channel(1).0), theirs, writes, folder)
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ mod credentials;
 mod database;
 mod events;
 mod faults;
+mod gateway;
 mod identity;
 mod jobs;
 mod packages;

@@ -4,6 +4,7 @@
 //! (built into the program). [`sources`] finds the text of each setting, this module gives it a type.
 
 mod cache;
+mod gateway;
 mod parse;
 mod runtime;
 mod security;
@@ -20,6 +21,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
+pub use gateway::GatewayConfig;
 pub use runtime::{FirstPackage, Isolation, RuntimeConfig};
 pub use security::{AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, Registration, VaultConfig, parse_ring_file};
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
@@ -98,6 +100,8 @@ pub struct Config {
     pub install_on_start: Vec<FirstPackage>,
     /// How servers run.
     pub runtime: RuntimeConfig,
+    /// How MCP clients are served.
+    pub gateway: GatewayConfig,
     /// Log settings.
     pub log: LogConfig,
 }
@@ -240,6 +244,7 @@ impl Config {
             audit: AuditConfig::from_layers(layers)?,
             install_on_start: runtime::install_on_start(layers)?,
             runtime: RuntimeConfig::from_layers(layers)?,
+            gateway: GatewayConfig::from_layers(layers)?,
             log: LogConfig { filter: layers.get::<parse::LogFilter>("FABRIC_LOG")?.0, format: layers.get("FABRIC_LOG_FORMAT")? },
         })
     }

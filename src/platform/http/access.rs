@@ -97,8 +97,9 @@ fn bearer(headers: &HeaderMap) -> Bearer<'_> {
     token.filter(is_whole).map_or(Bearer::Malformed, Bearer::Token)
 }
 
-/// A call from this machine by a program that is not a web page: no browser headers, no proxy, and a
-/// `Host` that no DNS answer of a stranger can lead here.
+/// A call from this machine by a program that is not a web page: no proxy, a `Host` that no DNS answer of a stranger can
+/// lead here, and nothing that browsers send. An `Origin` that is this very address is no stranger's, and browsers send
+/// `Sec-Fetch-Site` with it.
 pub fn is_plain_local_call(headers: &HeaderMap, peer: Option<Peer>) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
@@ -106,7 +107,10 @@ pub fn is_plain_local_call(headers: &HeaderMap, peer: Option<Peer>) -> bool {
         || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     peer.is_some_and(|peer| peer.is_local)
         && local_name
-        && !headers.contains_key(header::ORIGIN)
+        && headers
+            .get_all(header::ORIGIN)
+            .iter()
+            .all(|origin| origin.to_str().is_ok_and(|origin| origin.strip_prefix("http://") == Some(host)))
         && !headers.contains_key("sec-fetch-site")
         && !peer::was_forwarded(headers)
 }
@@ -144,6 +148,12 @@ mod tests {
         for host in ["", "evil.example", "localhost.evil.example:8085", "127.0.0.1.evil.example", "10.0.0.1"] {
             assert!(!trusts(&[("host", host)], local), "{host}");
         }
+        assert!(trusts(&[("host", "localhost:8085"), ("origin", "http://localhost:8085")], local));
+        for origin in ["http://localhost:3000", "https://localhost:8085", "http://localhost", "null", "http://localhost:8085/"] {
+            assert!(!trusts(&[("host", "localhost:8085"), ("origin", origin)], local), "{origin}");
+        }
+        let page = [("host", "localhost:8085"), ("origin", "http://localhost:8085"), ("sec-fetch-site", "same-origin")];
+        assert!(!trusts(&page, local), "a browser");
         for header in ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-forwarded-host", "via"] {
             assert!(!trusts(&[("host", "localhost"), (header, "x")], local), "{header}");
         }

@@ -8,8 +8,7 @@ const MAX_AGE_SECONDS: u64 = 86_400;
 /// For the API: the listed origins, `*` standing for any port.
 pub fn for_api(origins: &[String]) -> CorsLayer {
     let origins = origins.to_vec();
-    let is_listed =
-        move |origin: &HeaderValue, _: &Parts| origin.to_str().is_ok_and(|origin| origins.iter().any(|pattern| matches(pattern, origin)));
+    let is_listed = move |origin: &HeaderValue, _: &Parts| origin.to_str().is_ok_and(|origin| is_among(&origins, origin));
     let request_id = HeaderName::from_static("x-request-id");
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(is_listed))
@@ -23,6 +22,11 @@ pub fn for_api(origins: &[String]) -> CorsLayer {
         ])
         .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER, request_id])
         .max_age(std::time::Duration::from_secs(MAX_AGE_SECONDS))
+}
+
+/// Whether an origin is one of these, `*` standing for any port.
+pub fn is_among(origins: &[String], origin: &str) -> bool {
+    origins.iter().any(|pattern| matches(pattern, origin))
 }
 
 fn matches(pattern: &str, origin: &str) -> bool {

@@ -50,6 +50,8 @@ const LONG: &[&str] = &[
     "/api/mcp/instances/{id}/tools/{name}/call",
     "/packages/install",
     "/packages/{name}/enable",
+    "/mcp",
+    "/mcp/s/{server}",
 ];
 /// How much of a path the access log shows, in characters.
 const LOGGED_PATH: usize = 512;

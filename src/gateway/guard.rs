@@ -1,0 +1,78 @@
+//! Who may knock: web pages of strangers may not, whatever name they give this machine (DNS rebinding).
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, header};
+use platform::{Config, http::cors};
+use url::Url;
+
+use crate::error::GatewayError;
+
+/// What `Host` and `Origin` may be.
+pub(crate) struct Guard {
+    origins: Vec<String>,
+    names: Vec<String>,
+}
+
+impl Guard {
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut origins = config.http.cors_origins.clone();
+        origins.extend(config.public_url.as_ref().map(|url| url.origin().ascii_serialization()));
+        let names = config.public_url.iter().filter_map(Url::host_str).map(str::to_ascii_lowercase).collect();
+        Self { origins, names }
+    }
+
+    /// Fails for pages of strangers and for names that are not ours. An address is no name, and cannot be rebound.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), GatewayError> {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = hosts.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if hosts.next().is_some() || !self.is_ours(host) {
+            return Err(GatewayError::Refused(
+                "the `Host` of this request is no name of this fabric; FABRIC_PUBLIC_URL says what it is called",
+            ));
+        }
+        for origin in headers.get_all(header::ORIGIN) {
+            if !origin.to_str().is_ok_and(|origin| cors::is_among(&self.origins, origin)) {
+                return Err(GatewayError::Refused("pages of this origin may not call; FABRIC_CORS_ORIGINS says which may"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+        let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
+        name == "localhost" || name.parse::<IpAddr>().is_ok() || self.names.contains(&name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn pages_and_names_of_strangers_are_refused() {
+        let guard =
+            Guard { origins: vec!["http://localhost:*".into(), "https://fabric.example".into()], names: vec!["fabric.example".into()] };
+        let allows = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
+            }
+            guard.check(&headers).is_ok()
+        };
+        for host in ["localhost", "LOCALHOST:8085", "127.0.0.1:1", "[::1]:8085", "10.1.2.3", "fabric.example", "Fabric.Example:443"] {
+            assert!(allows(host, None), "{host}");
+        }
+        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8085", "evil.example:localhost"] {
+            assert!(!allows(host, None), "{host}");
+        }
+        assert!(allows("localhost", Some("http://localhost:3000")) && allows("localhost", Some("https://fabric.example")));
+        for origin in ["http://evil.example", "null", "http://localhost.evil.example", "file://"] {
+            assert!(!allows("localhost", Some(origin)), "{origin}");
+        }
+        assert!(guard.check(&HeaderMap::new()).is_err());
+    }
+}

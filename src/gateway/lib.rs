@@ -1,0 +1,37 @@
+//! The endpoints of MCP clients: `/mcp` for everything that one may use, `/mcp/s/{server}` for one server.
+//!
+//! Owns no table. A client of any revision is carried to a server of any revision ([`route`] finds the server, [`work`]
+//! carries one request, [`legacy`] and [`modern`] are the two manners of clients). Why it is not built on an SDK's
+//! models: docs/architecture.md.
+//!
+//! Invariants:
+//! - results are passed on as they came, member by member; what is added or changed stands in [`meta`] alone;
+//! - who may use what is asked with every request; a session, a stream, a parked call are of one actor;
+//! - nothing waits without a limit in time, and nothing is kept without a limit in number and size;
+//! - a client's token never reaches a server.
+
+mod answer;
+mod backend;
+mod client;
+mod error;
+mod greeting;
+mod guard;
+mod hearer;
+mod legacy;
+mod lists;
+mod meta;
+mod modern;
+mod names;
+mod parked;
+mod place;
+mod revision;
+mod route;
+mod routes;
+mod rpc;
+mod service;
+mod stream;
+mod work;
+
+pub use error::GatewayError;
+pub use routes::endpoints;
+pub use service::Gateway;

@@ -1,0 +1,219 @@
+//! Clients of revision 2026-07-28: each request says all of itself, and nothing is kept between two.
+
+use std::{borrow::Cow, sync::Arc};
+
+use async_stream::stream;
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, HeaderName, StatusCode},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{json, value::RawValue};
+use tokio::sync::mpsc;
+
+use crate::{
+    answer::{Accepts, First, UNSAID, Working, events, first, json as json_response, last, refused, stream_of},
+    hearer::{Filter, Hearer, Listening},
+    legacy::{Come, VERSION},
+    meta::{CAPABILITIES, VERSION as META_VERSION},
+    revision::{ALL, Revision},
+    rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION},
+    service::Members as Servers,
+    stream::{ALIVE, COMMENT, event},
+    work::{Alone, By, Work},
+};
+
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// How much of what servers say may wait for the reader of a subscription.
+const UNHEARD: usize = 256;
+
+/// Whether a message is of this era: it says so, or can be of no other.
+pub(crate) fn is_meant(headers: &HeaderMap, message: &Message) -> bool {
+    let says = headers.get(VERSION).and_then(|value| value.to_str().ok()).is_some_and(|version| version >= Revision::Modern.as_str());
+    match message {
+        Message::Request { method, params, .. } => {
+            let meta = params.as_deref().and_then(Members::of).and_then(|params| params.get("_meta").map(ToOwned::to_owned));
+            let has_version = meta.as_deref().and_then(Members::of).is_some_and(|meta| meta.get(META_VERSION).is_some());
+            says || has_version || method == "server/discover"
+        }
+        Message::Notification { .. } | Message::Response { .. } => says,
+    }
+}
+
+pub(crate) async fn post(come: Come, servers: Servers, message: Message) -> Response {
+    let Message::Request { id, method, params } = message else {
+        // Nothing that it could tell of is kept.
+        return StatusCode::ACCEPTED.into_response();
+    };
+    let capabilities = match check(&come.headers, &method, params.as_deref()) {
+        Ok(capabilities) => capabilities,
+        Err(fault) => return refused(Some(&id), fault),
+    };
+    let (say, mut said) = mpsc::channel(UNSAID);
+    let by = By::Alone(Alone { party: come.gateway.party(), capabilities });
+    let is_subscription = method == "subscriptions/listen";
+    let work = Work { gateway: come.gateway, actor: come.actor, place: come.place, servers, by, id, method, params, say };
+    if is_subscription {
+        return listen(work).await;
+    }
+    let mut working: Working = Box::pin(async move {
+        let answer = work.run().await;
+        last(&work.id, &answer, true)
+    });
+    match first(&mut working, &mut said, Accepts::of(&come.headers)).await {
+        First::Answer(Some((status, body))) => json_response(status, body),
+        First::Answer(None) => StatusCode::ACCEPTED.into_response(),
+        First::Else(said_first) => events(stream_of(said_first, said, working)),
+    }
+}
+
+/// What a request has to say of itself, in its body and again in its headers; gives the client's capabilities.
+fn check(headers: &HeaderMap, method: &str, params: Option<&RawValue>) -> Result<Raw, Fault> {
+    let params = params.and_then(Members::of).unwrap_or_default();
+    let meta = params.get("_meta").and_then(Members::of).unwrap_or_default();
+    let bad = |code, message: String| Fault::ours(StatusCode::BAD_REQUEST, code, message);
+    let (version, capabilities) = (meta.text(META_VERSION), meta.get(CAPABILITIES).filter(|given| given.get().starts_with('{')));
+    let (Some(version), Some(capabilities)) = (version, capabilities) else {
+        return Err(bad(INVALID_PARAMS, format!("Invalid params: `_meta` has to have `{META_VERSION}` and `{CAPABILITIES}`")));
+    };
+    let said = single(headers, &VERSION)?.ok_or_else(|| bad(HEADER_MISMATCH, "the header `MCP-Protocol-Version` is missing".into()))?;
+    if said != version {
+        return Err(bad(HEADER_MISMATCH, "the header `MCP-Protocol-Version` is not what `_meta` says".into()));
+    }
+    if version != Revision::Modern.as_str() {
+        let shown: String = version.chars().filter(|c| !c.is_control()).take(64).collect();
+        let data = json!({ "supported": ALL, "requested": shown });
+        return Err(bad(UNSUPPORTED_REVISION, "Unsupported protocol version".into()).with(data));
+    }
+    let said = single(headers, &METHOD)?.ok_or_else(|| bad(HEADER_MISMATCH, "the header `Mcp-Method` is missing".into()))?;
+    if said != method {
+        return Err(bad(HEADER_MISMATCH, "the header `Mcp-Method` is not the method of the body".into()));
+    }
+    let named = match method {
+        "tools/call" | "prompts/get" => params.text("name"),
+        "resources/read" => params.text("uri"),
+        _ => None,
+    };
+    if let Some(named) = named {
+        let said = single(headers, &NAME)?.ok_or_else(|| bad(HEADER_MISMATCH, "the header `Mcp-Name` is missing".into()))?;
+        if decoded(said).is_none_or(|said| said != named) {
+            return Err(bad(HEADER_MISMATCH, "the header `Mcp-Name` is not the name in the body".into()));
+        }
+    }
+    Ok(capabilities.to_owned())
+}
+
+/// A header that may be there once: what reads another of two would see another request.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {
+    let unfit = || Fault::ours(StatusCode::BAD_REQUEST, HEADER_MISMATCH, format!("the header `{name}` has to be there once, as a text"));
+    let mut all = headers.get_all(name).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    if all.next().is_some() { Err(unfit()) } else { value.to_str().map(Some).map_err(|_| unfit()) }
+}
+
+/// As headers carry what is no plain text: `=?base64?…?=`.
+fn decoded(said: &str) -> Option<Cow<'_, str>> {
+    match said.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+        None => Some(Cow::Borrowed(said)),
+        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
+    }
+}
+
+/// A stream of what servers say unasked, until its reader goes.
+async fn listen(work: Work) -> Response {
+    let params = work.params.as_deref().and_then(Members::of).unwrap_or_default();
+    let filter: Option<Filter> = params.get("notifications").and_then(|wanted| serde_json::from_str(wanted.get()).ok());
+    let Some(filter) = filter else {
+        return refused(Some(&work.id), Fault::of(INVALID_PARAMS, "Invalid params: `notifications` has to say what is wanted"));
+    };
+    let (say, mut said) = mpsc::channel(UNHEARD);
+    let listening = Arc::new(Listening::new(work.id.clone(), filter.clone(), say));
+    let subscribed = Subscribed { work, listening: Arc::clone(&listening) };
+    for server in subscribed.work.servers.iter() {
+        // One that does not run is heard once it does, by whoever listens anew.
+        if let Ok(Ok((backend, _))) =
+            tokio::time::timeout(subscribed.work.gateway.inner.config.list_limit, subscribed.work.backend(server)).await
+        {
+            let party = subscribed.work.party().0;
+            backend.attach(party, || Hearer::Stream(Arc::downgrade(&listening)));
+        }
+    }
+    for uri in &filter.resource_subscriptions {
+        subscribed.work.watch(uri).await;
+    }
+    let (acknowledgement, stop) = (listening.acknowledgement(), listening.stop.clone());
+    events(stream! {
+        let _subscribed = subscribed;
+        yield Ok(Bytes::from(event(None, &acknowledgement)));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                said = said.recv() => match said {
+                    Some(said) => yield Ok(Bytes::from(event(None, &said))),
+                    None => return,
+                },
+                () = tokio::time::sleep(ALIVE) => yield Ok(Bytes::from_static(COMMENT.as_bytes())),
+            }
+        }
+    })
+}
+
+/// A subscription, for as long as it is read.
+struct Subscribed {
+    work: Work,
+    listening: Arc<Listening>,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.listening.stop.cancel();
+        self.work.gateway.detach(self.work.party());
+    }
+}
+
+/// A message that this era has no use for.
+pub(crate) fn no_such_method_of_http(id: Option<&Id>) -> Response {
+    let fault = Fault::ours(StatusCode::METHOD_NOT_ALLOWED, crate::rpc::INVALID_REQUEST, "this revision has POST alone");
+    let mut response = refused(id, fault);
+    response.headers_mut().insert(axum::http::header::ALLOW, axum::http::HeaderValue::from_static("POST"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::rpc::raw;
+
+    fn code(headers: &[(&HeaderName, &str)], method: &str, params: &str) -> i64 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append((*name).clone(), HeaderValue::from_str(value).unwrap());
+        }
+        check(&map, method, Some(&raw(params.to_owned()))).map_or_else(|fault| fault.code(), |_| 0)
+    }
+
+    #[test]
+    fn headers_say_what_the_body_says() {
+        let body = |name: &str, version: &str| {
+            format!("{{\"name\":\"{name}\",\"_meta\":{{\"{META_VERSION}\":\"{version}\",\"{CAPABILITIES}\":{{}}}}}}")
+        };
+        let good = [(&VERSION, "2026-07-28"), (&METHOD, "tools/call"), (&NAME, "echo")];
+        assert_eq!(code(&good, "tools/call", &body("echo", "2026-07-28")), 0);
+        let encoded = [(&VERSION, "2026-07-28"), (&METHOD, "tools/call"), (&NAME, "=?base64?w6TDtg==?=")];
+        assert_eq!(code(&encoded, "tools/call", &body("äö", "2026-07-28")), 0);
+        assert_eq!(code(&good, "tools/call", &body("other", "2026-07-28")), HEADER_MISMATCH);
+        assert_eq!(code(&good, "prompts/get", &body("echo", "2026-07-28")), HEADER_MISMATCH);
+        assert_eq!(code(&good[..1], "tools/call", &body("echo", "2026-07-28")), HEADER_MISMATCH);
+        assert_eq!(code(&good[1..], "tools/call", &body("echo", "2026-07-28")), HEADER_MISMATCH);
+        assert_eq!(code(&[good[0], good[0], good[1], good[2]], "tools/call", &body("echo", "2026-07-28")), HEADER_MISMATCH);
+        assert_eq!(code(&[(&VERSION, "2027-01-01"), good[1], good[2]], "tools/call", &body("echo", "2026-07-28")), HEADER_MISMATCH);
+        assert_eq!(code(&[(&VERSION, "2027-01-01"), good[1], good[2]], "tools/call", &body("echo", "2027-01-01")), UNSUPPORTED_REVISION);
+        for unsaid in ["{}", "{\"_meta\":{}}", &format!("{{\"_meta\":{{\"{META_VERSION}\":\"2026-07-28\"}}}}")] {
+            assert_eq!(code(&good, "tools/call", unsaid), INVALID_PARAMS, "{unsaid}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Which server a request is for, at endpoints of one and of several.
+
+use std::{collections::HashSet, fmt::Write as _, sync::Arc};
+
+use configurations::Configuration;
+use futures_util::future::join_all;
+use runtime::Era;
+
+use crate::{
+    backend::{Backend, Listing},
+    client::is_level,
+    lists::{Kind, listed},
+    meta::for_modern,
+    names,
+    rpc::{Fault, INVALID_PARAMS, Members, Raw, quoted, raw},
+    work::{Asking, By, Work},
+};
+
+/// The key of a result's `_meta` that says which servers could not list what they have, and why.
+const UNAVAILABLE_SERVERS: &str = "mcp-fabric/unavailable";
+/// As servers with a handshake say that there is no such resource; newer ones call it invalid parameters.
+const RESOURCE_NOT_FOUND: i64 = -32002;
+
+impl Work {
+    /// What the request comes to.
+    pub(crate) async fn run(&self) -> Result<String, Fault> {
+        match (&self.by, self.method.as_str()) {
+            (By::Session(_), "ping") => Ok("{}".into()),
+            (By::Session(_), "initialize") => Err(Fault::invalid("this session has begun already")),
+            (By::Session(_), "logging/setLevel") => self.set_level().await,
+            (By::Session(_), "resources/subscribe") => self.subscribe().await,
+            (By::Session(_), "resources/unsubscribe") => self.unsubscribe().await,
+            (By::Alone(_), "server/discover") => self.discover().await,
+            (By::Alone(_), "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe") => {
+                Err(Fault::method_not_found(&self.method))
+            }
+            _ if self.place.is_shared() => self.run_shared().await,
+            _ => self.forward(self.only()?, self.as_it_is()).await,
+        }
+    }
+
+    /// The server of an endpoint that has one.
+    pub(crate) fn only(&self) -> Result<&Arc<Configuration>, Fault> {
+        self.servers.first().ok_or_else(|| Fault::of(crate::rpc::UNAVAILABLE, "the server is not there any more"))
+    }
+
+    fn as_it_is(&self) -> Asking<'_> {
+        Asking { method: &self.method, params: self.params.as_deref(), renamed: None }
+    }
+
+    async fn run_shared(&self) -> Result<String, Fault> {
+        if let Some(kind) = Kind::of_method(&self.method) {
+            return self.list_all(kind).await;
+        }
+        match self.method.as_str() {
+            "tools/call" => self.call(Kind::Tools).await,
+            "prompts/get" => self.call(Kind::Prompts).await,
+            "resources/read" => {
+                let uri = self.param("uri")?;
+                let server = self.server_of(&uri).await?;
+                self.forward(&server, self.as_it_is()).await
+            }
+            "completion/complete" => self.complete().await,
+            _ => Err(Fault::method_not_found(&self.method)),
+        }
+    }
+
+    /// Everything of one kind that the servers of this place have, in the order of their ids. Who does not list in time
+    /// is left out, or listed as it was.
+    async fn list_all(&self, kind: Kind) -> Result<String, Fault> {
+        if self.params.as_deref().and_then(Members::of).is_some_and(|params| params.get("cursor").is_some()) {
+            return Err(Fault::of(INVALID_PARAMS, "Invalid params: this list has one page, so there are no cursors"));
+        }
+        let listings = join_all(self.servers.iter().map(|server| self.list_of(server, kind))).await;
+        let (mut items, mut missing, mut seen) = (String::new(), Members::default(), HashSet::new());
+        for (server, listing) in self.servers.iter().zip(listings) {
+            let list = match listing {
+                Listing::Known(list) => list,
+                Listing::Missing(why) => {
+                    missing.set(&server.server_id, raw(quoted(&why)));
+                    continue;
+                }
+            };
+            let prefix = names::server(&server.server_id);
+            for item in list.items.iter().filter(|item| kind.key() == "name" || seen.insert(item.key.clone())) {
+                let comma = if items.is_empty() { "" } else { "," };
+                let _ = write!(items, "{comma}{}", listed(kind, &prefix, item));
+            }
+        }
+        let mut result = format!("{{\"{}\":[{items}]", kind.member());
+        if !missing.is_empty() {
+            let _ = write!(result, ",\"_meta\":{{\"{UNAVAILABLE_SERVERS}\":{missing}}}");
+        }
+        result.push('}');
+        Ok(match self.era() {
+            Era::Legacy => result,
+            Era::Modern => for_modern(&raw(result), &self.method),
+        })
+    }
+
+    async fn list_of(&self, server: &Arc<Configuration>, kind: Kind) -> Listing {
+        let within = self.gateway.inner.config.list_limit;
+        match tokio::time::timeout(within, self.backend(server)).await {
+            Ok(Ok((backend, session))) => backend.list(kind, &session, within).await,
+            Ok(Err(fault)) => match fault {
+                Fault::Ours { message, .. } => Listing::Missing(message),
+                other => Listing::Missing(other.error()),
+            },
+            Err(_) => Listing::Missing("it has not started yet".into()),
+        }
+    }
+
+    /// The server that a whole name says, and what that calls the thing itself.
+    async fn named(&self, whole: &str, kind: Kind) -> Result<(&Arc<Configuration>, String), Fault> {
+        let unknown = || {
+            let shown: String = whole.chars().filter(|c| !c.is_control()).take(128).collect();
+            Fault::of(INVALID_PARAMS, format!("Unknown {}: {shown}", if kind == Kind::Tools { "tool" } else { "prompt" }))
+        };
+        let (prefix, own) = names::part(whole).ok_or_else(unknown)?;
+        let server = self.servers.iter().find(|server| names::server(&server.server_id) == prefix).ok_or_else(unknown)?;
+        let (backend, session) = self.backend(server).await?;
+        let list = match backend.known(kind) {
+            Some(list) => Some(list),
+            None => match backend.list(kind, &session, self.gateway.inner.config.list_limit).await {
+                Listing::Known(list) => Some(list),
+                Listing::Missing(_) => None,
+            },
+        };
+        let original = list.and_then(|list| list.renamed.get(own).cloned());
+        Ok((server, original.unwrap_or_else(|| own.to_owned())))
+    }
+
+    async fn call(&self, kind: Kind) -> Result<String, Fault> {
+        let whole = self.param("name")?;
+        let (server, name) = self.named(&whole, kind).await?;
+        let asking = Asking { method: &self.method, params: self.params.as_deref(), renamed: Some(("name", &name)) };
+        self.forward(server, asking).await
+    }
+
+    /// The first server that lists a resource, or a template that it fits.
+    async fn server_of(&self, uri: &str) -> Result<Arc<Configuration>, Fault> {
+        for (kind, fits) in [(Kind::Resources, is_same as fn(&str, &str) -> bool), (Kind::Templates, fits_template)] {
+            let listings = join_all(self.servers.iter().map(|server| self.list_of(server, kind))).await;
+            for (server, listing) in self.servers.iter().zip(listings) {
+                if let Listing::Known(list) = listing
+                    && list.items.iter().any(|item| fits(&item.key, uri))
+                {
+                    return Ok(Arc::clone(server));
+                }
+            }
+        }
+        let code = if self.era() == Era::Modern { INVALID_PARAMS } else { RESOURCE_NOT_FOUND };
+        Err(Fault::of(code, "Resource not found").with(serde_json::json!({ "uri": uri })))
+    }
+
+    async fn complete(&self) -> Result<String, Fault> {
+        let params = self.params.as_deref().and_then(Members::of).unwrap_or_default();
+        let reference = params.get("ref").map(ToOwned::to_owned);
+        let mut reference = reference.as_deref().and_then(Members::of).unwrap_or_default();
+        let unfit = || Fault::of(INVALID_PARAMS, "Invalid params: `ref` has to name a prompt or a resource");
+        let server = match reference.text("type").as_deref() {
+            Some("ref/prompt") => {
+                let (server, name) = self.named(&reference.text("name").ok_or_else(unfit)?, Kind::Prompts).await?;
+                reference.set("name", raw(quoted(&name)));
+                Arc::clone(server)
+            }
+            Some("ref/resource") => self.server_of(&reference.text("uri").ok_or_else(unfit)?).await?,
+            _ => return Err(unfit()),
+        };
+        let mut changed = params.clone();
+        changed.set("ref", raw(reference.to_string()));
+        let changed: Raw = raw(changed.to_string());
+        self.forward(&server, Asking { method: &self.method, params: Some(&changed), renamed: None }).await
+    }
+
+    /// A session says from which level on it wants to hear logs; servers that log by a handshake are told.
+    async fn set_level(&self) -> Result<String, Fault> {
+        let level = self.param("level")?;
+        if !is_level(&level) {
+            return Err(Fault::of(INVALID_PARAMS, "Invalid params: `level` is none that there is"));
+        }
+        let By::Session(client) = &self.by else { return Err(Fault::method_not_found(&self.method)) };
+        client.set_log_level(level);
+        if self.place.is_shared() {
+            for server in self.servers.iter() {
+                let is_attached = self.gateway.is_attached(server, client.party);
+                if is_attached && let Err(fault) = self.tell_level(server).await {
+                    tracing::debug!(server = server.server_id, error = fault.error(), "a server does not take a level for its logs");
+                }
+            }
+            return Ok("{}".into());
+        }
+        self.tell_level(self.only()?).await
+    }
+
+    async fn tell_level(&self, server: &Arc<Configuration>) -> Result<String, Fault> {
+        let (_, session) = self.backend(server).await?;
+        // A modern server hears it with each request.
+        if session.era == Era::Modern { Ok("{}".into()) } else { self.forward(server, self.as_it_is()).await }
+    }
+
+    async fn resource(&self) -> Result<(Arc<Configuration>, Arc<Backend>, Era, String), Fault> {
+        let uri = self.param("uri")?;
+        let server = if self.place.is_shared() { self.server_of(&uri).await? } else { Arc::clone(self.only()?) };
+        let (backend, session) = self.backend(&server).await?;
+        Ok((server, backend, session.era, uri))
+    }
+
+    async fn subscribe(&self) -> Result<String, Fault> {
+        let (server, backend, era, uri) = self.resource().await?;
+        backend.subscribe(&uri, self.party().0);
+        if era == Era::Modern {
+            return Ok("{}".into());
+        }
+        let answer = self.forward(&server, self.as_it_is()).await;
+        if answer.is_err() {
+            backend.unsubscribe(&uri, self.party().0);
+        }
+        answer
+    }
+
+    /// A modern client wants to hear of a resource: a server with a handshake is told, a modern one as well by its backend.
+    pub(crate) async fn watch(&self, uri: &str) {
+        let server = if self.place.is_shared() { self.server_of(uri).await } else { self.only().map(Arc::clone) };
+        let Ok(server) = server else { return };
+        let Ok((backend, session)) = self.backend(&server).await else { return };
+        backend.subscribe(uri, self.party().0);
+        if session.era == Era::Legacy {
+            let params = raw(serde_json::json!({ "uri": uri }).to_string());
+            let asked = self.forward(&server, Asking { method: "resources/subscribe", params: Some(&params), renamed: None }).await;
+            if let Err(fault) = asked {
+                tracing::debug!(server = server.server_id, error = fault.error(), "a resource cannot be watched");
+            }
+        }
+    }
+
+    async fn unsubscribe(&self) -> Result<String, Fault> {
+        let (server, backend, era, uri) = self.resource().await?;
+        let is_last = backend.unsubscribe(&uri, self.party().0);
+        if is_last && era == Era::Legacy { self.forward(&server, self.as_it_is()).await } else { Ok("{}".into()) }
+    }
+}
+
+fn is_same(listed: &str, uri: &str) -> bool {
+    listed == uri
+}
+
+/// Whether an address can be made of a template (RFC 6570): its fixed parts follow each other in it.
+fn fits_template(template: &str, uri: &str) -> bool {
+    let (mut rest, mut is_first) = (uri, true);
+    let mut parts = template.split('{').map(|part| part.split_once('}').map_or(part, |(_, fixed)| fixed)).peekable();
+    while let Some(fixed) = parts.next() {
+        if is_first {
+            let Some(after) = rest.strip_prefix(fixed) else { return false };
+            rest = after;
+        } else if parts.peek().is_none() {
+            return rest.ends_with(fixed);
+        } else {
+            let Some(place) = rest.find(fixed) else { return false };
+            rest = &rest[place + fixed.len()..];
+        }
+        is_first = false;
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_fit_templates_by_their_fixed_parts() {
+        assert!(fits_template("test://template/{id}/data", "test://template/7/data"));
+        assert!(!fits_template("test://template/{id}/data", "test://template/7/date"));
+        assert!(fits_template("file:///{path}", "file:///a/b"));
+        assert!(fits_template("a{x}b{y}c", "a1b2c") && !fits_template("a{x}b{y}c", "a1c"));
+        assert!(fits_template("fixed", "fixed") && !fits_template("fixed", "fixed2"));
+    }
+}

@@ -1,0 +1,301 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use audit::Audit;
+use configurations::{CONFIGURATION_CHANGED, Configuration};
+use events::Events;
+use moka::future::Cache;
+use platform::{Actor, Config, Identity, Shutdown, actor::Entry, config::GatewayConfig, telemetry::Metrics};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use runtime::{Era, INSTANCE_STATE_CHANGED, Party, Runtime, RuntimeError, Session};
+use serde_json::value::RawValue;
+use servers::Servers;
+use tokio::sync::broadcast::error::RecvError;
+use uuid::Uuid;
+
+use crate::{
+    backend::Backend,
+    client::{Client, Introduction},
+    error::GatewayError,
+    guard::Guard,
+    parked::Lot,
+    place::Place,
+    rpc::{Fault, UNAVAILABLE},
+};
+
+/// How long a change that another replica made may go unnoticed here.
+const MEMORY: Duration = Duration::from_secs(2);
+const REMEMBERED: u64 = 10_000;
+/// How often it is looked for what nobody needs any more.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// The endpoints of MCP clients; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) runtime: Runtime,
+    pub(crate) audit: Audit,
+    pub(crate) servers: Servers,
+    pub(crate) config: GatewayConfig,
+    /// How long a server may take for a call.
+    pub(crate) call_limit: Duration,
+    pub(crate) guard: Guard,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) lot: Lot,
+    pub(crate) seconds: HistogramVec,
+    pub(crate) errors: IntCounterVec,
+    /// By actor and token: what they may use.
+    members: Cache<(String, Option<Uuid>), Members>,
+    backends: Mutex<HashMap<(Uuid, String), Arc<Backend>>>,
+    clients: Mutex<HashMap<String, Arc<Client>>>,
+    open: IntGauge,
+    parties: AtomicU64,
+}
+
+/// Servers of one endpoint, by their ids.
+pub(crate) type Members = Arc<Vec<Arc<Configuration>>>;
+
+impl Gateway {
+    /// The service; what looks after sessions has begun.
+    pub fn start(
+        config: &Config,
+        runtime: Runtime,
+        audit: Audit,
+        servers: Servers,
+        events: &Events,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let buckets = [0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
+        let gateway = Self {
+            inner: Arc::new(Inner {
+                runtime,
+                audit,
+                servers,
+                config: config.gateway.clone(),
+                call_limit: config.runtime.call_limit,
+                guard: Guard::new(config),
+                shutdown: shutdown.clone(),
+                lot: Lot::default(),
+                seconds: metrics.seconds(
+                    "mcp_request_seconds",
+                    "Time of a server's answers, by server and method",
+                    &["server", "method"],
+                    &buckets,
+                ),
+                errors: metrics.counters(
+                    "mcp_request_errors_total",
+                    "Requests that servers did not answer with a result",
+                    &["server", "name"],
+                ),
+                members: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
+                backends: Mutex::default(),
+                clients: Mutex::default(),
+                open: metrics.gauge("mcp_sessions", "Sessions of clients that speak with a handshake"),
+                parties: AtomicU64::new(1),
+            }),
+        };
+        shutdown.spawn(gateway.clone().sweep());
+        shutdown.spawn(gateway.clone().follow(events.subscribe()));
+        gateway
+    }
+
+    pub(crate) fn party(&self) -> Party {
+        Party(self.inner.parties.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The servers of an endpoint that an actor may use.
+    pub(crate) async fn members(&self, actor: &Actor, place: &Place) -> Result<Members, GatewayError> {
+        let key = (actor.to_string(), token_of(actor));
+        let load = async { Ok::<_, RuntimeError>(Arc::new(self.inner.runtime.usable_configurations(actor).await?)) };
+        let all = self.inner.members.try_get_with(key, load).await?;
+        match place {
+            Place::All => Ok(all),
+            Place::Server(id) => {
+                let one = all.iter().find(|one| one.server_id == *id).cloned();
+                Ok(Arc::new(vec![one.ok_or(GatewayError::NoServer)?]))
+            }
+        }
+    }
+
+    fn backends(&self) -> std::sync::MutexGuard<'_, HashMap<(Uuid, String), Arc<Backend>>> {
+        self.inner.backends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Client>>> {
+        self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A server and what it is spoken to through, once it answers.
+    pub(crate) async fn reach(&self, configuration: &Arc<Configuration>, session: &str) -> Result<(Arc<Backend>, Arc<Session>), Fault> {
+        let reached = self.inner.runtime.reach(configuration, session).await.map_err(|error| unreachable_server(&error))?;
+        let current = Arc::clone(&reached.session);
+        let mut backends = self.backends();
+        let key = (configuration.id.0, session.to_owned());
+        if let Some(backend) = backends.get(&key).filter(|backend| backend.reached.is_of_one_life(&reached)) {
+            return Ok((Arc::clone(backend), current));
+        }
+        let before = backends.get(&key).cloned();
+        let backend = Backend::begin(Arc::clone(configuration), reached, before.as_deref(), &self.inner.shutdown);
+        backends.insert(key, Arc::clone(&backend));
+        Ok((backend, current))
+    }
+
+    /// A session for a client that introduces itself.
+    pub(crate) fn open(&self, actor: &Actor, place: Place, introduction: Introduction) -> Result<Arc<Client>, GatewayError> {
+        let client = Arc::new(Client::new(actor.to_string(), place, self.party(), introduction));
+        let mut clients = self.clients();
+        let of_one = clients.values().filter(|other| other.owner() == client.owner()).count();
+        if clients.len() >= self.inner.config.most_sessions || of_one >= self.inner.config.most_sessions_of_one {
+            // Whoever has been idle longest, of the same actor if these are too many, can come back.
+            let is_own_matter = of_one >= self.inner.config.most_sessions_of_one;
+            let candidates = clients.values().filter(|other| !is_own_matter || other.owner() == client.owner());
+            let oldest = candidates.max_by_key(|other| other.idle_for()).filter(|other| other.idle_for() > Duration::from_secs(1));
+            let oldest = oldest.map(|oldest| oldest.id.clone()).ok_or(GatewayError::TooManySessions)?;
+            if let Some(ended) = clients.remove(&oldest) {
+                self.finish(&ended);
+            }
+        }
+        clients.insert(client.id.clone(), Arc::clone(&client));
+        self.inner.open.set(i64::try_from(clients.len()).unwrap_or(i64::MAX));
+        Ok(client)
+    }
+
+    /// A session, if it is this actor's at this place.
+    pub(crate) fn client(&self, id: &str, actor: &Actor, place: &Place) -> Option<Arc<Client>> {
+        let client = self.clients().get(id).filter(|client| client.is_of(&actor.to_string(), place)).cloned()?;
+        client.touch();
+        Some(client)
+    }
+
+    /// Ends a session.
+    pub(crate) fn close(&self, client: &Client) {
+        let mut clients = self.clients();
+        if let Some(ended) = clients.remove(&client.id) {
+            self.inner.open.set(i64::try_from(clients.len()).unwrap_or(i64::MAX));
+            drop(clients);
+            self.finish(&ended);
+        }
+    }
+
+    fn finish(&self, client: &Client) {
+        self.detach(client.party);
+        for (configuration, session) in client.end() {
+            let runtime = self.inner.runtime.clone();
+            self.inner.shutdown.spawn(async move {
+                if let Err(error) = runtime.end_session(&configuration, &session).await {
+                    tracing::debug!(%error, "the instance of a session could not be ended; it ends when it is idle");
+                }
+            });
+        }
+    }
+
+    /// Nobody of this party hears anything any more.
+    pub(crate) fn detach(&self, party: Party) {
+        self.backends().values().for_each(|backend| backend.detach(party.0));
+    }
+
+    /// Tells servers that a session uses what their client has to say; those that have no handshake need not know.
+    pub(crate) async fn tell_servers(&self, servers: &Members, party: Party, method: &str, params: Option<&RawValue>) {
+        let heard: Vec<Arc<Backend>> = self.backends().values().filter(|backend| backend.is_heard_by(party.0)).cloned().collect();
+        for backend in heard {
+            let session = backend.reached.sessions().borrow().clone();
+            let is_one_of_them = servers.iter().any(|server| server.id == backend.configuration.id);
+            if let Some(session) = session.filter(|session| is_one_of_them && session.era == Era::Legacy)
+                && session.notify(method, params.map(RawValue::get)).await.is_err()
+            {
+                tracing::debug!(server = backend.configuration.server_id, "a server that ends could not be told something");
+            }
+        }
+    }
+
+    /// Whether a session hears a server already.
+    pub(crate) fn is_attached(&self, server: &Configuration, party: Party) -> bool {
+        self.backends().values().any(|backend| backend.configuration.id == server.id && backend.is_heard_by(party.0))
+    }
+
+    async fn sweep(self) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = self.inner.shutdown.begun() => return,
+            }
+            self.inner.lot.sweep();
+            let idle: Vec<Arc<Client>> =
+                self.clients().values().filter(|client| client.idle_for() > self.inner.config.session_idle).cloned().collect();
+            for client in idle {
+                self.close(&client);
+            }
+            self.backends().retain(|_, backend| !backend.reached.is_over() || backend.is_heard());
+        }
+    }
+
+    /// Tells sessions of servers that come and go.
+    async fn follow(self, mut events: tokio::sync::broadcast::Receiver<Arc<events::Event>>) {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = self.inner.shutdown.begun() => return,
+            };
+            match event {
+                Ok(event) if event.kind == CONFIGURATION_CHANGED => self.inner.members.invalidate_all(),
+                Ok(event) if event.kind == INSTANCE_STATE_CHANGED => {
+                    let has_turned = event.payload["to"] == "RUNNING" || event.payload["from"] == "RUNNING";
+                    if has_turned && let Some(server) = event.payload["server_id"].as_str() {
+                        self.tell_of(server, event.owner.as_deref());
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => self.inner.members.invalidate_all(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// What a server offers is there, or not there any more: sessions that may be offered it hear of it.
+    fn tell_of(&self, server: &str, owner: Option<&str>) {
+        let concerned: Vec<Arc<Client>> = {
+            let clients = self.clients();
+            let is_concerned = |client: &&Arc<Client>| match &client.place {
+                Place::Server(id) => id == server,
+                Place::All => owner.is_none_or(|owner| owner == client.owner()) || self.is_shared(server),
+            };
+            clients.values().filter(is_concerned).cloned().collect()
+        };
+        for client in concerned {
+            for list in ["tools", "prompts", "resources"] {
+                client.hear(&format!("notifications/{list}/list_changed"), None);
+            }
+        }
+    }
+
+    fn is_shared(&self, server: &str) -> bool {
+        let shared = configurations::Sharing::Shared;
+        self.backends().values().any(|backend| backend.configuration.server_id == server && backend.configuration.sharing == shared)
+    }
+}
+
+/// The token that an actor came with, if it was one with limits.
+fn token_of(actor: &Actor) -> Option<Uuid> {
+    match &actor.identity {
+        Identity::User { entry: Entry::Token(grant), .. } | Identity::Service(grant) => Some(grant.token),
+        Identity::User { .. } | Identity::Nobody | Identity::Operator | Identity::System(_) => None,
+    }
+}
+
+/// Why a server cannot be spoken to, for a client.
+fn unreachable_server(error: &RuntimeError) -> Fault {
+    if platform::Coded::class(error) == platform::Class::Internal {
+        tracing::error!(%error, "a server could not be reached");
+    }
+    Fault::of(UNAVAILABLE, platform::public_message(error)).with(serde_json::json!({ "code": platform::Coded::code(error) }))
+}
