@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicI64, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +55,8 @@ pub(crate) struct Backend {
     resubscribe: Arc<Notify>,
     silences: AtomicU32,
     closed_until: AtomicI64,
+    /// It says that it speaks in the other era, too, and does not.
+    lacks_other_era: AtomicBool,
     shutdown: Shutdown,
 }
 
@@ -87,6 +89,7 @@ impl Backend {
             resubscribe: Arc::default(),
             silences: AtomicU32::new(0),
             closed_until: AtomicI64::new(0),
+            lacks_other_era: AtomicBool::new(false),
             shutdown: shutdown.clone(),
             reached,
         });
@@ -119,6 +122,16 @@ impl Backend {
         });
         drop(subscribed);
         self.resubscribe.notify_one();
+    }
+
+    /// Whether it can be started in the era of a session, too.
+    pub(crate) fn has_other_era(&self, session: &Session) -> bool {
+        let is_dual = session.greeting.as_ref().is_some_and(runtime::Greeting::is_dual);
+        session.era == Era::Modern && is_dual && !self.lacks_other_era.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_no_other_era(&self) {
+        self.lacks_other_era.store(true, Ordering::Relaxed);
     }
 
     /// Whether anybody hears it.

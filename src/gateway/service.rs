@@ -249,8 +249,13 @@ impl Gateway {
             match event {
                 Ok(event) if event.kind == CONFIGURATION_CHANGED => self.inner.members.invalidate_all(),
                 Ok(event) if event.kind == INSTANCE_STATE_CHANGED => {
+                    // Of one that is for a session, or for one era, whoever uses it hears by itself.
+                    let is_for_all = event.payload["session"].is_null();
                     let has_turned = event.payload["to"] == "RUNNING" || event.payload["from"] == "RUNNING";
-                    if has_turned && let Some(server) = event.payload["server_id"].as_str() {
+                    if is_for_all
+                        && has_turned
+                        && let Some(server) = event.payload["server_id"].as_str()
+                    {
                         self.tell_of(server, event.owner.as_deref());
                     }
                 }

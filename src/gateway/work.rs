@@ -105,16 +105,21 @@ impl Work {
             By::Session(client) if configuration.is_per_session() => client.id.as_str(),
             _ => "",
         };
-        let (backend, session) = self.gateway.reach(configuration, own).await?;
-        let is_dual = session.greeting.as_ref().is_some_and(runtime::Greeting::is_dual);
-        let found = if self.era() == Era::Legacy && session.era == Era::Modern && is_dual {
+        let mut found = self.gateway.reach(configuration, own).await?;
+        if self.era() == Era::Legacy && found.0.has_other_era(&found.1) {
             let name = session_of_era(own, Era::Legacy);
-            let found = self.gateway.reach(configuration, &name).await?;
-            self.note_own(configuration, own, &name);
-            found
-        } else {
-            (backend, session)
-        };
+            match self.gateway.reach(configuration, &name).await {
+                Ok(other) => {
+                    self.note_own(configuration, own, &name);
+                    found = other;
+                }
+                Err(fault) => {
+                    // What it does not do as it says can be done in the other era as well.
+                    tracing::debug!(server = configuration.server_id, error = fault.error(), "a server does not speak with a handshake");
+                    found.0.note_no_other_era();
+                }
+            }
+        }
         self.note_own(configuration, own, own);
         if let By::Session(client) = &self.by {
             found.0.attach(client.party.0, || Hearer::Session(Arc::downgrade(client)));

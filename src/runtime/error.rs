@@ -25,6 +25,9 @@ pub enum RuntimeError {
     /// Nothing runs.
     #[error("the server does not run; start it first")]
     NotRunning,
+    /// It ended, or could not be started: why.
+    #[error("the server does not run: {0}")]
+    Ended(String),
     /// Another fabric runs it.
     #[error("another fabric on the same database runs it")]
     Elsewhere,
@@ -102,7 +105,7 @@ impl Coded for RuntimeError {
         match self {
             Self::NotFound => "instance_not_found",
             Self::Illegal(_) => "illegal_transition",
-            Self::NotRunning => "not_running",
+            Self::NotRunning | Self::Ended(_) => "not_running",
             Self::Elsewhere => "on_another_node",
             Self::Missing(_) => "missing_inputs",
             Self::Unfit(_) => "document_unusable",
@@ -118,7 +121,7 @@ impl Coded for RuntimeError {
     fn class(&self) -> Class {
         match self {
             Self::NotFound => Class::NotFound,
-            Self::Illegal(_) | Self::NotRunning | Self::LimitReached(..) => Class::Conflict,
+            Self::Illegal(_) | Self::NotRunning | Self::Ended(_) | Self::LimitReached(..) => Class::Conflict,
             Self::Elsewhere => Class::Unavailable,
             Self::Missing(_) | Self::Unfit(_) => Class::Unprocessable,
             Self::Call(CallError::Timeout(_)) => Class::Timeout,

@@ -111,21 +111,33 @@ impl Runtime {
     /// What runs of a configuration, for one session of a client or for all (`""`). What starts on demand is started.
     pub async fn reach(&self, configuration: &Configuration, session: &str) -> Result<Reached, RuntimeError> {
         let id = configuration.id.0;
+        let is_to_run = session.is_empty() && configuration.lifecycle == Lifecycle::Persistent;
         let live = match self.inner.live(id, session) {
-            Some(live) => live,
-            None if session.is_empty() && configuration.lifecycle == Lifecycle::Persistent => {
-                let mut transaction = self.inner.database.begin_for_all().await?;
-                let there = store::of_configuration(&mut transaction, id, session).await?;
-                let is_elsewhere = there.is_some_and(|there| there.node != self.inner.node && !there.state.is_over());
-                return Err(if is_elsewhere { RuntimeError::Elsewhere } else { RuntimeError::NotRunning });
-            }
-            None => {
+            None if !is_to_run => {
                 Arc::clone(&self.inner).ensure(configuration, session).await?;
-                self.inner.live(id, session).ok_or(RuntimeError::NotRunning)?
+                self.inner.live(id, session)
             }
+            live => live,
         };
-        let session = self.inner.answering(&live).await?;
-        Ok(Reached { session, live })
+        let answering = match &live {
+            Some(live) => self.inner.answering(live).await,
+            None => Err(RuntimeError::NotRunning),
+        };
+        match (answering, live) {
+            (Ok(session), Some(live)) => Ok(Reached { session, live }),
+            _ => Err(self.why_not(configuration, session).await?),
+        }
+    }
+
+    /// Why nothing runs of a configuration.
+    async fn why_not(&self, configuration: &Configuration, session: &str) -> Result<RuntimeError, RuntimeError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
+        Ok(match there {
+            Some(there) if there.node != self.inner.node && !there.state.is_over() => RuntimeError::Elsewhere,
+            Some(Instance { reason: Some((_, text)), .. }) => RuntimeError::Ended(text),
+            _ => RuntimeError::NotRunning,
+        })
     }
 
     /// Ends what runs for one session of a client.

@@ -19,7 +19,7 @@ use crate::{
     live::{Live, Wanted},
     log::Log,
     model::{Backend, Cap, Instance, InstanceId, Reason, State},
-    service::{INSTANCE_STATE_CHANGED, Inner},
+    service::{About, INSTANCE_STATE_CHANGED, Inner},
     store::{self, Claim, Lost},
     supervisor::{FABRIC_STOPPED, Supervisor},
 };
@@ -128,12 +128,13 @@ impl Inner {
     async fn abandon(&self, beginning: Option<&str>, reason: &Reason) -> Result<(), DbError> {
         let mut transaction = self.database.begin_for_all().await?;
         let lost: Vec<Lost> = store::abandon(&mut transaction, beginning, reason, clock::now()).await?;
-        for (id, owner, server_id, from) in &lost {
-            self.tell_in(&mut transaction, (*id, owner, server_id), Some(*from), State::Failed, Some(reason)).await?;
+        for one in &lost {
+            let about = About { id: one.id, owner: &one.owner, server_id: &one.server_id, session: &one.session };
+            self.tell_in(&mut transaction, about, Some(one.from), State::Failed, Some(reason)).await?;
         }
         transaction.commit().await?;
-        for (.., from) in &lost {
-            self.count(*from, State::Failed, "ok");
+        for one in &lost {
+            self.count(one.from, State::Failed, "ok");
         }
         Ok(())
     }
@@ -238,7 +239,8 @@ impl Inner {
             let there = store::of_configuration(&mut transaction, configuration.id.0, &key.1).await?;
             return there.ok_or(RuntimeError::NotFound);
         };
-        self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), None, State::Pending, None).await?;
+        let about = About { id: instance.id, owner: &instance.owner, server_id: &instance.server_id, session: &instance.session };
+        self.tell_in(&mut transaction, about, None, State::Pending, None).await?;
         // Before it counts: without a folder, nobody runs it.
         let log = Log::open(&self.starter.prepare(instance.id)?)?;
         transaction.commit().await?;

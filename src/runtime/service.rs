@@ -75,6 +75,14 @@ pub(crate) struct Inner {
     transitions: IntCounterVec,
 }
 
+/// The instance that an event is about.
+pub(crate) struct About<'a> {
+    pub(crate) id: InstanceId,
+    pub(crate) owner: &'a str,
+    pub(crate) server_id: &'a str,
+    pub(crate) session: &'a str,
+}
+
 /// What instances work with.
 pub struct Neighbours {
     /// The database.
@@ -123,7 +131,8 @@ impl Inner {
         if !store::step(&mut transaction, instance, to, reason, clock::now()).await? {
             return Ok(false);
         }
-        self.tell_in(&mut transaction, (instance.id, &instance.owner, &instance.server_id), Some(instance.state), to, reason).await?;
+        let about = About { id: instance.id, owner: &instance.owner, server_id: &instance.server_id, session: &instance.session };
+        self.tell_in(&mut transaction, about, Some(instance.state), to, reason).await?;
         transaction.commit().await.map_err(DbError::from)?;
         Ok(true)
     }
@@ -132,15 +141,16 @@ impl Inner {
     pub(crate) async fn tell_in(
         &self,
         transaction: &mut PgConnection,
-        (id, owner, server_id): (InstanceId, &str, &str),
+        about: About<'_>,
         from: Option<State>,
         to: State,
         reason: Option<&Reason>,
     ) -> Result<(), DbError> {
         let payload = json!({
-            "instance_id": id, "server_id": server_id, "from": from, "to": to, "reason": reason.map(|reason| &reason.code),
+            "instance_id": about.id, "server_id": about.server_id, "session": (!about.session.is_empty()).then_some(about.session),
+            "from": from, "to": to, "reason": reason.map(|reason| &reason.code),
         });
-        let event = events::NewEvent { kind: INSTANCE_STATE_CHANGED, channel: "instances", owner: Some(owner.to_owned()), payload };
+        let event = events::NewEvent { kind: INSTANCE_STATE_CHANGED, channel: "instances", owner: Some(about.owner.to_owned()), payload };
         self.events.publish_in(transaction, &event).await
     }
 

@@ -199,8 +199,15 @@ pub(crate) async fn renew(
     Ok(ids.fetch_all(connection).await?.into_iter().map(InstanceId).collect())
 }
 
-/// An instance whose fabric is gone: its id, owner, server, and where it stood.
-pub(crate) type Lost = (InstanceId, String, String, State);
+/// An instance whose fabric is gone.
+pub(crate) struct Lost {
+    pub(crate) id: InstanceId,
+    pub(crate) owner: String,
+    pub(crate) server_id: String,
+    pub(crate) session: String,
+    /// Where it stood.
+    pub(crate) from: State,
+}
 
 /// Fails what nobody has any more: of nodes whose lease is over, or of a node that has just begun.
 pub(crate) async fn abandon(
@@ -213,18 +220,18 @@ pub(crate) async fn abandon(
         r#"UPDATE mcp_fabric.instances i SET state = 'FAILED', reason_code = $3, reason = $4, since = $2, pid = NULL, container = NULL, next_try_at = NULL
            FROM (SELECT id, state FROM mcp_fabric.instances
                  WHERE state NOT IN ('STOPPED', 'FAILED') AND (lease_until < $2 OR node_id = $1) FOR UPDATE SKIP LOCKED) AS before
-           WHERE i.id = before.id RETURNING i.id, i.owner, i.server_id, before.state AS "state!""#,
+           WHERE i.id = before.id RETURNING i.id, i.owner, i.server_id, i.session, before.state AS "state!""#,
         beginning,
         now,
         &*reason.code,
         reason.text
     );
-    let lost = |row: (Uuid, String, String, String)| {
-        let state = row.3.parse().map_err(|_| DbError::Inconsistent { table: "instances", column: "state", row: row.0.to_string() })?;
-        Ok((InstanceId(row.0), row.1, row.2, state))
-    };
     let rows = rows.fetch_all(connection).await?;
-    rows.into_iter().map(|row| lost((row.id, row.owner, row.server_id, row.state))).collect()
+    let lost = rows.into_iter().map(|row| {
+        let from = row.state.parse().map_err(|_| DbError::Inconsistent { table: "instances", column: "state", row: row.id.to_string() })?;
+        Ok(Lost { id: InstanceId(row.id), owner: row.owner, server_id: row.server_id, session: row.session, from })
+    });
+    lost.collect()
 }
 
 pub(crate) async fn get(connection: &mut PgConnection, id: InstanceId) -> Result<Option<Instance>, DbError> {

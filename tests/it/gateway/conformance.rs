@@ -39,7 +39,7 @@ async fn passes(url: &str, revision: &str) {
     let mut suite = Command::new(folder.join("node_modules/.bin/node"));
     suite.arg(folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"));
     suite.args(["server", "--url", url, "--requirements", revision, "-o"]).arg(results.path()).current_dir(folder).kill_on_drop(true);
-    let output = tokio::time::timeout(std::time::Duration::from_secs(240), suite.output()).await.unwrap().unwrap();
+    let output = tokio::time::timeout(std::time::Duration::from_mins(4), suite.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),

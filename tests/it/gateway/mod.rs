@@ -1,6 +1,11 @@
 //! The endpoints of MCP clients: real servers behind them, clients of every revision before them.
 
+mod bad_input;
 mod conformance;
+mod faults;
+mod matrix;
+mod sessions;
+mod shared;
 
 use std::path::PathBuf;
 
@@ -31,11 +36,21 @@ impl Gateway {
         Self { app, _packages: packages, program }
     }
 
-    /// Installs and starts the fixture under a name; gives its instance.
-    pub(crate) async fn run(&self, name: &str, env: &Value) -> Value {
+    /// Where clients of one server connect.
+    pub(crate) fn endpoint(&self, server: &str) -> String {
+        format!("{}/mcp/s/{}", self.app.url, server.replace('/', "%2F"))
+    }
+
+    /// Installs the fixture under a name.
+    pub(crate) async fn install(&self, name: &str, env: &Value) {
         let command = self.program.to_str().unwrap();
         let order = json!({ "name": "@acme/subject", "serverName": name, "enabled": false, "command": command, "args": [], "env": env });
         assert_eq!(self.app.install(&order).await["status"], "installed");
+    }
+
+    /// Installs and starts it as the operator; gives the instance.
+    pub(crate) async fn run(&self, name: &str, env: &Value) -> Value {
+        self.install(name, env).await;
         self.app.run_server(name).await
     }
 }
