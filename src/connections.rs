@@ -12,6 +12,7 @@ use axum_server::accept::Accept;
 use prometheus::{IntCounter, IntGauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
@@ -40,20 +41,23 @@ impl Limits {
 
 type Accepting<T, S> = Pin<Box<dyn Future<Output = io::Result<(Watched<T>, S)>> + Send>>;
 
-impl<A, I, S> Accept<I, S> for Limited<A>
+impl<A, S> Accept<TcpStream, S> for Limited<A>
 where
-    A: Accept<I, S> + Clone + Send + 'static,
+    A: Accept<TcpStream, S> + Clone + Send + 'static,
     A::Future: Send,
     A::Stream: Send,
     A::Service: Send,
-    I: Send + 'static,
     S: Send + 'static,
 {
     type Stream = Watched<A::Stream>;
     type Service = A::Service;
     type Future = Accepting<A::Stream, A::Service>;
 
-    fn accept(&self, stream: I, service: S) -> Self::Future {
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        // An event is a small write after another one, and would wait for the other end to confirm that.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection goes on with delays");
+        }
         let Ok(place) = Arc::clone(&self.limits.places).try_acquire_owned() else {
             self.limits.refused.inc();
             return Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())));

@@ -67,6 +67,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(packages::router(services.packages))
         .merge(oauth::router(services.oauth))
         .merge(runtime::router(services.runtime))
+        .merge(gateway::router(services.gateway.clone()))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));
@@ -88,7 +89,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
     routes
         .route("/metrics", get(serve_metrics).with_state(metrics))
         .merge(cache::registries(services.cache))
-        .merge(gateway::endpoints(services.gateway))
+        .merge(gateway::endpoints(services.gateway, &config.http.cors_origins))
         .merge(documents(&document))
         .fallback(front::not_found)
         .method_not_allowed_fallback(front::method_not_allowed)

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use platform::{
     Config, client,
-    config::{ConfigError, InternalListen},
+    config::{ConfigError, InternalListen, sources::environment},
     files::{self, IoContext as _},
 };
 use reqwest::{Method, RequestBuilder};
@@ -38,7 +38,7 @@ pub enum ClientError {
     #[error("{0} does not answer like a fabric")]
     NotAFabric(String),
     /// A URL was given without a token.
-    #[error("FABRIC_URL is set, and so FABRIC_TOKEN has to be: the token that fabric takes")]
+    #[error("FABRIC_URL is set, and so FABRIC_TOKEN has to be, or a file ~/.config/mcp-fabric/token: the token that fabric takes")]
     NoToken,
     /// Plaintext is given out by a running fabric on this machine only.
     #[error("this needs the internal socket of a fabric that runs on this data folder; start it first")]
@@ -76,7 +76,7 @@ impl Fabric {
             return Ok(Self {
                 http: client::fabric_api()?,
                 url: url.trim_end_matches('/').to_owned(),
-                token: context.token.clone(),
+                token: context.token.clone().map_or_else(kept_token, |token| Ok(Some(token)))?,
                 own: None,
             });
         }
@@ -225,6 +225,11 @@ impl Fabric {
         }
     }
 
+    /// A request whose answer goes on for as long as it does.
+    pub(super) fn stream(&self, method: Method, path: &str) -> RequestBuilder {
+        self.plain(method, path)
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<Value, ClientError> {
         self.read(request.send().await.map_err(|error| ClientError::Unreachable(self.url.clone(), reason(&error)))?).await
     }
@@ -249,6 +254,13 @@ impl Fabric {
 fn operator_token(config: &Config) -> Result<SecretString, ClientError> {
     let text = files::read_if_present(&files::operator_token_file(&config.data_dir))?;
     Ok(text.unwrap_or_default().trim().into())
+}
+
+/// The token that a user keeps for fabrics elsewhere, where clients start this program and can give it no secret.
+fn kept_token() -> Result<Option<SecretString>, ClientError> {
+    let Some(home) = environment("HOME") else { return Ok(None) };
+    let text = files::read_if_present(&Path::new(&home).join(".config/mcp-fabric/token"))?;
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).map(Into::into))
 }
 
 fn reason(error: &reqwest::Error) -> String {

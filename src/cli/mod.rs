@@ -5,10 +5,13 @@ mod authorize;
 mod backup;
 mod cache;
 mod client;
+mod client_files;
+mod connect;
 mod credentials;
 mod db;
 mod doctor;
 mod jobs;
+mod ordered;
 mod output;
 mod packages;
 mod registry;
@@ -86,6 +89,10 @@ enum Command {
     Tools(run::Tools),
     Call(run::Call),
     Authorize(authorize::Authorize),
+    Connect(connect::Connect),
+    /// Files of MCP clients: Claude, VS Code, Cursor
+    #[command(subcommand)]
+    Client(client_files::ClientCommand),
     /// Accounts
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -238,6 +245,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Tools(asked) => run::tools(context, asked).await,
         Command::Call(asked) => run::call(context, asked).await,
         Command::Authorize(asked) => authorize::authorize(context, asked).await,
+        Command::Connect(asked) => connect::connect(context, asked).await,
+        Command::Client(command) => client_files::run(context, command).await,
         Command::Users(command) => users::run(context, command).await,
         Command::Tokens(command) => users::run_tokens(context, command).await,
         Command::Credentials(command) => credentials::run(context, command).await,

@@ -20,12 +20,16 @@ use crate::{
     lists::{self, Kind, List, Lists},
     meta::{self, Manner},
     names,
-    rpc::{Fault, Members, UNAVAILABLE, raw},
+    rpc::{Fault, INVALID_PARAMS, Members, UNAVAILABLE, raw},
 };
 
 /// So many calls in a row without an answer close the way to a server for a while.
 const MOST_SILENCES: u32 = 3;
 const CLOSED_MILLIS: i64 = 10_000;
+/// How long something may take that a server is only told.
+const TOLD: Duration = Duration::from_secs(5);
+const LONGEST_URI: usize = 4096;
+const MOST_SUBSCRIPTIONS: usize = 1000;
 /// For how long a list that did not come in time is not waited for again.
 const SLOW_MILLIS: i64 = 30_000;
 
@@ -53,10 +57,16 @@ pub(crate) struct Backend {
     subscribed: Mutex<HashMap<String, HashSet<u64>>>,
     /// Told when that changes.
     resubscribe: Arc<Notify>,
+    /// Of a modern server: the resources of which it has said that it tells their changes.
+    acknowledged: watch::Sender<HashSet<String>>,
     silences: AtomicU32,
     closed_until: AtomicI64,
     /// It says that it speaks in the other era, too, and does not.
     lacks_other_era: AtomicBool,
+    /// Whether several users use it.
+    is_shared: AtomicBool,
+    /// From which level on it logs, as somebody has asked.
+    level: Mutex<Option<String>>,
     shutdown: Shutdown,
 }
 
@@ -80,22 +90,25 @@ impl Backend {
         let (hearers, subscribed) = before.map(|before| (before.hearers().clone(), before.subscribed().clone())).unwrap_or_default();
         let backend = Arc::new(Self {
             prefix: names::server(&configuration.server_id),
-            configuration,
             lists: Lists::default(),
             fetching: Default::default(),
             slow_until: Default::default(),
             hearers: Mutex::new(hearers),
             subscribed: Mutex::new(subscribed),
             resubscribe: Arc::default(),
+            acknowledged: watch::Sender::default(),
             silences: AtomicU32::new(0),
             closed_until: AtomicI64::new(0),
             lacks_other_era: AtomicBool::new(false),
+            is_shared: AtomicBool::new(configuration.sharing == Sharing::Shared),
+            level: Mutex::default(),
             shutdown: shutdown.clone(),
             reached,
+            configuration,
         });
         if let Some(outside) = backend.reached.outside() {
-            let resubscribe = Arc::clone(&backend.resubscribe);
-            shutdown.spawn(pump(Arc::downgrade(&backend), outside, backend.reached.sessions(), resubscribe, shutdown.clone()));
+            let (resubscribe, is_again) = (Arc::clone(&backend.resubscribe), before.is_some());
+            shutdown.spawn(pump(Arc::downgrade(&backend), outside, backend.reached.sessions(), resubscribe, is_again, shutdown.clone()));
         }
         backend
     }
@@ -115,13 +128,36 @@ impl Backend {
 
     pub(crate) fn detach(&self, party: u64) {
         self.hearers().remove(&party);
-        let mut subscribed = self.subscribed();
-        subscribed.retain(|_, parties| {
+        let mut left = Vec::new();
+        self.subscribed().retain(|uri, parties| {
             parties.remove(&party);
+            if parties.is_empty() {
+                left.push(uri.clone());
+            }
             !parties.is_empty()
         });
-        drop(subscribed);
+        if left.is_empty() {
+            return;
+        }
         self.resubscribe.notify_one();
+        // A server with a handshake is told, which nobody waits for.
+        let session = self.reached.sessions().borrow().clone().filter(|session| session.era == Era::Legacy);
+        if let Some(session) = session {
+            self.shutdown.spawn(async move {
+                for uri in left {
+                    tell(&session, "resources/unsubscribe", &json!({ "uri": uri }).to_string()).await;
+                }
+            });
+        }
+    }
+
+    /// Whom it is for may have changed: then nobody hears it who has not come since.
+    pub(crate) fn note_sharing(&self, sharing: Sharing) {
+        let is_shared = sharing == Sharing::Shared;
+        if self.is_shared.swap(is_shared, Ordering::Relaxed) != is_shared {
+            self.hearers().clear();
+            self.subscribed().clear();
+        }
     }
 
     /// Whether it can be started in the era of a session, too.
@@ -136,19 +172,46 @@ impl Backend {
 
     /// Whether anybody hears it.
     pub(crate) fn is_heard(&self) -> bool {
-        !self.hearers().is_empty()
+        self.hearers().values().any(Hearer::is_there)
     }
 
     pub(crate) fn is_heard_by(&self, party: u64) -> bool {
         self.hearers().contains_key(&party)
     }
 
-    /// Notes that somebody wants to hear of a resource.
-    pub(crate) fn subscribe(&self, uri: &str, party: u64) {
-        let is_new = self.subscribed().entry(uri.to_owned()).or_default().insert(party);
-        if is_new {
+    /// Notes that somebody wants to hear of a resource; fails for what nobody could keep.
+    pub(crate) fn subscribe(&self, uri: &str, party: u64) -> Result<(), Fault> {
+        let mut subscribed = self.subscribed();
+        let of_one = subscribed.values().filter(|parties| parties.contains(&party)).count();
+        if uri.len() > LONGEST_URI || of_one >= MOST_SUBSCRIPTIONS {
+            let text = format!("addresses have up to {LONGEST_URI} bytes, and one client up to {MOST_SUBSCRIPTIONS} subscriptions");
+            return Err(Fault::of(INVALID_PARAMS, text));
+        }
+        if subscribed.entry(uri.to_owned()).or_default().insert(party) {
             self.resubscribe.notify_one();
         }
+        Ok(())
+    }
+
+    /// Returns once a modern server tells of a resource, or does not say so for too long.
+    pub(crate) async fn tells_of(&self, uri: &str) {
+        let mut acknowledged = self.acknowledged.subscribe();
+        let told = acknowledged.wait_for(|all| all.contains(uri));
+        if tokio::time::timeout(TOLD, told).await.is_err() {
+            tracing::debug!(server = self.configuration.server_id, "a server does not say that it tells of a resource");
+        }
+    }
+
+    /// What somebody waits to hear of keeps a server that ends when it is idle.
+    pub(crate) fn keep_alive(&self) {
+        if !self.subscribed().is_empty() {
+            self.reached.touch();
+        }
+    }
+
+    /// Notes from which level on a server with a handshake logs.
+    pub(crate) fn note_level(&self, level: &str) {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level.to_owned());
     }
 
     /// Whether nobody else wants to hear of it any more.
@@ -222,8 +285,9 @@ impl Backend {
         if let Some(list) = self.lists.fresh(kind, session) {
             return Ok(list);
         }
+        let changes = self.lists.changes(kind);
         let list = Arc::new(lists::fetch(session, kind, &self.prefix, &own_manner()).await?);
-        self.lists.keep(kind, &list);
+        self.lists.keep(kind, &list, changes);
         Ok(list)
     }
 
@@ -250,9 +314,11 @@ impl Backend {
                     self.lists.outdate(*kind);
                 }
                 match method.as_str() {
+                    // Of the gateway's own subscription.
+                    "notifications/subscriptions/acknowledged" => {}
                     "notifications/resources/updated" => self.tell_updated(params.as_deref()),
                     // Whose it is cannot be told, and others are not to read it.
-                    "notifications/message" if self.configuration.sharing == Sharing::Shared => {}
+                    "notifications/message" if self.is_shared.load(Ordering::Relaxed) => {}
                     _ => self.tell_all(&method, params.as_deref()),
                 }
             }
@@ -288,14 +354,11 @@ impl Backend {
         if session.era == Era::Legacy {
             let uris: Vec<String> = self.subscribed().keys().cloned().collect();
             for uri in uris {
-                let mut ticket = session.ticket(None);
-                let asked = async {
-                    ticket.send("resources/subscribe", &json!({ "uri": uri }).to_string()).await?;
-                    ticket.answer().await
-                };
-                if !matches!(tokio::time::timeout(Duration::from_secs(5), asked).await, Ok(Ok(_))) {
-                    tracing::debug!(server = self.configuration.server_id, "a subscription could not be made anew");
-                }
+                tell(session, "resources/subscribe", &json!({ "uri": uri }).to_string()).await;
+            }
+            let level = self.level.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(level) = level {
+                tell(session, "logging/setLevel", &json!({ "level": level }).to_string()).await;
             }
         }
         for kind in [Kind::Tools, Kind::Prompts, Kind::Resources] {
@@ -304,20 +367,38 @@ impl Backend {
     }
 
     /// Asks a modern server to say what changes.
-    async fn listen(&self, session: &Session) -> Option<Ticket> {
+    async fn listen(&self, session: &Session) -> Option<Listen> {
         if session.era != Era::Modern {
             return None;
         }
-        let uris: Vec<String> = self.subscribed().keys().cloned().collect();
+        let uris: HashSet<String> = self.subscribed().keys().cloned().collect();
         let mut wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
         if !uris.is_empty() {
-            wanted["resourceSubscriptions"] = uris.into();
+            wanted["resourceSubscriptions"] = json!(uris);
         }
         let mut ticket = session.ticket(None);
         let params = raw(json!({ "notifications": wanted }).to_string());
         let (params, _) = meta::to_server(Some(&params), None, (session.era, ticket.id()), Some(&own_manner()));
         ticket.send("subscriptions/listen", &params).await.ok()?;
-        Some(ticket)
+        Some(Listen { ticket, uris })
+    }
+}
+
+/// A request for what changes, and for which resources it is.
+struct Listen {
+    ticket: Ticket,
+    uris: HashSet<String>,
+}
+
+/// Tells a server something that it confirms, and that nobody waits for.
+async fn tell(session: &Session, method: &str, params: &str) {
+    let mut ticket = session.ticket(None);
+    let asked = async {
+        ticket.send(method, params).await?;
+        ticket.answer().await
+    };
+    if !matches!(tokio::time::timeout(TOLD, asked).await, Ok(Ok(_))) {
+        tracing::debug!(method, "a server could not be told something");
     }
 }
 
@@ -327,17 +408,23 @@ async fn pump(
     mut outside: mpsc::Receiver<Heard>,
     mut sessions: watch::Receiver<Option<Arc<Session>>>,
     resubscribe: Arc<Notify>,
+    is_again: bool,
     shutdown: Shutdown,
 ) {
     let mut session = sessions.borrow_and_update().clone();
     let mut listening = match (&session, backend.upgrade()) {
-        (Some(session), Some(backend)) => backend.listen(session).await,
+        (Some(session), Some(backend)) => {
+            if is_again {
+                backend.greet_again(session).await;
+            }
+            backend.listen(session).await
+        }
         _ => None,
     };
     loop {
         let listened = async {
             match &mut listening {
-                Some(ticket) => ticket.next().await,
+                Some(listen) => listen.ticket.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -349,7 +436,13 @@ async fn pump(
                 _ => return,
             },
             next = listened => match (next, backend.upgrade()) {
-                (Next::Heard(heard), Some(backend)) => backend.deliver(heard),
+                (Next::Heard(heard), Some(backend)) => {
+                    let is_acknowledged = matches!(&heard, Heard::Notification(method, _) if method.ends_with("/acknowledged"));
+                    if let Some(listen) = listening.as_ref().filter(|_| is_acknowledged) {
+                        backend.acknowledged.send_replace(listen.uris.clone());
+                    }
+                    backend.deliver(heard);
+                }
                 (Next::Answer(_), _) => listening = None,
                 (_, None) => return,
             },

@@ -1,12 +1,13 @@
 //! Sessions of clients that speak with a handshake (revisions up to 2025-11-25).
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use configurations::Configuration;
@@ -17,17 +18,23 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    meta::Manner,
+    meta::{Manner, without_subscription},
     place::Place,
     revision::Revision,
-    rpc::{Id, Members, Raw, notification, raw, request},
+    rpc::{Fault, Id, Members, Raw, notification, raw, request},
     stream::{Position, Stream},
 };
 
 /// How many questions of servers a client may leave unanswered.
 const MOST_ASKED: usize = 64;
-/// How many streams whose answers have come are kept for one who comes back.
+/// How many requests of one session are worked on at once.
+const MOST_RUNNING: usize = 128;
+/// How many streams whose answers have come are kept for one who comes back, how much of them, and for how long.
 const MOST_DONE: usize = 16;
+const MOST_DONE_BYTES: usize = 8 << 20;
+const DONE_KEPT: Duration = Duration::from_mins(2);
+/// How long a person may think about what a server asks.
+pub(crate) const THINKING: Duration = Duration::from_mins(10);
 /// The stream that belongs to no request.
 const GENERAL: u64 = 0;
 
@@ -45,7 +52,7 @@ pub(crate) struct Client {
     general: Arc<Stream>,
     streams: Mutex<Streams>,
     running: Mutex<HashMap<Id, CancellationToken>>,
-    asked: Mutex<HashMap<u64, Pending>>,
+    asked: Mutex<HashMap<u64, (Pending, Instant)>>,
     next_ask: AtomicU64,
     log_level: Mutex<Option<String>>,
     /// Milliseconds since the epoch.
@@ -57,8 +64,22 @@ pub(crate) struct Client {
 #[derive(Default)]
 struct Streams {
     all: HashMap<u64, Arc<Stream>>,
-    done: std::collections::VecDeque<u64>,
+    done: std::collections::VecDeque<(u64, Instant)>,
     last: u64,
+}
+
+impl Streams {
+    fn prune(&mut self) {
+        let bytes = |all: &HashMap<u64, Arc<Stream>>, done: &std::collections::VecDeque<(u64, Instant)>| -> usize {
+            done.iter().filter_map(|(number, _)| all.get(number)).map(|stream| stream.bytes()).sum()
+        };
+        while let Some((oldest, since)) = self.done.front().copied()
+            && (self.done.len() > MOST_DONE || since.elapsed() > DONE_KEPT || bytes(&self.all, &self.done) > MOST_DONE_BYTES)
+        {
+            self.done.pop_front();
+            self.all.remove(&oldest);
+        }
+    }
 }
 
 /// Who waits for what a client answers.
@@ -67,6 +88,26 @@ enum Pending {
     Server(Asked),
     /// The gateway, for a server that does not ask by requests.
     Ours(oneshot::Sender<Result<Raw, Raw>>),
+}
+
+/// An answer that the gateway waits for; one that is not waited for any more is nobody's.
+pub(crate) struct Awaited {
+    client: Arc<Client>,
+    number: u64,
+    told: oneshot::Receiver<Result<Raw, Raw>>,
+}
+
+impl Awaited {
+    /// What the client answers, if it does.
+    pub(crate) async fn answer(mut self) -> Option<Result<Raw, Raw>> {
+        tokio::time::timeout(THINKING, &mut self.told).await.ok().and_then(Result::ok)
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        held(&self.client.asked).remove(&self.number);
+    }
 }
 
 /// What a client says of itself in `initialize`.
@@ -170,50 +211,55 @@ impl Client {
     /// Something that is no matter of a request.
     pub(crate) fn hear(&self, method: &str, params: Option<&RawValue>) {
         if self.wants(method, params) {
-            self.general.push(&notification(method, params.map_or("{}", RawValue::get)), true);
+            let params = params.map_or(Cow::Borrowed("{}"), without_subscription);
+            self.general.push(&notification(method, &params), true);
         }
     }
 
-    /// A request of a server as the client is to have it, and its number. The client's answer goes to the server.
-    pub(crate) fn ask(&self, asked: Asked) -> Option<(u64, String)> {
+    /// A request of a server as the client is to have it. The client's answer goes to the server, whichever call it was
+    /// for: over pipes, a server does not say that.
+    pub(crate) fn ask(&self, asked: Asked) -> Option<String> {
         let (method, params) = (asked.method.clone(), asked.params.clone());
         if !self.is_able(&method) {
             asked.refuse(crate::rpc::METHOD_NOT_FOUND, "the client that is connected does not offer this");
             return None;
         }
         let number = self.expect(Pending::Server(asked))?;
-        Some((number, request(number, &method, params.as_deref())))
+        Some(request(number, &method, params.as_deref()))
     }
 
     /// A question of the gateway's own.
-    pub(crate) fn ask_for(&self, method: &str, params: Option<&RawValue>) -> Option<(String, oneshot::Receiver<Result<Raw, Raw>>)> {
+    pub(crate) fn ask_for(self: &Arc<Self>, method: &str, params: Option<&RawValue>) -> Option<(String, Awaited)> {
         let (tell, told) = oneshot::channel();
         let number = self.expect(Pending::Ours(tell))?;
-        Some((request(number, method, params), told))
+        Some((request(number, method, params), Awaited { client: Arc::clone(self), number, told }))
+    }
+
+    /// Whether it has yet to answer something.
+    pub(crate) fn is_asked(&self) -> bool {
+        held(&self.asked).values().any(|(_, since)| since.elapsed() < THINKING)
+    }
+
+    /// What cannot be told in the answer to a request.
+    pub(crate) fn say(&self, message: &str) {
+        self.general.push(message, false);
     }
 
     fn expect(&self, pending: Pending) -> Option<u64> {
         let mut asked = held(&self.asked);
+        asked.retain(|_, (_, since)| since.elapsed() < THINKING);
         if asked.len() >= MOST_ASKED {
             return None;
         }
         let number = self.next_ask.fetch_add(1, Ordering::Relaxed);
-        asked.insert(number, pending);
+        asked.insert(number, (pending, Instant::now()));
         Some(number)
     }
 
     /// Something that a server asks while it does nothing for anybody.
     pub(crate) fn ask_outside(&self, asked: Asked) {
-        if let Some((_, message)) = self.ask(asked) {
-            self.general.push(&message, false);
-        }
-    }
-
-    /// Questions whose request is over are of no interest any more.
-    pub(crate) fn forget_asked(&self, numbers: &[u64]) {
-        let mut asked = held(&self.asked);
-        for number in numbers {
-            asked.remove(number);
+        if let Some(message) = self.ask(asked) {
+            self.say(&message);
         }
     }
 
@@ -222,21 +268,24 @@ impl Client {
         let number = id.to_string().trim_matches('"').parse().ok();
         let pending = number.and_then(|number: u64| held(&self.asked).remove(&number));
         match pending {
-            Some(Pending::Server(asked)) => asked.answer(answer.as_deref().map_err(|error| &**error)),
-            Some(Pending::Ours(tell)) => drop(tell.send(answer)),
+            Some((Pending::Server(asked), _)) => asked.answer(answer.as_deref().map_err(|error| &**error)),
+            Some((Pending::Ours(tell), _)) => drop(tell.send(answer)),
             None => {}
         }
     }
 
-    /// A request of the client that is worked on; `None` when there is one of that id already.
-    pub(crate) fn begin(self: &Arc<Self>, id: &Id) -> Option<Running> {
+    /// A request of the client that is worked on.
+    pub(crate) fn begin(self: &Arc<Self>, id: &Id) -> Result<Running, Fault> {
         let token = CancellationToken::new();
         let mut running = held(&self.running);
         if running.contains_key(id) {
-            return None;
+            return Err(Fault::invalid("another request of this `id` is worked on"));
+        }
+        if running.len() >= MOST_RUNNING {
+            return Err(Fault::too_many());
         }
         running.insert(id.clone(), token.clone());
-        Some(Running { client: Arc::clone(self), id: id.clone(), cancelled: token })
+        Ok(Running { client: Arc::clone(self), id: id.clone(), cancelled: token })
     }
 
     pub(crate) fn cancel(&self, id: &Id) {
@@ -260,13 +309,15 @@ impl Client {
         let mut streams = held(&self.streams);
         if let Some(stream) = streams.all.get(&number) {
             stream.finish();
-            streams.done.push_back(number);
+            streams.done.push_back((number, Instant::now()));
         }
-        while streams.done.len() > MOST_DONE
-            && let Some(oldest) = streams.done.pop_front()
-        {
-            streams.all.remove(&oldest);
-        }
+        streams.prune();
+    }
+
+    /// Forgets what nobody came back for.
+    pub(crate) fn prune(&self) {
+        held(&self.streams).prune();
+        held(&self.asked).retain(|_, (_, since)| since.elapsed() < THINKING);
     }
 
     /// The stream that somebody reads on, and from which event; without a position, the general one.

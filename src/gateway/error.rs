@@ -17,7 +17,10 @@ pub enum GatewayError {
     /// Everybody is busy.
     #[error("there are as many sessions as there may be, and all of them are busy")]
     TooManySessions,
-    /// A client that configurations are written for.
+    /// A server that no client can start or reach by itself.
+    #[error("its document names no package that clients can run, and no address")]
+    NothingToRun,
+    /// Something that was sent cannot be used.
     #[error("{0}: {1}")]
     Field(&'static str, &'static str),
     /// The actor may not.
@@ -48,6 +51,7 @@ impl Coded for GatewayError {
             Self::NoServer => "server_not_available",
             Self::Refused(_) => "origin_refused",
             Self::TooManySessions => "too_many_sessions",
+            Self::NothingToRun => "document_unusable",
             Self::Field(..) => "invalid_field",
             other => other.inner().map_or("internal", Coded::code),
         }
@@ -57,6 +61,7 @@ impl Coded for GatewayError {
             Self::NoServer => Class::NotFound,
             Self::Refused(_) => Class::Forbidden,
             Self::TooManySessions => Class::TooMany,
+            Self::NothingToRun => Class::Unprocessable,
             Self::Field(..) => Class::BadRequest,
             other => other.inner().map_or(Class::Internal, Coded::class),
         }

@@ -32,6 +32,14 @@ impl Hearer {
         }
     }
 
+    /// Whether it has not gone.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Session(client) => client.strong_count() > 0,
+            Self::Stream(listening) => listening.strong_count() > 0,
+        }
+    }
+
     /// The session, if it is one.
     pub(crate) fn session(&self) -> Option<Arc<Client>> {
         match self {

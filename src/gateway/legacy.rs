@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use platform::{Actor, Problem};
@@ -15,8 +15,9 @@ use crate::{
     client::{Client, Introduction, Running, no_capabilities},
     place::Place,
     revision::{NEWEST_LEGACY, Revision},
+    rights::{Rights, while_allowed},
     rpc::{Fault, INVALID_PARAMS, Id, Members, Message, Raw, TIMEOUT, response},
-    service::{Gateway, Members as Servers},
+    service::{Busy, Gateway, Servers},
     stream::Position,
     work::{By, Said, Work},
 };
@@ -30,12 +31,21 @@ pub(crate) struct Come {
     pub(crate) gateway: Gateway,
     pub(crate) actor: Actor,
     pub(crate) place: Place,
-    pub(crate) headers: HeaderMap,
+    pub(crate) parts: Parts,
 }
 
 impl Come {
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// For a stream that it opens.
+    pub(crate) fn rights(&self) -> Rights {
+        Rights { gateway: self.gateway.clone(), parts: self.parts.clone(), owner: self.actor.to_string(), place: self.place.clone() }
+    }
+
     fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+        self.headers().get(name).and_then(|value| value.to_str().ok())
     }
 
     /// The session that it is of.
@@ -55,8 +65,18 @@ impl Come {
     }
 
     fn work(&self, client: &Arc<Client>, servers: Servers, id: Id, method: String, params: Option<Raw>, say: mpsc::Sender<Said>) -> Work {
-        let by = By::Session(Arc::clone(client));
-        Work { gateway: self.gateway.clone(), actor: self.actor.clone(), place: self.place.clone(), servers, by, id, method, params, say }
+        Work {
+            gateway: self.gateway.clone(),
+            actor: self.actor.clone(),
+            place: self.place.clone(),
+            servers,
+            by: By::Session(Arc::clone(client)),
+            id,
+            method,
+            params,
+            say,
+            accepts: Accepts::of(self.headers()),
+        }
     }
 }
 
@@ -100,16 +120,31 @@ async fn initialize(come: Come, servers: Servers, id: Id, params: Option<Raw>) -
         Ok(client) => client,
         Err(error) => return Problem::of(&error).into_response(),
     };
+    // A session whose client has gone before it knew of it is nobody's.
+    let mut opening = Opening { gateway: come.gateway.clone(), client: Some(Arc::clone(&client)) };
     let (say, _) = mpsc::channel(1);
     let work = come.work(&client, servers, id.clone(), "initialize".into(), params, say);
     let answer = work.initialize(&client).await;
-    let is_open = answer.is_ok();
     let mut response = json(StatusCode::OK, response(Some(&id), &answer));
-    match HeaderValue::from_str(&client.id) {
-        Ok(session) if is_open => drop(response.headers_mut().insert(SESSION, session)),
-        _ => come.gateway.close(&client),
+    if let (Ok(session), Ok(_)) = (HeaderValue::from_str(&client.id), answer) {
+        response.headers_mut().insert(SESSION, session);
+        opening.client = None;
     }
     response
+}
+
+/// A session that ends when it is not taken.
+struct Opening {
+    gateway: Gateway,
+    client: Option<Arc<Client>>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.gateway.close(&client);
+        }
+    }
 }
 
 /// What wants no answer.
@@ -130,16 +165,17 @@ async fn take(come: &Come, client: &Arc<Client>, servers: &Servers, message: Mes
 }
 
 async fn request(come: Come, client: &Arc<Client>, servers: Servers, id: Id, method: String, params: Option<Raw>) -> Response {
-    let Some(running) = client.begin(&id) else {
-        return refused(Some(&id), Fault::invalid("another request of this `id` is worked on"));
+    let (running, busy) = match client.begin(&id).and_then(|running| Ok((running, come.gateway.admit(&come.actor)?))) {
+        Ok(begun) => begun,
+        Err(fault) => return refused(Some(&id), fault),
     };
     let (say, said) = mpsc::channel(UNSAID);
     let work = come.work(client, servers, id, method, params, say);
-    let working: Working = Box::pin(async move { run(work, running).await });
+    let working: Working = Box::pin(run(work, running, busy));
     answer(&come, client, working, said).await
 }
 
-async fn run(work: Work, running: Running) -> Final {
+async fn run(work: Work, running: Running, _busy: Busy) -> Final {
     let answer = tokio::select! {
         answer = work.run() => answer,
         () = running.cancelled.cancelled() => Err(Fault::Cancelled),
@@ -151,7 +187,7 @@ async fn run(work: Work, running: Running) -> Final {
 async fn answer(come: &Come, client: &Arc<Client>, working: Working, mut said: mpsc::Receiver<Said>) -> Response {
     let mut held = Held { gateway: come.gateway.clone(), working: Some(working) };
     let Some(working) = &mut held.working else { return StatusCode::ACCEPTED.into_response() };
-    let first_said = match first(working, &mut said, Accepts::of(&come.headers)).await {
+    let first_said = match first(working, &mut said, Accepts::of(come.headers())).await {
         First::Answer(Some((status, body))) => {
             held.working = None;
             return json(status, body);
@@ -224,9 +260,16 @@ pub(crate) async fn post_batch(come: Come, servers: Servers, messages: Vec<&RawV
                 all.push(Box::pin(async move { Some((StatusCode::OK, text)) }));
             }
             Ok(Message::Request { id, method, params }) => {
-                let Some(running) = client.begin(&id) else { continue };
-                let work = come.work(&client, Arc::clone(&servers), id, method, params, say.clone());
-                all.push(Box::pin(async move { run(work, running).await }));
+                match client.begin(&id).and_then(|running| Ok((running, come.gateway.admit(&come.actor)?))) {
+                    Ok((running, busy)) => {
+                        let work = come.work(&client, Arc::clone(&servers), id, method, params, say.clone());
+                        all.push(Box::pin(run(work, running, busy)));
+                    }
+                    Err(fault) => {
+                        let text = response(Some(&id), &Err(fault));
+                        all.push(Box::pin(async move { Some((StatusCode::OK, text)) }));
+                    }
+                }
             }
             Ok(other) => take(&come, &client, &servers, other).await,
         }
@@ -249,7 +292,7 @@ pub(crate) fn get(come: &Come) -> Response {
         Err(refused) => return refused,
         Ok(client) => client,
     };
-    if !Accepts::of(&come.headers).events {
+    if !Accepts::of(come.headers()).events {
         return StatusCode::NOT_ACCEPTABLE.into_response();
     }
     let position = match come.header(&LAST_EVENT).map(Position::parse) {
@@ -258,7 +301,7 @@ pub(crate) fn get(come: &Come) -> Response {
         None => None,
     };
     match client.stream_at(position) {
-        Some((stream, after)) => events(stream.read(after, client.revision >= Revision::Polling)),
+        Some((stream, after)) => events(while_allowed(stream.read(after, client.revision >= Revision::Polling), come.rights())),
         None => refused(None, Fault::ours(StatusCode::NOT_FOUND, TIMEOUT, "that stream is over and forgotten")),
     }
 }

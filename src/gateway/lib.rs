@@ -13,6 +13,7 @@
 mod answer;
 mod backend;
 mod client;
+mod client_config;
 mod error;
 mod greeting;
 mod guard;
@@ -25,6 +26,7 @@ mod names;
 mod parked;
 mod place;
 mod revision;
+mod rights;
 mod route;
 mod routes;
 mod rpc;
@@ -33,5 +35,5 @@ mod stream;
 mod work;
 
 pub use error::GatewayError;
-pub use routes::endpoints;
+pub use routes::{endpoints, router};
 pub use service::Gateway;

@@ -88,11 +88,44 @@ pub(crate) struct Item {
     pub(crate) described: Raw,
 }
 
+/// An argument of a tool that its call repeats in a header (`x-mcp-header`, revision 2026-07-28).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Repeated {
+    pub(crate) path: Vec<String>,
+    /// Without `Mcp-Param-`.
+    pub(crate) header: String,
+}
+
+/// What a tool's schema says of headers.
+fn repeated(described: &RawValue) -> Vec<Repeated> {
+    fn within(schema: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<Repeated>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            path.push(name.clone());
+            if let Some(header) = property["x-mcp-header"].as_str() {
+                found.push(Repeated { path: path.clone(), header: header.to_owned() });
+            }
+            if path.len() < 16 {
+                within(property, path, found);
+            }
+            path.pop();
+        }
+    }
+    let mut found = Vec::new();
+    if described.get().contains("x-mcp-header")
+        && let Ok(tool) = serde_json::from_str::<serde_json::Value>(described.get())
+    {
+        within(&tool["inputSchema"], &mut Vec::new(), &mut found);
+    }
+    found
+}
+
 /// All of one kind.
 pub(crate) struct List {
     pub(crate) items: Vec<Item>,
     /// Names behind the server's own that are not the things' own names.
     pub(crate) renamed: HashMap<String, String>,
+    /// Of tools whose arguments are repeated in headers: where each stands, and its header.
+    pub(crate) headers: HashMap<String, Vec<Repeated>>,
     /// Of which process it is.
     session: Weak<Session>,
     at: Instant,
@@ -106,6 +139,8 @@ pub(crate) struct Lists([Mutex<Slot>; 4]);
 struct Slot {
     list: Option<Arc<List>>,
     is_outdated: bool,
+    /// Counts changes that the server told.
+    changes: u64,
 }
 
 impl Lists {
@@ -126,17 +161,27 @@ impl Lists {
     }
 
     pub(crate) fn outdate(&self, kind: Kind) {
-        self.slot(kind).is_outdated = true;
+        let mut slot = self.slot(kind);
+        slot.is_outdated = true;
+        slot.changes += 1;
     }
 
-    pub(crate) fn keep(&self, kind: Kind, list: &Arc<List>) {
-        *self.slot(kind) = Slot { list: Some(Arc::clone(list)), is_outdated: false };
+    /// What there was of changes, before a list is asked for.
+    pub(crate) fn changes(&self, kind: Kind) -> u64 {
+        self.slot(kind).changes
+    }
+
+    /// Keeps a list, which is outdated already where the server has told of a change since it was asked for.
+    pub(crate) fn keep(&self, kind: Kind, list: &Arc<List>, changes: u64) {
+        let mut slot = self.slot(kind);
+        slot.is_outdated = slot.changes != changes;
+        slot.list = Some(Arc::clone(list));
     }
 }
 
 /// Asks a server for all of one kind.
 pub(crate) async fn fetch(session: &Arc<Session>, kind: Kind, prefix: &str, manner: &Manner) -> Result<List, Fault> {
-    let (mut items, mut renamed) = (Vec::new(), HashMap::new());
+    let (mut items, mut renamed, mut headers) = (Vec::new(), HashMap::new(), HashMap::new());
     let (mut cursor, mut bytes) = (None::<Raw>, 0);
     for _ in 0..MOST_PAGES {
         let page = match page(session, kind, cursor.as_deref(), manner).await {
@@ -159,6 +204,10 @@ pub(crate) async fn fetch(session: &Arc<Session>, kind: Kind, prefix: &str, mann
                     renamed.insert(own, key.clone());
                 }
             }
+            let repeated = if kind == Kind::Tools { repeated(described) } else { Vec::new() };
+            if !repeated.is_empty() {
+                headers.insert(key.clone(), repeated);
+            }
             items.push(Item { key, described: described.to_owned() });
         }
         let next = members.get("nextCursor").filter(|next| next.get() != "null").map(ToOwned::to_owned);
@@ -169,7 +218,7 @@ pub(crate) async fn fetch(session: &Arc<Session>, kind: Kind, prefix: &str, mann
         cursor = next;
     }
     items.truncate(MOST_ITEMS);
-    Ok(List { items, renamed, session: Arc::downgrade(session), at: Instant::now() })
+    Ok(List { items, renamed, headers, session: Arc::downgrade(session), at: Instant::now() })
 }
 
 async fn page(session: &Arc<Session>, kind: Kind, cursor: Option<&RawValue>, manner: &Manner) -> Result<Raw, Fault> {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     revision::Revision,
-    rpc::{Members, Raw, quoted, raw},
+    rpc::{INVALID_PARAMS, Members, Raw, quoted, raw},
 };
 
 pub(crate) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -80,6 +80,33 @@ pub(crate) fn subscription(params: Option<&RawValue>, id: &str) -> String {
     let meta = raw(meta.to_string());
     params.set("_meta", meta);
     params.to_string()
+}
+
+/// The parameters of a notification for a client that has no subscriptions: without the gateway's own.
+pub(crate) fn without_subscription(params: &RawValue) -> Cow<'_, str> {
+    if !params.get().contains(SUBSCRIPTION) {
+        return Cow::Borrowed(params.get());
+    }
+    let mut params = Members::of(params).unwrap_or_default();
+    let said = params.remove("_meta");
+    let mut meta = said.as_deref().and_then(Members::of).unwrap_or_default();
+    meta.remove(SUBSCRIPTION);
+    let meta = (!meta.is_empty()).then(|| raw(meta.to_string()));
+    if let Some(meta) = meta {
+        params.set("_meta", meta);
+    }
+    Cow::Owned(params.to_string())
+}
+
+/// An error with the code that modern clients know it by: a resource that there is not is a parameter that is wrong.
+pub(crate) fn error_for_modern(error: Raw) -> Raw {
+    let code = Members::of(&error).and_then(|error| error.get("code").map(|code| code.get() == "-32002"));
+    if code != Some(true) {
+        return error;
+    }
+    let mut members = Members::of(&error).unwrap_or_default();
+    members.set("code", raw(INVALID_PARAMS.to_string()));
+    raw(members.to_string())
 }
 
 /// Whether results of this method say for how long they may be kept.
@@ -163,5 +190,7 @@ mod tests {
             subscription(Some(&of(r#"{"uri":"a","_meta":{"io.modelcontextprotocol/subscriptionId":7}}"#)), "\"x\""),
             r#"{"uri":"a","_meta":{"io.modelcontextprotocol/subscriptionId":"x"}}"#
         );
+        let told = of(r#"{"uri":"a","_meta":{"io.modelcontextprotocol/subscriptionId":7,"k":1}}"#);
+        assert_eq!(without_subscription(&told), r#"{"uri":"a","_meta":{"k":1}}"#);
     }
 }

@@ -1,6 +1,6 @@
 //! Clients of revision 2026-07-28: each request says all of itself, and nothing is kept between two.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use async_stream::stream;
 use axum::{
@@ -8,9 +8,10 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode},
     response::{IntoResponse, Response},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::future::join_all;
+use platform::http::header_text;
 use serde_json::{json, value::RawValue};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     answer::{Accepts, First, UNSAID, Working, events, first, json as json_response, last, refused, stream_of},
@@ -18,8 +19,10 @@ use crate::{
     legacy::{Come, VERSION},
     meta::{CAPABILITIES, VERSION as META_VERSION},
     revision::{ALL, Revision},
+    rights::while_allowed,
+    route::repeats,
     rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION},
-    service::Members as Servers,
+    service::{Gateway, Listener, Servers},
     stream::{ALIVE, COMMENT, event},
     work::{Alone, By, Work},
 };
@@ -47,22 +50,39 @@ pub(crate) async fn post(come: Come, servers: Servers, message: Message) -> Resp
         // Nothing that it could tell of is kept.
         return StatusCode::ACCEPTED.into_response();
     };
-    let capabilities = match check(&come.headers, &method, params.as_deref()) {
-        Ok(capabilities) => capabilities,
+    let begun = check(come.headers(), &method, params.as_deref()).and_then(|said| Ok((said, come.gateway.admit(&come.actor)?)));
+    let (capabilities, busy) = match begun {
+        Ok(begun) => begun,
         Err(fault) => return refused(Some(&id), fault),
     };
     let (say, mut said) = mpsc::channel(UNSAID);
-    let by = By::Alone(Alone { party: come.gateway.party(), capabilities });
     let is_subscription = method == "subscriptions/listen";
-    let work = Work { gateway: come.gateway, actor: come.actor, place: come.place, servers, by, id, method, params, say };
+    let party = if is_subscription { come.gateway.party() } else { Gateway::party_of(&come.actor) };
+    let work = Work {
+        gateway: come.gateway.clone(),
+        actor: come.actor.clone(),
+        place: come.place.clone(),
+        servers,
+        by: By::Alone(Alone { party, capabilities }),
+        id,
+        method,
+        params,
+        say,
+        accepts: Accepts::of(come.headers()),
+    };
     if is_subscription {
-        return listen(work).await;
+        return listen(&come, work);
     }
+    if let Err(fault) = repeats(&work, come.headers()).await {
+        return refused(Some(&work.id), fault);
+    }
+    let accepts = work.accepts;
     let mut working: Working = Box::pin(async move {
+        let _busy = busy;
         let answer = work.run().await;
         last(&work.id, &answer, true)
     });
-    match first(&mut working, &mut said, Accepts::of(&come.headers)).await {
+    match first(&mut working, &mut said, accepts).await {
         First::Answer(Some((status, body))) => json_response(status, body),
         First::Answer(None) => StatusCode::ACCEPTED.into_response(),
         First::Else(said_first) => events(stream_of(said_first, said, working)),
@@ -98,7 +118,7 @@ fn check(headers: &HeaderMap, method: &str, params: Option<&RawValue>) -> Result
     };
     if let Some(named) = named {
         let said = single(headers, &NAME)?.ok_or_else(|| bad(HEADER_MISMATCH, "the header `Mcp-Name` is missing".into()))?;
-        if decoded(said).is_none_or(|said| said != named) {
+        if header_text::decode(said).is_none_or(|said| said != named) {
             return Err(bad(HEADER_MISMATCH, "the header `Mcp-Name` is not the name in the body".into()));
         }
     }
@@ -106,23 +126,15 @@ fn check(headers: &HeaderMap, method: &str, params: Option<&RawValue>) -> Result
 }
 
 /// A header that may be there once: what reads another of two would see another request.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {
+pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {
     let unfit = || Fault::ours(StatusCode::BAD_REQUEST, HEADER_MISMATCH, format!("the header `{name}` has to be there once, as a text"));
     let mut all = headers.get_all(name).iter();
     let Some(value) = all.next() else { return Ok(None) };
     if all.next().is_some() { Err(unfit()) } else { value.to_str().map(Some).map_err(|_| unfit()) }
 }
 
-/// As headers carry what is no plain text: `=?base64?…?=`.
-fn decoded(said: &str) -> Option<Cow<'_, str>> {
-    match said.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
-        None => Some(Cow::Borrowed(said)),
-        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
-    }
-}
-
 /// A stream of what servers say unasked, until its reader goes.
-async fn listen(work: Work) -> Response {
+fn listen(come: &Come, work: Work) -> Response {
     let params = work.params.as_deref().and_then(Members::of).unwrap_or_default();
     let filter: Option<Filter> = params.get("notifications").and_then(|wanted| serde_json::from_str(wanted.get()).ok());
     let Some(filter) = filter else {
@@ -130,22 +142,22 @@ async fn listen(work: Work) -> Response {
     };
     let (say, mut said) = mpsc::channel(UNHEARD);
     let listening = Arc::new(Listening::new(work.id.clone(), filter.clone(), say));
-    let subscribed = Subscribed { work, listening: Arc::clone(&listening) };
-    for server in subscribed.work.servers.iter() {
-        // One that does not run is heard once it does, by whoever listens anew.
-        if let Ok(Ok((backend, _))) =
-            tokio::time::timeout(subscribed.work.gateway.inner.config.list_limit, subscribed.work.backend(server)).await
-        {
-            let party = subscribed.work.party().0;
-            backend.attach(party, || Hearer::Stream(Arc::downgrade(&listening)));
-        }
-    }
-    for uri in &filter.resource_subscriptions {
-        subscribed.work.watch(uri).await;
-    }
+    let (gateway, party) = (work.gateway.clone(), work.party());
+    gateway.note_listener(Listener { actor: work.actor.clone(), place: work.place.clone(), party, listening: Arc::downgrade(&listening) });
+    let subscribed = Arc::new(Subscribed { work, listening: Arc::clone(&listening) });
+    let hearing = Arc::clone(&subscribed);
+    let (tell, heard) = oneshot::channel();
+    gateway.inner.shutdown.spawn(async move {
+        hearing.hear(&filter).await;
+        tell.send(()).ok();
+    });
+    let limit = gateway.inner.config.list_limit;
     let (acknowledgement, stop) = (listening.acknowledgement(), listening.stop.clone());
-    events(stream! {
-        let _subscribed = subscribed;
+    drop(listening);
+    let told = stream! {
+        let _ends = Ends(subscribed);
+        // What is said to be heard is heard; a server that does not answer is heard later.
+        tokio::time::timeout(limit, heard).await.ok();
         yield Ok(Bytes::from(event(None, &acknowledgement)));
         loop {
             tokio::select! {
@@ -157,19 +169,43 @@ async fn listen(work: Work) -> Response {
                 () = tokio::time::sleep(ALIVE) => yield Ok(Bytes::from_static(COMMENT.as_bytes())),
             }
         }
-    })
+    };
+    events(while_allowed(told, come.rights()))
 }
 
-/// A subscription, for as long as it is read.
+/// A subscription.
 struct Subscribed {
     work: Work,
     listening: Arc<Listening>,
 }
 
-impl Drop for Subscribed {
+impl Subscribed {
+    /// Lets it hear every server of its place that answers, and watch what it wants to watch. What comes later is heard
+    /// when it comes.
+    async fn hear(&self, filter: &Filter) {
+        let heard = join_all(self.work.servers.iter().map(async |server| {
+            if let Ok((backend, _)) = self.work.backend(server).await {
+                backend.attach(self.work.party().0, || Hearer::Stream(Arc::downgrade(&self.listening)));
+            }
+        }));
+        let watched = join_all(filter.resource_subscriptions.iter().map(|uri| self.work.watch(uri)));
+        tokio::select! {
+            () = self.listening.stop.cancelled() => {}
+            _ = futures_util::future::join(heard, watched) => {}
+        }
+        if self.listening.stop.is_cancelled() {
+            self.work.gateway.detach(self.work.party());
+        }
+    }
+}
+
+/// Ends a subscription when nobody reads it any more.
+struct Ends(Arc<Subscribed>);
+
+impl Drop for Ends {
     fn drop(&mut self) {
-        self.listening.stop.cancel();
-        self.work.gateway.detach(self.work.party());
+        self.0.listening.stop.cancel();
+        self.0.work.gateway.detach(self.0.work.party());
     }
 }
 

@@ -33,11 +33,11 @@ pub(crate) fn server(id: &str) -> String {
         return id.to_owned();
     }
     let last = id.rsplit('/').next().unwrap_or(id);
-    let mut short = plain(last, LONGEST_SERVER - 5);
+    let mut short = plain(last, LONGEST_SERVER - 9);
     while short.contains(BETWEEN) {
         short = short.replace(BETWEEN, "_");
     }
-    format!("{}-{}", short.trim_matches('_'), mark(id, 4))
+    format!("{}-{}", short.trim_matches('_'), mark(id, 8))
 }
 
 /// What a server's tool is called behind the server's own name; the same where it is short and plain.

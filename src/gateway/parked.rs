@@ -12,16 +12,15 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use platform::{clock, keys::SecretKey, random};
 use runtime::{Asked, Ticket};
-use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::{
     backend::Backend,
+    client::THINKING,
     place::Place,
     rpc::{Fault, INVALID_PARAMS, Raw, UNAVAILABLE, quoted},
 };
 
-/// How long a person may think.
-const KEPT_MILLIS: i64 = 10 * 60 * 1000;
 /// How many calls may wait of everybody, and of one actor.
 const MOST: usize = 1000;
 const MOST_OF_ONE: usize = 50;
@@ -67,8 +66,10 @@ impl Lot {
 
     /// Lets a call wait; gives the result that asks the client.
     pub(crate) fn park(&self, parked: Parked) -> Result<String, Fault> {
-        let question = json!({ "method": parked.asked.method, "params": parked.asked.params });
-        let (id, until) = (random::token(), clock::now().timestamp_millis() + KEPT_MILLIS);
+        let params = parked.asked.params.as_deref().map_or("{}", RawValue::get);
+        let question = format!("{{\"method\":{},\"params\":{params}}}", quoted(&parked.asked.method));
+        let kept = i64::try_from(THINKING.as_millis()).unwrap_or(i64::MAX);
+        let (id, until) = (random::token(), clock::now().timestamp_millis() + kept);
         let state = self.state(&id, until, &parked.asker);
         let mut all = self.all();
         all.retain(|_, (until, _)| *until > clock::now().timestamp_millis());

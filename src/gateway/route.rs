@@ -1,18 +1,22 @@
 //! Which server a request is for, at endpoints of one and of several.
 
-use std::{collections::HashSet, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt::Write as _, sync::Arc};
 
-use configurations::Configuration;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use configurations::{Configuration, Sharing};
 use futures_util::future::join_all;
+use platform::http::header_text;
 use runtime::Era;
+use serde_json::Value;
 
 use crate::{
     backend::{Backend, Listing},
     client::is_level,
     lists::{Kind, listed},
     meta::for_modern,
+    modern::single,
     names,
-    rpc::{Fault, INVALID_PARAMS, Members, Raw, quoted, raw},
+    rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Members, Raw, quoted, raw},
     work::{Asking, By, Work},
 };
 
@@ -98,7 +102,16 @@ impl Work {
         })
     }
 
+    /// Whether another server here has the same name before its things: then neither is meant by it.
+    fn is_ambiguous(&self, server: &Configuration) -> bool {
+        let prefix = names::server(&server.server_id);
+        self.servers.iter().any(|other| other.id != server.id && names::server(&other.server_id) == prefix)
+    }
+
     async fn list_of(&self, server: &Arc<Configuration>, kind: Kind) -> Listing {
+        if self.place.is_shared() && self.is_ambiguous(server) {
+            return Listing::Missing("another server has the same short name; each is at its own endpoint, /mcp/s/{server}".into());
+        }
         let within = self.gateway.inner.config.list_limit;
         match tokio::time::timeout(within, self.backend(server)).await {
             Ok(Ok((backend, session))) => backend.list(kind, &session, within).await,
@@ -118,6 +131,9 @@ impl Work {
         };
         let (prefix, own) = names::part(whole).ok_or_else(unknown)?;
         let server = self.servers.iter().find(|server| names::server(&server.server_id) == prefix).ok_or_else(unknown)?;
+        if self.is_ambiguous(server) {
+            return Err(unknown());
+        }
         let (backend, session) = self.backend(server).await?;
         let list = match backend.known(kind) {
             Some(list) => Some(list),
@@ -180,23 +196,25 @@ impl Work {
             return Err(Fault::of(INVALID_PARAMS, "Invalid params: `level` is none that there is"));
         }
         let By::Session(client) = &self.by else { return Err(Fault::method_not_found(&self.method)) };
-        client.set_log_level(level);
+        client.set_log_level(level.clone());
         if self.place.is_shared() {
-            for server in self.servers.iter() {
-                let is_attached = self.gateway.is_attached(server, client.party);
-                if is_attached && let Err(fault) = self.tell_level(server).await {
-                    tracing::debug!(server = server.server_id, error = fault.error(), "a server does not take a level for its logs");
-                }
-            }
+            let attached = self.servers.iter().filter(|server| self.gateway.is_attached(server, client.party));
+            let told = join_all(attached.map(|server| self.tell_level(server, &level)));
+            // Who does not take a level, or not now, is filtered here.
+            tokio::time::timeout(self.gateway.inner.config.list_limit, told).await.ok();
             return Ok("{}".into());
         }
-        self.tell_level(self.only()?).await
+        self.tell_level(self.only()?, &level).await
     }
 
-    async fn tell_level(&self, server: &Arc<Configuration>) -> Result<String, Fault> {
-        let (_, session) = self.backend(server).await?;
-        // A modern server hears it with each request.
-        if session.era == Era::Modern { Ok("{}".into()) } else { self.forward(server, self.as_it_is()).await }
+    async fn tell_level(&self, server: &Arc<Configuration>, level: &str) -> Result<String, Fault> {
+        let (backend, session) = self.backend(server).await?;
+        // A modern server hears it with each request; of one that several users share, each hears what they want.
+        if session.era == Era::Modern || server.sharing == Sharing::Shared {
+            return Ok("{}".into());
+        }
+        backend.note_level(level);
+        self.forward(server, self.as_it_is()).await
     }
 
     async fn resource(&self) -> Result<(Arc<Configuration>, Arc<Backend>, Era, String), Fault> {
@@ -208,8 +226,9 @@ impl Work {
 
     async fn subscribe(&self) -> Result<String, Fault> {
         let (server, backend, era, uri) = self.resource().await?;
-        backend.subscribe(&uri, self.party().0);
+        backend.subscribe(&uri, self.party().0)?;
         if era == Era::Modern {
+            backend.tells_of(&uri).await;
             return Ok("{}".into());
         }
         let answer = self.forward(&server, self.as_it_is()).await;
@@ -224,8 +243,12 @@ impl Work {
         let server = if self.place.is_shared() { self.server_of(uri).await } else { self.only().map(Arc::clone) };
         let Ok(server) = server else { return };
         let Ok((backend, session)) = self.backend(&server).await else { return };
-        backend.subscribe(uri, self.party().0);
-        if session.era == Era::Legacy {
+        if backend.subscribe(uri, self.party().0).is_err() {
+            return;
+        }
+        if session.era == Era::Modern {
+            backend.tells_of(uri).await;
+        } else {
             let params = raw(serde_json::json!({ "uri": uri }).to_string());
             let asked = self.forward(&server, Asking { method: "resources/subscribe", params: Some(&params), renamed: None }).await;
             if let Err(fault) = asked {
@@ -239,6 +262,35 @@ impl Work {
         let is_last = backend.unsubscribe(&uri, self.party().0);
         if is_last && era == Era::Legacy { self.forward(&server, self.as_it_is()).await } else { Ok("{}".into()) }
     }
+}
+
+/// Fails where headers do not repeat those arguments of a tool that its schema says they repeat.
+pub(crate) async fn repeats(work: &Work, headers: &HeaderMap) -> Result<(), Fault> {
+    if work.method != "tools/call" {
+        return Ok(());
+    }
+    let Ok(whole) = work.param("name") else { return Ok(()) };
+    let (server, name) = if work.place.is_shared() { work.named(&whole, Kind::Tools).await? } else { (work.only()?, whole) };
+    let Listing::Known(list) = work.list_of(server, Kind::Tools).await else { return Ok(()) };
+    let Some(repeated) = list.headers.get(&name) else { return Ok(()) };
+    let params = work.params.as_deref().and_then(Members::of).unwrap_or_default();
+    let arguments = params.get("arguments").and_then(|given| serde_json::from_str::<Value>(given.get()).ok()).unwrap_or_default();
+    for one in repeated {
+        let value = one.path.iter().fold(&arguments, |value, step| &value[step]);
+        let wanted = match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        };
+        let header = HeaderName::try_from(format!("mcp-param-{}", one.header.to_ascii_lowercase()));
+        let Ok(header) = header else { continue };
+        let said = single(headers, &header)?.map(|said| header_text::decode(said).map(Cow::into_owned).unwrap_or_default());
+        if said != wanted {
+            let text = format!("the header `{header}` does not repeat the argument `{}`", one.path.join("."));
+            return Err(Fault::ours(StatusCode::BAD_REQUEST, HEADER_MISMATCH, text));
+        }
+    }
+    Ok(())
 }
 
 fn is_same(listed: &str, uri: &str) -> bool {

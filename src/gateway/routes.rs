@@ -8,13 +8,18 @@ use axum::{
 };
 use platform::{
     Action, Actor, Problem,
-    http::{Path, extract},
+    http::{Json, Path, Query, cors, extract, front},
 };
-use servers::ServerRef;
+use serde::Deserialize;
+use serde_json::Value;
+use servers::{ServerRef, ServersError};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Gateway,
     answer::{Accepts, refused},
+    client_config::{ClientKind, Way, by_gateway, direct},
     error::GatewayError,
     legacy::{self, Come},
     modern,
@@ -25,12 +30,68 @@ use crate::{
 /// What a message may measure: 4 MiB of arguments and what is around them.
 const MOST: usize = (4 << 20) + (64 << 10);
 
+/// What clients are told of servers.
+pub fn router(gateway: Gateway) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(client_config)).routes(routes!(client_config_of_all)).with_state(gateway)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ConfigQuery {
+    /// Whose file it is for.
+    client: ClientKind,
+    /// `gateway` (the default): by this fabric; `direct`: the client starts the server itself.
+    via: Option<Way>,
+}
+
+/// The JSON that a client's file is to have for a server. Secrets are never in it: the client asks for them.
+#[utoipa::path(get, path = "/api/mcp/servers/{id}/client-config", tag = "gateway",
+    params(("id" = String, Path, description = "The server's id, percent-encoded, or its UUID"), ConfigQuery),
+    responses((status = 200, description = "The file", body = Value), (status = 400, description = "No such client"),
+    (status = 404, description = "No such server"), (status = 422, description = "Its document says neither what to run nor where it is")))]
+async fn client_config(
+    Held(gateway): Held<Gateway>,
+    Path(server): Path<String>,
+    Query(query): Query<ConfigQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let server: ServerRef = server.parse().map_err(|_| Problem::from(ServersError::NotFound))?;
+    let described = gateway.inner.servers.document(&server).await?;
+    if query.via == Some(Way::Direct) {
+        let file = direct(query.client, &described.id, &described.document).ok_or(GatewayError::NothingToRun)?;
+        return Ok(Json(file));
+    }
+    Ok(Json(by_gateway(query.client, Some(&described.id), &gateway.address(&headers)?)))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ConfigOfAllQuery {
+    /// Whose file it is for.
+    client: ClientKind,
+}
+
+/// The JSON that a client's file is to have for everything that one may use, at `/mcp`.
+#[utoipa::path(get, path = "/api/mcp/client-config", tag = "gateway", params(ConfigOfAllQuery),
+    responses((status = 200, description = "The file", body = Value), (status = 400, description = "No such client")))]
+async fn client_config_of_all(
+    Held(gateway): Held<Gateway>,
+    Query(query): Query<ConfigOfAllQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(by_gateway(query.client, None, &gateway.address(&headers)?)))
+}
+
 /// `/mcp` and what is below it. Pages of strangers are turned away before anything else.
-pub fn endpoints(gateway: Gateway) -> Router {
+pub fn endpoints(gateway: Gateway, origins: &[String]) -> Router {
     Router::new()
         .route("/mcp", post(all).get(all).delete(all))
         .route("/mcp/s/{server}", post(server).get(server).delete(server))
+        .method_not_allowed_fallback(front::method_not_allowed)
         .layer(DefaultBodyLimit::max(MOST))
+        .layer(cors::for_mcp(origins))
         .layer(middleware::from_fn_with_state(gateway.clone(), guard))
         .with_state(gateway)
 }
@@ -54,17 +115,20 @@ async fn server(Held(gateway): Held<Gateway>, actor: Actor, Path(server): Path<S
 
 async fn serve(gateway: Gateway, actor: Actor, place: Place, request: Request) -> Result<Response, Problem> {
     actor.require(Action::ToolsCall)?;
-    let (method, headers) = (request.method().clone(), request.headers().clone());
-    let come = Come { gateway: gateway.clone(), actor, place, headers };
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts.clone(), body);
+    let come = Come { gateway: gateway.clone(), actor, place, parts };
+    let method = &come.parts.method;
     if method != Method::POST {
-        let is_modern = come.headers.get(legacy::VERSION).is_some_and(|version| version == "2026-07-28");
-        return Ok(match method {
+        let is_modern = come.headers().get(legacy::VERSION).is_some_and(|version| version == "2026-07-28");
+        return Ok(match *method {
             _ if is_modern => modern::no_such_method_of_http(None),
             Method::GET => legacy::get(&come),
-            _ => legacy::delete(&come),
+            Method::DELETE => legacy::delete(&come),
+            _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
         });
     }
-    if let Some(refusal) = unfit(&come.headers) {
+    if let Some(refusal) = unfit(come.headers()) {
         return Ok(refusal.into_response());
     }
     let servers = gateway.members(&come.actor, &come.place).await?;
@@ -74,7 +138,7 @@ async fn serve(gateway: Gateway, actor: Actor, place: Place, request: Request) -
     }
     Ok(match Message::parse(&body) {
         Err(fault) => refused(None, fault),
-        Ok(message) if modern::is_meant(&come.headers, &message) => modern::post(come, servers, message).await,
+        Ok(message) if modern::is_meant(come.headers(), &message) => modern::post(come, servers, message).await,
         Ok(message) => legacy::post(come, servers, message).await,
     })
 }

@@ -27,8 +27,12 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(8);
+                let mut members: Vec<(Cow<'de, str>, Cow<'de, RawValue>)> = Vec::with_capacity(8);
                 while let Some((key, value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+                    // Of two, the one is looked at here and the other may be heeded elsewhere.
+                    if members.iter().any(|(known, _)| *known == key.0) {
+                        return Err(serde::de::Error::custom("a member is there twice"));
+                    }
                     members.push((key.0, Cow::Borrowed(value)));
                 }
                 Ok(Members(members))
@@ -179,6 +183,9 @@ impl Message {
         if envelope.params.is_some_and(|params| !params.get().starts_with('{')) {
             return Err(Fault::invalid("`params` has to be an object"));
         }
+        if envelope.params.is_some_and(|params| !is_plain(params)) {
+            return Err(Fault::ours(StatusCode::BAD_REQUEST, INVALID_PARAMS, "Invalid params: a member is there twice"));
+        }
         match (envelope.method, envelope.id) {
             (Some(method), Some(id)) => {
                 let id = Id::of(id).ok_or_else(|| Fault::invalid("`id` has to be a text or a number"))?;
@@ -197,6 +204,12 @@ impl Message {
             (None, None) => Err(Fault::invalid("it has neither `method` nor `id`")),
         }
     }
+}
+
+/// Whether no member of parameters is there twice, also of their `_meta`.
+fn is_plain(params: &RawValue) -> bool {
+    let Some(members) = Members::of(params) else { return false };
+    members.get("_meta").is_none_or(|meta| !meta.get().starts_with('{') || Members::of(meta).is_some())
 }
 
 /// The messages of a body: one, or several where the revision has batches (2025-03-26).
@@ -254,9 +267,18 @@ impl Fault {
         Self::ours(StatusCode::BAD_REQUEST, INVALID_REQUEST, format!("Invalid request: {why}"))
     }
 
+    pub(crate) fn too_many() -> Self {
+        Self::ours(StatusCode::TOO_MANY_REQUESTS, UNAVAILABLE, "too many requests are worked on at once; wait for some of them to end")
+    }
+
     pub(crate) fn method_not_found(method: &str) -> Self {
         let shown: String = method.chars().filter(|c| !c.is_control()).take(100).collect();
         Self::of(METHOD_NOT_FOUND, format!("Method not found: {shown}"))
+    }
+
+    /// Whether it says that a server was started and failed.
+    pub(crate) fn is_of_failed_server(&self) -> bool {
+        matches!(self, Self::Ours { data: Some(data), .. } if data["code"] == "not_running")
     }
 
     pub(crate) fn with(self, data: Value) -> Self {
@@ -317,6 +339,14 @@ mod tests {
         members.set("d", raw("\"x\"".into()));
         assert_eq!(members.remove("b").unwrap().get(), "1.0");
         assert_eq!(members.to_string(), r#"{"a":{"z":[1, 2],"y":"é\u0041"},"c":3,"d":"x"}"#);
+    }
+
+    #[test]
+    fn a_member_that_is_there_twice_is_refused() {
+        for params in [r#"{"name":"a","name":"b"}"#, r#"{"_meta":{"progressToken":1,"progressToken":2}}"#, r#"{"_meta":{},"_meta":{}}"#] {
+            let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{params}}}");
+            assert_eq!(Message::parse(body.as_bytes()).unwrap_err().code(), INVALID_PARAMS, "{params}");
+        }
     }
 
     #[test]

@@ -1,21 +1,23 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use audit::Audit;
+use axum::http::HeaderMap;
 use configurations::{CONFIGURATION_CHANGED, Configuration};
 use events::Events;
 use moka::future::Cache;
-use platform::{Actor, Config, Identity, Shutdown, actor::Entry, config::GatewayConfig, telemetry::Metrics};
+use platform::{Actor, Config, Identity, Shutdown, actor::Entry, config::GatewayConfig, http::Address, telemetry::Metrics};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use runtime::{Era, INSTANCE_STATE_CHANGED, Party, Runtime, RuntimeError, Session};
 use serde_json::value::RawValue;
-use servers::Servers;
+use servers::Servers as Catalogue;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
@@ -24,6 +26,8 @@ use crate::{
     client::{Client, Introduction},
     error::GatewayError,
     guard::Guard,
+    hearer::{Hearer, Listening},
+    lists::Kind,
     parked::Lot,
     place::Place,
     rpc::{Fault, UNAVAILABLE},
@@ -44,25 +48,60 @@ pub struct Gateway {
 pub(crate) struct Inner {
     pub(crate) runtime: Runtime,
     pub(crate) audit: Audit,
-    pub(crate) servers: Servers,
+    pub(crate) servers: Catalogue,
     pub(crate) config: GatewayConfig,
     /// How long a server may take for a call.
     pub(crate) call_limit: Duration,
     pub(crate) guard: Guard,
+    address: Address,
     pub(crate) shutdown: Shutdown,
     pub(crate) lot: Lot,
     pub(crate) seconds: HistogramVec,
     pub(crate) errors: IntCounterVec,
     /// By actor and token: what they may use.
-    members: Cache<(String, Option<Uuid>), Members>,
+    members: Cache<(String, Option<Uuid>), Servers>,
+    /// How many requests of each actor are worked on.
+    busy: Mutex<HashMap<String, usize>>,
+    /// Modern clients that listen.
+    listeners: Mutex<Vec<Listener>>,
     backends: Mutex<HashMap<(Uuid, String), Arc<Backend>>>,
     clients: Mutex<HashMap<String, Arc<Client>>>,
     open: IntGauge,
     parties: AtomicU64,
 }
 
+/// How many requests of one actor are worked on at once: the trail has to have places for everybody's.
+const MOST_OF_ONE: usize = 256;
+
+/// A request that is worked on, among those of its actor.
+pub(crate) struct Busy {
+    gateway: Gateway,
+    name: String,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut busy = self.gateway.busy();
+        if let Some(count) = busy.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                busy.remove(&self.name);
+            }
+        }
+    }
+}
+
+/// A modern client that listens: who, where.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) actor: Actor,
+    pub(crate) place: Place,
+    pub(crate) party: Party,
+    pub(crate) listening: Weak<Listening>,
+}
+
 /// Servers of one endpoint, by their ids.
-pub(crate) type Members = Arc<Vec<Arc<Configuration>>>;
+pub(crate) type Servers = Arc<Vec<Arc<Configuration>>>;
 
 impl Gateway {
     /// The service; what looks after sessions has begun.
@@ -70,7 +109,7 @@ impl Gateway {
         config: &Config,
         runtime: Runtime,
         audit: Audit,
-        servers: Servers,
+        servers: Catalogue,
         events: &Events,
         metrics: &Metrics,
         shutdown: &Shutdown,
@@ -84,6 +123,7 @@ impl Gateway {
                 config: config.gateway.clone(),
                 call_limit: config.runtime.call_limit,
                 guard: Guard::new(config),
+                address: config.cache.address.clone(),
                 shutdown: shutdown.clone(),
                 lot: Lot::default(),
                 seconds: metrics.seconds(
@@ -98,6 +138,8 @@ impl Gateway {
                     &["server", "name"],
                 ),
                 members: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
+                busy: Mutex::default(),
+                listeners: Mutex::default(),
                 backends: Mutex::default(),
                 clients: Mutex::default(),
                 open: metrics.gauge("mcp_sessions", "Sessions of clients that speak with a handshake"),
@@ -109,12 +151,59 @@ impl Gateway {
         gateway
     }
 
+    /// How whoever sent a request reaches this fabric.
+    pub(crate) fn address(&self, headers: &HeaderMap) -> Result<String, GatewayError> {
+        self.inner.address.of(headers).ok_or(GatewayError::Field("header.host", "has to say how this fabric is reached"))
+    }
+
+    /// Takes a place for a request of an actor, who has a number of them.
+    pub(crate) fn admit(&self, actor: &Actor) -> Result<Busy, Fault> {
+        let name = actor.to_string();
+        let mut busy = self.busy();
+        let count = busy.entry(name.clone()).or_default();
+        if *count >= MOST_OF_ONE {
+            return Err(Fault::too_many());
+        }
+        *count += 1;
+        Ok(Busy { gateway: self.clone(), name })
+    }
+
+    fn busy(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
+        self.inner.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
+        self.inner.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, somebody hears of servers that come.
+    pub(crate) fn note_listener(&self, listener: Listener) {
+        let mut all = self.listeners();
+        all.retain(|other| other.listening.strong_count() > 0);
+        all.push(listener);
+    }
+
+    /// Whether a server is known to have a tool of this name.
+    pub(crate) fn lists_tool(&self, server: &Configuration, name: &str) -> bool {
+        let backends = self.backends();
+        let mut known = backends.values().filter(|backend| backend.configuration.id == server.id).filter_map(|one| one.known(Kind::Tools));
+        known.any(|list| list.items.iter().any(|tool| tool.key == name))
+    }
+
+    /// Who has no session is one party with all that it asks.
+    pub(crate) fn party_of(actor: &Actor) -> Party {
+        let digest = Sha256::digest(actor.to_string().as_bytes());
+        let number = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        // Sessions are counted from one on, and never come so far.
+        Party(number | 1 << 63)
+    }
+
     pub(crate) fn party(&self) -> Party {
         Party(self.inner.parties.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The servers of an endpoint that an actor may use.
-    pub(crate) async fn members(&self, actor: &Actor, place: &Place) -> Result<Members, GatewayError> {
+    pub(crate) async fn members(&self, actor: &Actor, place: &Place) -> Result<Servers, GatewayError> {
         let key = (actor.to_string(), token_of(actor));
         let load = async { Ok::<_, RuntimeError>(Arc::new(self.inner.runtime.usable_configurations(actor).await?)) };
         let all = self.inner.members.try_get_with(key, load).await?;
@@ -142,6 +231,7 @@ impl Gateway {
         let mut backends = self.backends();
         let key = (configuration.id.0, session.to_owned());
         if let Some(backend) = backends.get(&key).filter(|backend| backend.reached.is_of_one_life(&reached)) {
+            backend.note_sharing(configuration.sharing);
             return Ok((Arc::clone(backend), current));
         }
         let before = backends.get(&key).cloned();
@@ -205,7 +295,7 @@ impl Gateway {
     }
 
     /// Tells servers that a session uses what their client has to say; those that have no handshake need not know.
-    pub(crate) async fn tell_servers(&self, servers: &Members, party: Party, method: &str, params: Option<&RawValue>) {
+    pub(crate) async fn tell_servers(&self, servers: &Servers, party: Party, method: &str, params: Option<&RawValue>) {
         let heard: Vec<Arc<Backend>> = self.backends().values().filter(|backend| backend.is_heard_by(party.0)).cloned().collect();
         for backend in heard {
             let session = backend.reached.sessions().borrow().clone();
@@ -234,6 +324,12 @@ impl Gateway {
                 self.clients().values().filter(|client| client.idle_for() > self.inner.config.session_idle).cloned().collect();
             for client in idle {
                 self.close(&client);
+            }
+            for client in self.clients().values() {
+                client.prune();
+            }
+            for backend in self.backends().values() {
+                backend.keep_alive();
             }
             self.backends().retain(|_, backend| !backend.reached.is_over() || backend.is_heard());
         }
@@ -276,9 +372,35 @@ impl Gateway {
             };
             clients.values().filter(is_concerned).cloned().collect()
         };
-        for client in concerned {
-            for list in ["tools", "prompts", "resources"] {
-                client.hear(&format!("notifications/{list}/list_changed"), None);
+        let listening: Vec<Arc<Listening>> = {
+            let listeners = self.listeners();
+            let is_concerned = |one: &&Listener| match &one.place {
+                Place::Server(id) => id == server,
+                Place::All => owner.is_none_or(|owner| owner == one.actor.to_string()) || self.is_shared(server),
+            };
+            let concerned: Vec<&Listener> = listeners.iter().filter(is_concerned).collect();
+            for one in &concerned {
+                self.inner.shutdown.spawn(self.clone().attach((*one).clone(), server.to_owned()));
+            }
+            concerned.iter().filter_map(|one| one.listening.upgrade()).collect()
+        };
+        for list in ["tools", "prompts", "resources"] {
+            let changed = format!("notifications/{list}/list_changed");
+            for client in &concerned {
+                client.hear(&changed, None);
+            }
+            for one in &listening {
+                one.hear(&changed, None);
+            }
+        }
+    }
+
+    /// Lets a modern client that listens hear a server that has come.
+    async fn attach(self, listener: Listener, server: String) {
+        let Ok(servers) = self.members(&listener.actor, &listener.place).await else { return };
+        for configuration in servers.iter().filter(|one| one.server_id == server && !one.is_per_session()) {
+            if let Ok((backend, _)) = self.reach(configuration, "").await {
+                backend.attach(listener.party.0, || Hearer::Stream(listener.listening.clone()));
             }
         }
     }

@@ -71,10 +71,17 @@ impl Stream {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a message. Where too much is unread, what may be lost is lost; what may not pushes older events out.
+    /// Adds a message. What was read makes room first; where too much is unread, what may be lost is lost, and what may
+    /// not pushes older events out.
     pub(crate) fn push(&self, message: &str, may_be_lost: bool) {
         let mut inner = self.inner();
         let is_full = |inner: &Inner| inner.events.len() >= MOST_EVENTS || inner.bytes + message.len() > MOST_BYTES;
+        let had = inner.read;
+        while is_full(&inner)
+            && let Some((_, read)) = inner.events.pop_front_if(|(number, _)| *number <= had)
+        {
+            inner.bytes -= read.len();
+        }
         if may_be_lost && is_full(&inner) {
             return;
         }
@@ -90,6 +97,11 @@ impl Stream {
         inner.events.push_back((id.event, event));
         drop(inner);
         self.news.notify_one();
+    }
+
+    /// How much is kept of it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.inner().bytes
     }
 
     /// Nothing comes any more.
@@ -177,6 +189,13 @@ mod tests {
             stream.push(&"x".repeat(10_000), true);
         }
         assert!(stream.inner().bytes <= MOST_BYTES + 20_000);
+        let unread = stream.inner().last;
+        let late = "x".repeat(10_000);
+        stream.push(&late, true);
+        assert_eq!(stream.inner().last, unread, "what may be lost is lost");
+        stream.inner().read = unread;
+        stream.push(&late, true);
+        assert_eq!(stream.inner().last, unread + 1, "what was read makes room");
         stream.push("the answer", false);
         assert!(stream.inner().bytes <= MOST_BYTES + 20_000);
         assert!(stream.inner().events.back().unwrap().1.ends_with(b"the answer\n\n"));

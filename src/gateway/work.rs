@@ -8,11 +8,12 @@ use std::{
 use audit::{EventType, NewEvent, Outcome, Promise};
 use configurations::Configuration;
 use platform::Actor;
-use runtime::{Era, Heard, Next, Party, Session, Ticket, session_of_era};
+use runtime::{Era, Failure, Heard, Next, Party, Session, Ticket, session_of_era};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::{
+    answer::Accepts,
     backend::Backend,
     client::{Client, is_able},
     hearer::Hearer,
@@ -20,11 +21,13 @@ use crate::{
     parked::{Asker, Parked, QUESTION},
     place::Place,
     rpc::{Fault, INVALID_PARAMS, INVALID_REQUEST, Id, Members, Raw, TIMEOUT, UNAVAILABLE, notification, raw},
-    service::{Gateway, Members as Servers},
+    service::{Gateway, Servers},
 };
 
-/// How long a person may think about what a server asks.
-const THINKING: Duration = Duration::from_mins(30);
+/// How long what is said of a request waits for a reader.
+const UNREAD: Duration = Duration::from_secs(10);
+/// How many times its limit a call may take that goes on to say something.
+const MOST_LIMITS: u32 = 30;
 /// How often a server may ask for more input during one call.
 const MOST_ROUNDS: usize = 10;
 
@@ -54,6 +57,8 @@ pub(crate) struct Work {
     pub(crate) params: Option<Raw>,
     /// What the client is told before the answer.
     pub(crate) say: mpsc::Sender<Said>,
+    /// What it can read.
+    pub(crate) accepts: Accepts,
 }
 
 /// What a client is told before an answer.
@@ -102,25 +107,28 @@ impl Work {
     /// A server, in the client's own era where it speaks in both.
     pub(crate) async fn backend(&self, configuration: &Arc<Configuration>) -> Result<(Arc<Backend>, Arc<Session>), Fault> {
         let own = match &self.by {
-            By::Session(client) if configuration.is_per_session() => client.id.as_str(),
-            _ => "",
+            _ if !configuration.is_per_session() => String::new(),
+            By::Session(client) => client.id.clone(),
+            // Who has no sessions has one instance for all of them.
+            By::Alone(alone) => format!("stateless-{:016x}", alone.party.0),
         };
+        let own = own.as_str();
+        self.note_own(configuration, own, own);
         let mut found = self.gateway.reach(configuration, own).await?;
         if self.era() == Era::Legacy && found.0.has_other_era(&found.1) {
             let name = session_of_era(own, Era::Legacy);
+            self.note_own(configuration, own, &name);
             match self.gateway.reach(configuration, &name).await {
-                Ok(other) => {
-                    self.note_own(configuration, own, &name);
-                    found = other;
-                }
+                Ok(other) => found = other,
                 Err(fault) => {
-                    // What it does not do as it says can be done in the other era as well.
+                    // What it does not do as it says, or not now, can be done in the other era as well.
                     tracing::debug!(server = configuration.server_id, error = fault.error(), "a server does not speak with a handshake");
-                    found.0.note_no_other_era();
+                    if fault.is_of_failed_server() {
+                        found.0.note_no_other_era();
+                    }
                 }
             }
         }
-        self.note_own(configuration, own, own);
         if let By::Session(client) = &self.by {
             found.0.attach(client.party.0, || Hearer::Session(Arc::downgrade(client)));
         }
@@ -138,23 +146,26 @@ impl Work {
     /// Asks a server, and gives its result as the client is to have it.
     pub(crate) async fn forward(&self, configuration: &Arc<Configuration>, asking: Asking<'_>) -> Result<String, Fault> {
         let began = Instant::now();
-        let promise = self.promise(asking.method)?;
         let named = asking.renamed.map(|(_, name)| name.to_owned()).or_else(|| name_in(asking.params)).unwrap_or_default();
+        let mut telling = self.promise(configuration, &asking, &named)?;
         let answer = self.ask(configuration, &asking, &named).await;
         let server = configuration.server_id.as_str();
         self.gateway.inner.seconds.with_label_values(&[server, known(asking.method)]).observe(began.elapsed().as_secs_f64());
         if answer.is_err() {
-            self.gateway.inner.errors.with_label_values(&[server, known(asking.method)]).inc();
+            self.gateway.inner.errors.with_label_values(&[server, &self.label(configuration, &asking, &named)]).inc();
         }
-        if let Some((action, promise)) = promise {
-            self.tell(promise, action, configuration, (&named, asking.params), &answer);
+        if let Some(telling) = &mut telling {
+            telling.outcome = match &answer {
+                Ok(result) => Came::Answered(result.len()),
+                Err(fault) => Came::Failed(fault.code()),
+            };
         }
         answer
     }
 
     /// A place in the trail, before anything happens that it has to tell of.
-    fn promise(&self, method: &str) -> Result<Option<(&'static str, Promise)>, Fault> {
-        let action = match method {
+    fn promise(&self, configuration: &Configuration, asking: &Asking<'_>, named: &str) -> Result<Option<Telling>, Fault> {
+        let action = match asking.method {
             "tools/call" => "tool.call",
             "prompts/get" => "prompt.get",
             "resources/read" => "resource.read",
@@ -164,29 +175,20 @@ impl Work {
             let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
             Fault::ours(status, UNAVAILABLE, "the audit trail cannot be written, so nothing that it has to tell of can be done")
         })?;
-        Ok(Some((action, promise)))
-    }
-
-    /// Names and sizes, and no contents.
-    fn tell(
-        &self,
-        promise: Promise,
-        action: &'static str,
-        configuration: &Configuration,
-        (named, params): (&str, Option<&RawValue>),
-        answer: &Result<String, Fault>,
-    ) {
+        // Names and sizes, and no contents.
         let shown: String = named.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect();
         let event = NewEvent::new(EventType::Execution, action)
             .server(configuration.server_id.clone())
             .with("name", shown)
             .with("endpoint", self.place.to_string())
-            .with("bytes_in", params.map_or(0, |params| params.get().len()));
-        let event = match answer {
-            Ok(result) => event.with("bytes_out", result.len()),
-            Err(fault) => event.outcome(Outcome::Failure).with("code", fault.code()),
-        };
-        promise.keep(&self.actor, event);
+            .with("bytes_in", asking.params.map_or(0, |params| params.get().len()));
+        Ok(Some(Telling { actor: self.actor.clone(), kept: Some((promise, event)), outcome: Came::Nothing }))
+    }
+
+    /// A tool that the server lists, as a label; what strangers make up is none.
+    fn label(&self, configuration: &Configuration, asking: &Asking<'_>, named: &str) -> String {
+        let is_listed = asking.method == "tools/call" && self.gateway.lists_tool(configuration, named);
+        if is_listed { named.to_owned() } else { known(asking.method).to_owned() }
     }
 
     async fn ask(&self, configuration: &Arc<Configuration>, asking: &Asking<'_>, named: &str) -> Result<String, Fault> {
@@ -221,18 +223,29 @@ impl Work {
         };
         let params = params.or(asking.params);
         let (params, token) = meta::to_server(params, asking.renamed, (session.era, ticket.id()), manner.as_ref());
-        ticket.send(asking.method, &params).await?;
+        let sent = tokio::time::timeout(self.gateway.inner.call_limit, ticket.send(asking.method, &params)).await;
+        sent.map_err(|_| Fault::of(TIMEOUT, "the server does not read what it is sent"))??;
         Ok((ticket, token))
     }
 
     /// Passes on what a server says until it answers.
     async fn relay(&self, ticket: &mut Ticket, token: Option<&RawValue>, backend: &Backend) -> Result<Relayed, Fault> {
-        let mut asked = Questions { work: self, numbers: Vec::new() };
+        let (limit, began) = (self.gateway.inner.call_limit, Instant::now());
         loop {
-            let limit = if asked.numbers.is_empty() { self.gateway.inner.call_limit } else { THINKING };
-            let Ok(next) = tokio::time::timeout(limit, ticket.next()).await else {
-                backend.note_answer(false);
-                return Err(Fault::of(TIMEOUT, format!("the server did not answer within {} s", limit.as_secs_f32())));
+            let next = tokio::select! {
+                next = tokio::time::timeout(limit, ticket.next()) => next,
+                () = tokio::time::sleep_until((began + limit * MOST_LIMITS).into()) => {
+                    return Err(Fault::of(TIMEOUT, "the server went on for too long without an answer"));
+                }
+            };
+            let next = match next {
+                Ok(next) => next,
+                // Nobody is late while a person thinks.
+                Err(_) if self.is_client_asked() => continue,
+                Err(_) => {
+                    backend.note_answer(false);
+                    return Err(Fault::of(TIMEOUT, format!("the server did not answer within {} s", limit.as_secs_f32())));
+                }
             };
             match next {
                 Next::Heard(Heard::Progress(params)) => {
@@ -247,9 +260,8 @@ impl Work {
                 }
                 Next::Heard(Heard::Asked(question)) => match &self.by {
                     By::Session(client) => {
-                        if let Some((number, message)) = client.ask(question) {
-                            asked.numbers.push(number);
-                            self.say_request(message).await;
+                        if let Some(message) = client.ask(question) {
+                            self.say_request(client, message).await;
                         }
                     }
                     By::Alone(alone) if is_able(&alone.capabilities, &question.method) => return Ok(Relayed::Asked(question)),
@@ -257,7 +269,7 @@ impl Work {
                 },
                 Next::Answer(answer) => {
                     backend.note_answer(true);
-                    let result = answer.map_err(Fault::from)?;
+                    let result = answer.map_err(|failure| self.fault(failure))?;
                     if result.get().len() > self.gateway.inner.config.result_bytes {
                         return Err(Fault::of(UNAVAILABLE, "the server answered with more than FABRIC_MCP_RESULT_MB allows"));
                     }
@@ -267,12 +279,31 @@ impl Work {
         }
     }
 
-    async fn say_notification(&self, method: &str, params: &str) {
-        self.say.send(Said { message: notification(method, params), may_be_lost: true }).await.ok();
+    /// A server's error as the client's revision writes it.
+    fn fault(&self, failure: Failure) -> Fault {
+        match Fault::from(failure) {
+            Fault::Theirs(error) if self.era() == Era::Modern => Fault::Theirs(meta::error_for_modern(error)),
+            other => other,
+        }
     }
 
-    async fn say_request(&self, message: String) {
-        self.say.send(Said { message, may_be_lost: false }).await.ok();
+    fn is_client_asked(&self) -> bool {
+        matches!(&self.by, By::Session(client) if client.is_asked())
+    }
+
+    async fn say_notification(&self, method: &str, params: &str) {
+        let said = Said { message: notification(method, params), may_be_lost: true };
+        // Whoever does not read misses some.
+        tokio::time::timeout(UNREAD, self.say.send(said)).await.ok();
+    }
+
+    /// Where nothing but the answer is read of this request, it is told on the session's own stream.
+    async fn say_request(&self, client: &Client, message: String) {
+        if self.accepts.events && !self.say.is_closed() {
+            self.say.send(Said { message, may_be_lost: false }).await.ok();
+        } else {
+            client.say(&message);
+        }
     }
 
     /// Whether the client wants to hear of a notification during its request. Modern clients ask for logs with each.
@@ -302,18 +333,29 @@ impl Work {
                 let parked = self.gateway.inner.lot.take(&state, &asker)?;
                 let answers = params.get("inputResponses").and_then(Members::of).unwrap_or_default();
                 let Some(answer) = answers.get(QUESTION) else { return self.gateway.inner.lot.park(parked) };
+                parked.ticket.set_party(Some(self.party()));
                 parked.asked.answer(Ok(answer));
                 (parked.ticket, parked.token, parked.backend)
             }
         };
         match self.relay(&mut ticket, token.as_deref(), &backend).await? {
             Relayed::Result(result) => Ok(self.shaped(&result, asking.method)),
-            Relayed::Asked(question) => self.gateway.inner.lot.park(Parked { ticket, asked: question, token, backend, asker }),
+            Relayed::Asked(question) => {
+                // What the server asks meanwhile is not for a call that nobody reads.
+                ticket.set_party(None);
+                self.gateway.inner.lot.park(Parked { ticket, asked: question, token, backend, asker })
+            }
         }
     }
 
     /// A session before a modern server: what that needs is asked of the client by requests, and the call is made again.
-    async fn ask_in_rounds(&self, client: &Client, backend: &Backend, session: &Session, asking: &Asking<'_>) -> Result<String, Fault> {
+    async fn ask_in_rounds(
+        &self,
+        client: &Arc<Client>,
+        backend: &Backend,
+        session: &Session,
+        asking: &Asking<'_>,
+    ) -> Result<String, Fault> {
         let mut params = asking.params.map(ToOwned::to_owned);
         for _ in 0..MOST_ROUNDS {
             let (mut ticket, token) = self.send(session, asking, params.as_deref()).await?;
@@ -336,7 +378,7 @@ impl Work {
     }
 
     /// Asks a client everything that a server wants to know; gives the answers.
-    async fn fulfil(&self, client: &Client, requests: Option<&RawValue>) -> Result<String, Fault> {
+    async fn fulfil(&self, client: &Arc<Client>, requests: Option<&RawValue>) -> Result<String, Fault> {
         let requests = requests.and_then(Members::of).unwrap_or_default();
         let mut answers = Members::default();
         for (name, wanted) in requests.iter() {
@@ -346,9 +388,8 @@ impl Work {
             let Some((message, answer)) = asked else {
                 return Err(Fault::of(INVALID_REQUEST, "the server asks for something that this client does not offer"));
             };
-            self.say_request(message).await;
-            let answer = tokio::time::timeout(THINKING, answer).await.ok().and_then(Result::ok);
-            match answer {
+            self.say_request(client, message).await;
+            match answer.answer().await {
                 Some(Ok(answer)) => answers.set(name, answer),
                 Some(Err(error)) => return Err(Fault::Theirs(error)),
                 None => return Err(Fault::of(TIMEOUT, "the client did not answer what the server asks")),
@@ -358,17 +399,32 @@ impl Work {
     }
 }
 
-/// Questions to a session that belong to one request.
-struct Questions<'a> {
-    work: &'a Work,
-    numbers: Vec<u64>,
+/// What the trail is told of a call, however it ends: also of one that its client does not wait for.
+struct Telling {
+    actor: Actor,
+    kept: Option<(Promise, NewEvent)>,
+    outcome: Came,
 }
 
-impl Drop for Questions<'_> {
+/// What came of a call.
+enum Came {
+    /// Its client went away or took it back; what the server did is not known.
+    Nothing,
+    /// So many bytes.
+    Answered(usize),
+    /// With this code.
+    Failed(i64),
+}
+
+impl Drop for Telling {
     fn drop(&mut self) {
-        if let By::Session(client) = &self.work.by {
-            client.forget_asked(&self.numbers);
-        }
+        let Some((promise, event)) = self.kept.take() else { return };
+        let event = match self.outcome {
+            Came::Nothing => event.outcome(Outcome::Failure).with("code", "cancelled"),
+            Came::Answered(bytes) => event.with("bytes_out", bytes),
+            Came::Failed(code) => event.outcome(Outcome::Failure).with("code", code),
+        };
+        promise.keep(&self.actor, event);
     }
 }
 

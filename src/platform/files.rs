@@ -93,9 +93,19 @@ pub fn short_hash(path: &Path) -> String {
 
 /// Replaces the file in one step; only its owner can read it.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write(path, content, 0o600)
+}
+
+/// Replaces the file in one step; who can read it stays as it is.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let mode = fs::metadata(path).map_or(0o644, |there| there.permissions().mode() & 0o777);
+    write(path, content, mode)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&draft, path)?;

@@ -20,6 +20,7 @@ pub mod page;
 pub mod problem;
 pub mod random;
 pub mod shutdown;
+pub mod sse;
 pub mod telemetry;
 pub mod words;
 

@@ -133,6 +133,11 @@ impl Ticket {
         }
     }
 
+    /// From now on, what the server asks is for this party while the request is under way; for nobody without one.
+    pub fn set_party(&self, party: Option<Party>) {
+        self.wire.set_party(self.id, party);
+    }
+
     /// Its answer; what is said meanwhile is of no interest.
     pub async fn answer(&mut self) -> Reply {
         loop {

@@ -1,7 +1,7 @@
 //! The parsers of what servers send, for the fuzzer: whatever they are given, they end, and what they give back
 //! keeps their promises.
 
-use crate::sse::Parts;
+use platform::sse::Parts;
 
 /// The events of a server elsewhere: the same ones, in whatever pieces they come.
 ///

@@ -41,6 +41,11 @@ impl Reached {
         self.live.session.subscribe()
     }
 
+    /// Somebody needs it, also where nobody calls it.
+    pub fn touch(&self) {
+        self.live.touch();
+    }
+
     /// Whether that life is over.
     pub fn is_over(&self) -> bool {
         self.live.state.borrow().is_over()
@@ -111,7 +116,7 @@ impl Runtime {
     /// What runs of a configuration, for one session of a client or for all (`""`). What starts on demand is started.
     pub async fn reach(&self, configuration: &Configuration, session: &str) -> Result<Reached, RuntimeError> {
         let id = configuration.id.0;
-        let is_to_run = session.is_empty() && configuration.lifecycle == Lifecycle::Persistent;
+        let is_to_run = session.is_empty() && configuration.lifecycle == Lifecycle::Persistent && !configuration.is_per_session();
         let live = match self.inner.live(id, session) {
             None if !is_to_run => {
                 Arc::clone(&self.inner).ensure(configuration, session).await?;

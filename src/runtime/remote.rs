@@ -4,20 +4,25 @@
 //! stream for all answers and an address for messages (2024-11-05). Redirects are not followed: headers may hold secrets.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::StreamExt as _;
 use oauth::{Bearer, OauthError};
-use platform::client::{Client, ClientError};
+use platform::{
+    client::{Client, ClientError},
+    http::header_text,
+    sse::Parts,
+};
 use reqwest::{
     RequestBuilder, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream},
     sync::{Semaphore, watch},
@@ -28,13 +33,12 @@ use crate::{
     launch::{AUTHORIZATION_NEEDED, reason_of},
     log::Log,
     model::Reason,
-    sse::Parts,
+    outgoing::Message,
     wire::plain,
 };
 
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
-const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// How many messages are on their way at once.
 const AT_ONCE: usize = 32;
 /// What one event or body may measure.
@@ -92,6 +96,8 @@ struct Carrier {
     session: Mutex<(Option<String>, Option<String>)>,
     out: tokio::sync::Mutex<DuplexStream>,
     places: Semaphore,
+    /// Requests without a session, by their ids: their streams are closed when they are taken back.
+    running: Mutex<HashMap<String, CancellationToken>>,
     gone: watch::Sender<Option<Reason>>,
 }
 
@@ -109,6 +115,7 @@ pub(crate) fn open(client: &Client, order: Order, log: Arc<Log>) -> (Remote, Dup
         session: Mutex::default(),
         out: tokio::sync::Mutex::new(out),
         places: Semaphore::new(AT_ONCE),
+        running: Mutex::default(),
         gone: tell,
     });
     let stop = CancellationToken::new();
@@ -134,10 +141,16 @@ fn spawn(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 async fn carry(carrier: Arc<Carrier>, lines: DuplexStream, stop: CancellationToken) {
     let mut lines = BufReader::new(lines).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
-        if message["method"] == "notifications/initialized" {
+        let Some(message) = Message::parse(line) else { continue };
+        if message.method == "notifications/initialized" {
             // Before it has come, a server may refuse everything else.
             carrier.send(message).await;
+            continue;
+        }
+        // Where there is no session, a request is taken back by closing its stream.
+        let running = message.taken_back.as_ref().and_then(|id| carrier.running().remove(id));
+        if let Some(running) = running {
+            running.cancel();
             continue;
         }
         let carrier = Arc::clone(&carrier);
@@ -222,32 +235,55 @@ impl Carrier {
         refused(status)
     }
 
-    async fn send(&self, message: Value) {
-        let Ok(_place) = self.places.acquire().await else { return };
-        match self.post(&message).await {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, message: Message) {
+        let token = CancellationToken::new();
+        let id = message.id.as_ref().filter(|_| message.modern.is_some()).map(ToString::to_string);
+        if let Some(id) = &id {
+            self.running().insert(id.clone(), token.clone());
+        }
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = self.send_until_done(&message) => {}
+        }
+        if let Some(id) = &id {
+            self.running().remove(id);
+        }
+    }
+
+    async fn send_until_done(&self, message: &Message) {
+        // What only waits for news takes no place from what works.
+        let _place = match message.method.as_str() {
+            "subscriptions/listen" => None,
+            _ => self.places.acquire().await.ok(),
+        };
+        match self.post(message).await {
             Ok(()) => {}
             Err(Lost::Gone(reason)) => {
                 self.gone.send_replace(Some(reason));
             }
             Err(Lost::Refused(why)) => {
-                if let Some(id) = message.get("id") {
-                    self.say(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32000, "message": why } })).await;
+                if let Some(id) = &message.id {
+                    self.say(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32000, "message": why } }).to_string()).await;
                 }
             }
         }
     }
 
-    async fn post(&self, message: &Value) -> Result<(), Lost> {
+    async fn post(&self, message: &Message) -> Result<(), Lost> {
         let target = self.target.subscribe().wait_for(Option::is_some).await.ok().and_then(|target| target.clone());
         let Some(target) = target else { return Ok(()) };
         let mut refused = None;
         loop {
             let (mut request, token) = self.dressed(self.client.post(target.clone())?, refused.as_ref()).await?;
-            request = request.header(ACCEPT, "application/json, text/event-stream");
+            request = request.header(ACCEPT, "application/json, text/event-stream").header(CONTENT_TYPE, "application/json");
             for (name, value) in self.own_headers(message) {
                 request = request.header(name, value);
             }
-            let sent = tokio::time::timeout(PATIENCE, request.json(message).send()).await;
+            let sent = tokio::time::timeout(PATIENCE, request.body(message.line.clone()).send()).await;
             let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
             // A token may end before its time; another one is tried once.
             if response.status() != StatusCode::UNAUTHORIZED || token.is_none() || refused.is_some() {
@@ -258,15 +294,13 @@ impl Carrier {
     }
 
     /// What the protocol wants beside the body.
-    fn own_headers(&self, message: &Value) -> Vec<(&'static str, String)> {
+    fn own_headers(&self, message: &Message) -> Vec<(&'static str, String)> {
         let (session, version) = self.remember().clone();
         let mut headers = Vec::new();
-        if let Some(modern) = message["params"]["_meta"][META_VERSION].as_str() {
-            headers.push((VERSION, modern.to_owned()));
-            headers.push(("mcp-method", message["method"].as_str().unwrap_or_default().to_owned()));
-            if let Some(name) = message["params"]["name"].as_str().filter(|name| name.bytes().all(|byte| (0x21..=0x7e).contains(&byte))) {
-                headers.push(("mcp-name", name.to_owned()));
-            }
+        if let Some(modern) = &message.modern {
+            headers.push((VERSION, modern.clone()));
+            headers.push(("mcp-method", message.method.clone()));
+            headers.extend(message.name.as_deref().map(|name| ("mcp-name", header_text::encode(name).into_owned())));
             return headers;
         }
         headers.extend(session.map(|session| (SESSION, session)));
@@ -274,11 +308,11 @@ impl Carrier {
         headers
     }
 
-    async fn take(&self, message: &Value, response: Response) -> Result<(), Lost> {
+    async fn take(&self, message: &Message, response: Response) -> Result<(), Lost> {
         let status = response.status();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let kind = header(CONTENT_TYPE.as_str()).unwrap_or_default();
-        if message["method"] == "initialize"
+        if message.method == "initialize"
             && let Some(session) = header(SESSION)
         {
             self.remember().0 = Some(session);
@@ -298,43 +332,55 @@ impl Carrier {
             return Ok(());
         }
         let body = body(response).await?;
-        let answers = match serde_json::from_slice(&body) {
-            Ok(Value::Array(answers)) => answers,
-            Ok(answer) => vec![answer],
-            Err(_) => return Err(Lost::Refused("it answered with something that is not JSON".into())),
+        let text = String::from_utf8(body).map_err(|_| Lost::Refused("it answered with something that is not text".into()))?;
+        let not_json = |_| Lost::Refused("it answered with something that is not JSON".into());
+        let answers: Vec<&RawValue> = if text.trim_start().starts_with('[') {
+            serde_json::from_str(&text).map_err(not_json)?
+        } else {
+            vec![serde_json::from_str(&text).map_err(not_json)?]
         };
-        for mut answer in answers {
-            // A refusal of the whole request names no message.
-            if !status.is_success() && answer.get("error").is_some() && answer["id"].is_null() {
-                answer["id"] = message["id"].clone();
+        for answer in answers {
+            match (&message.id, refusal(answer)) {
+                // A refusal of the whole request names no message.
+                (Some(id), Some(error)) if !status.is_success() => {
+                    self.say(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}")).await;
+                }
+                _ => self.hear(message, answer.get()).await,
             }
-            self.hear(message, &answer).await;
         }
         Ok(())
     }
 
     /// The events of one answer.
-    async fn events(&self, message: &Value, response: Response) -> Result<(), Lost> {
+    async fn events(&self, message: &Message, response: Response) -> Result<(), Lost> {
         let mut events = Events::new(response);
         while let Some((_, data)) = events.next().await? {
-            if let Ok(answer) = serde_json::from_str::<Value>(&data) {
-                self.hear(message, &answer).await;
-            }
+            self.hear(message, &data).await;
         }
         Ok(())
     }
 
-    async fn hear(&self, message: &Value, answer: &Value) {
-        if message["method"] == "initialize"
-            && let Some(version) = answer["result"]["protocolVersion"].as_str()
+    async fn hear(&self, message: &Message, answer: &str) {
+        #[derive(Deserialize)]
+        struct Greeted {
+            result: Option<Agreed>,
+        }
+        #[derive(Deserialize)]
+        struct Agreed {
+            #[serde(rename = "protocolVersion")]
+            version: Option<String>,
+        }
+        if message.method == "initialize"
+            && let Ok(Greeted { result: Some(Agreed { version: Some(version) }) }) = serde_json::from_str(answer)
         {
-            self.remember().1 = Some(version.to_owned());
+            self.remember().1 = Some(version);
         }
         self.say(answer).await;
     }
 
-    async fn say(&self, answer: &Value) {
-        let mut line = answer.to_string();
+    /// One line; JSON has line ends between its words only.
+    async fn say(&self, answer: &str) {
+        let mut line = answer.replace(['\n', '\r'], " ");
         line.push('\n');
         // Whoever listened may have gone.
         self.out.lock().await.write_all(line.as_bytes()).await.ok();
@@ -363,8 +409,8 @@ impl Carrier {
                 let target = self.order.url.join(data.trim()).ok().filter(|target| target.origin() == self.order.url.origin());
                 let target = target.ok_or_else(|| Lost::Refused("it names an address elsewhere for messages".into()))?;
                 self.target.send_replace(Some(target));
-            } else if let Ok(answer) = serde_json::from_str::<Value>(&data) {
-                self.say(&answer).await;
+            } else {
+                self.say(&data).await;
             }
         }
         Ok(())
@@ -380,6 +426,19 @@ impl Carrier {
             told.await.ok();
         }
     }
+}
+
+/// The error of an answer that names no message.
+fn refusal(answer: &RawValue) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Refusal<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let refusal: Refusal = serde_json::from_str(answer.get()).ok()?;
+    refusal.error.filter(|_| refusal.id.is_none())
 }
 
 async fn body(response: Response) -> Result<Vec<u8>, Lost> {

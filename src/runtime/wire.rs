@@ -68,13 +68,22 @@ pub struct Wire {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiting>>,
     /// `None` once nothing more is said.
-    out: Mutex<Option<mpsc::Sender<Unwritten>>>,
+    out: Mutex<Option<Out>>,
     room: Arc<Semaphore>,
+    /// Of answers, which never wait behind a long request, and of cancellations.
+    urgent_room: Arc<Semaphore>,
     closed: AtomicBool,
     /// Told when it closes.
     end: Notify,
     /// For what belongs to no request.
     outside: mpsc::Sender<Heard>,
+}
+
+/// Where messages go: in their order, and before those.
+#[derive(Clone, Debug)]
+struct Out {
+    usual: mpsc::Sender<Unwritten>,
+    urgent: mpsc::Sender<Unwritten>,
 }
 
 /// A request under way.
@@ -152,17 +161,19 @@ impl Wire {
         log: Arc<Log>,
         outside: mpsc::Sender<Heard>,
     ) -> Arc<Self> {
-        let (out, queue) = mpsc::channel(UNWRITTEN);
+        let (usual, queue) = mpsc::channel(UNWRITTEN);
+        let (urgent, urgent_queue) = mpsc::channel(UNWRITTEN);
         let wire = Arc::new(Self {
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
-            out: Mutex::new(Some(out)),
+            out: Mutex::new(Some(Out { usual, urgent })),
             room: Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize)),
+            urgent_room: Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize)),
             closed: AtomicBool::new(false),
             end: Notify::new(),
             outside,
         });
-        spawn(write(input, queue));
+        spawn(write(input, queue, urgent_queue));
         spawn(read(output, Arc::clone(&wire), log));
         wire
     }
@@ -207,10 +218,10 @@ impl Wire {
         let line = line(head, params);
         let out = self.out().clone().ok_or(Failure::Closed)?;
         let room = Arc::clone(&self.room).acquire_many_owned(room_of(&line)).await.map_err(|_| Failure::Closed)?;
-        out.send(Unwritten { line, _room: room }).await.map_err(|_| Failure::Closed)
+        out.usual.send(Unwritten { line, _room: room }).await.map_err(|_| Failure::Closed)
     }
 
-    fn out(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Unwritten>>> {
+    fn out(&self) -> std::sync::MutexGuard<'_, Option<Out>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -222,8 +233,8 @@ impl Wire {
     /// What a full queue does not take is lost, as it would be on a broken pipe.
     fn offer(&self, head: String, rest: &str) {
         let line = line(head, rest);
-        if let (Some(out), Ok(room)) = (&*self.out(), Arc::clone(&self.room).try_acquire_many_owned(room_of(&line))) {
-            out.try_send(Unwritten { line, _room: room }).ok();
+        if let (Some(out), Ok(room)) = (&*self.out(), Arc::clone(&self.urgent_room).try_acquire_many_owned(room_of(&line))) {
+            out.urgent.try_send(Unwritten { line, _room: room }).ok();
         }
     }
 
@@ -239,7 +250,11 @@ impl Wire {
     pub(crate) fn forget(&self, id: u64, is_open: bool) {
         if self.waiting().remove(&id).is_some() && is_open {
             let params = format!("{{\"requestId\":{id},\"reason\":\"nobody waits for it any more\"}}");
-            self.offer("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":".to_owned(), &params);
+            let line = line("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":".to_owned(), &params);
+            // Never before its request, which may still be on its way.
+            if let (Some(out), Ok(room)) = (&*self.out(), Arc::clone(&self.urgent_room).try_acquire_many_owned(room_of(&line))) {
+                out.usual.try_send(Unwritten { line, _room: room }).ok();
+            }
         }
     }
 
@@ -262,6 +277,12 @@ impl Wire {
     /// How many requests the server is at work on.
     pub(crate) fn in_flight(&self) -> usize {
         self.waiting().values().filter(|waiting| !waiting.is_idle).count()
+    }
+
+    pub(crate) fn set_party(&self, id: u64, party: Option<Party>) {
+        if let Some(waiting) = self.waiting().get_mut(&id) {
+            waiting.party = party;
+        }
     }
 
     pub(crate) fn set_idle(&self, id: u64) {
@@ -307,7 +328,8 @@ impl Wire {
         let of = belonging.progress.or_else(|| belonging.meta.and_then(BelongingMeta::subscription));
         match (method.as_str(), params, of) {
             ("notifications/progress", Some(params), Some(of)) => self.tell(of, Heard::Progress(params)),
-            ("notifications/progress", ..) => {}
+            // Progress of nothing; and of what it takes back, by a number that nobody else knows, a late answer does no harm.
+            ("notifications/progress" | "notifications/cancelled", ..) => {}
             (_, params, Some(of)) => self.tell(of, Heard::Notification(method, params)),
             // What a server logs while it works for one alone is for that one.
             ("notifications/message", params, None) => self.hear(Heard::Notification(method, params)),
@@ -370,8 +392,14 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-async fn write(mut input: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Unwritten>) {
-    while let Some(Unwritten { line, _room }) = queue.recv().await {
+async fn write(mut input: impl AsyncWrite + Unpin, mut usual: mpsc::Receiver<Unwritten>, mut urgent: mpsc::Receiver<Unwritten>) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            Some(next) = urgent.recv() => Some(next),
+            next = usual.recv() => next,
+        };
+        let Some(Unwritten { line, _room }) = next else { return };
         if input.write_all(&line).await.is_err() || input.flush().await.is_err() {
             return;
         }

@@ -1,17 +1,30 @@
 //! Which web pages may call what.
 
 use axum::http::{HeaderName, HeaderValue, Method, header, request::Parts};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 const MAX_AGE_SECONDS: u64 = 86_400;
 
+fn listed(origins: &[String]) -> AllowOrigin {
+    let origins = origins.to_vec();
+    AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| origin.to_str().is_ok_and(|origin| is_among(&origins, origin)))
+}
+
+/// For endpoints of MCP clients: whatever headers the protocol has, since tools name some of them.
+pub fn for_mcp(origins: &[String]) -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(listed(origins))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([HeaderName::from_static("mcp-session-id"), HeaderName::from_static("x-request-id")])
+        .max_age(std::time::Duration::from_secs(MAX_AGE_SECONDS))
+}
+
 /// For the API: the listed origins, `*` standing for any port.
 pub fn for_api(origins: &[String]) -> CorsLayer {
-    let origins = origins.to_vec();
-    let is_listed = move |origin: &HeaderValue, _: &Parts| origin.to_str().is_ok_and(|origin| is_among(&origins, origin));
     let request_id = HeaderName::from_static("x-request-id");
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(is_listed))
+        .allow_origin(listed(origins))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,

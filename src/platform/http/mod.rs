@@ -6,6 +6,7 @@ pub mod answer;
 pub mod cors;
 pub mod extract;
 pub mod front;
+pub mod header_text;
 mod peer;
 mod rate;
 mod standing;

@@ -56,6 +56,12 @@ async fn call(app: &TestApp, root: &Person, folder: &Path, command: &str) -> (Ve
         | "jobs list" => given(&[], read),
         "ps" | "packages list" | "packages updates" => given(&[], read),
         "logs" | "stop" | "tools" | "call" => given(&[], Does::Aside("needs a server that runs: see runtime::trail")),
+        "connect" => given(&[], Does::Aside("carries what a client says: see gateway::command_line")),
+        "client list" => given(&[], Does::Aside("reads the files of this machine's clients")),
+        "client install" => given(&["cursor", "--file", &place("mcp.json")], read),
+        "client remove" => {
+            given(&["cursor", "x", "--file", &file("old.json", r#"{"mcpServers":{"x":{}}}"#)], Does::Aside("changes a client's own file"))
+        }
         "authorize" => given(&[], Does::Aside("needs an authorization server: see runtime::oauth")),
         "run" => given(&["everything"], change),
         "packages upgrade" | "packages rm" => {

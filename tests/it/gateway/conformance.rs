@@ -6,39 +6,20 @@ use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
-    sync::OnceCell,
 };
 
-use super::Gateway;
+use super::{Gateway, NODE, installed};
 
 /// Pinned: what is required by a revision does not change, but the suite does.
 const SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
 
-/// Where the suite and the Node that it needs are; installed once.
-async fn suite() -> &'static PathBuf {
-    static SUITE_AT: OnceCell<PathBuf> = OnceCell::const_new();
-    SUITE_AT
-        .get_or_init(|| async {
-            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
-            if !folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js").exists() {
-                std::fs::create_dir_all(&folder).unwrap();
-                let mut npm = Command::new("npm");
-                npm.args(["install", "--no-save", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(["node@22", SUITE]);
-                let output = npm.output().await.unwrap();
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            }
-            folder
-        })
-        .await
-}
-
 /// Runs what a revision requires; fails the test unless all of it passes.
 async fn passes(url: &str, revision: &str) {
-    let folder = suite().await;
+    let folder = installed("conformance", &[NODE, SUITE], &[]);
     let results = tempfile::tempdir().unwrap();
     let mut suite = Command::new(folder.join("node_modules/.bin/node"));
     suite.arg(folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"));
-    suite.args(["server", "--url", url, "--requirements", revision, "-o"]).arg(results.path()).current_dir(folder).kill_on_drop(true);
+    suite.args(["server", "--url", url, "--requirements", revision, "-o"]).arg(results.path()).current_dir(&folder).kill_on_drop(true);
     let output = tokio::time::timeout(std::time::Duration::from_mins(4), suite.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(

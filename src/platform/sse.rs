@@ -2,15 +2,17 @@
 
 /// What has come of a stream and is no whole event yet.
 #[derive(Default)]
-pub(crate) struct Parts {
-    pub(crate) buffer: Vec<u8>,
+pub struct Parts {
+    /// Whatever comes is put at its end.
+    pub buffer: Vec<u8>,
     /// Up to here, no event ends: a long one that comes in many pieces is looked through once.
     searched: usize,
 }
 
 impl Parts {
     /// The kind and the data of the first event that is whole and has data.
-    pub(crate) fn next(&mut self) -> Option<(String, String)> {
+    #[expect(clippy::should_implement_trait, reason = "more may come after there was none")]
+    pub fn next(&mut self) -> Option<(String, String)> {
         while let Some(end) = end_of_event(&self.buffer[self.searched..]).map(|end| self.searched + end) {
             let event: Vec<u8> = self.buffer.drain(..end).collect();
             self.searched = 0;
