@@ -91,6 +91,9 @@ pub enum StartError {
     /// Servers cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Virtual servers cannot be looked at.
+    #[error(transparent)]
+    VirtualServers(#[from] virtual_servers::VirtualServersError),
     /// Accounts cannot be used.
     #[error(transparent)]
     Users(#[from] UsersError),
@@ -123,6 +126,7 @@ impl StartError {
             | Self::Packages(_)
             | Self::Oauth(_)
             | Self::Runtime(_)
+            | Self::VirtualServers(_)
             | Self::Users(_)
             | Self::AlreadyRunning { .. }
             | Self::Listen(..)

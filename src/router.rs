@@ -26,11 +26,13 @@ use platform::{
 };
 use runtime::Runtime;
 use servers::Servers;
+use sources::Sources;
 use sync::Sync;
 use tower::util::MapResponseLayer;
 use users::Users;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
+use virtual_servers::VirtualServers;
 
 use crate::{
     health::Health,
@@ -48,6 +50,8 @@ pub(crate) struct Services {
     pub(crate) packages: Packages,
     pub(crate) oauth: Oauth,
     pub(crate) runtime: Runtime,
+    pub(crate) sources: Sources,
+    pub(crate) virtual_servers: VirtualServers,
     pub(crate) gateway: Gateway,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
@@ -67,6 +71,8 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(packages::router(services.packages))
         .merge(oauth::router(services.oauth))
         .merge(runtime::router(services.runtime))
+        .merge(sources::router(services.sources))
+        .merge(virtual_servers::router(services.virtual_servers, config.cache.address.clone()))
         .merge(gateway::router(services.gateway.clone()))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))

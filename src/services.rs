@@ -18,8 +18,10 @@ use platform::{
 };
 use runtime::Runtime;
 use servers::Servers;
+use sources::Sources;
 use sync::{Sync, Upstream};
 use users::Users;
+use virtual_servers::VirtualServers;
 
 use crate::{app::StartError, health::Health, router::Services};
 
@@ -85,12 +87,16 @@ pub(crate) async fn build(
         oauth: oauth.clone(),
     };
     let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
-    let gateway = Gateway::start(config, runtime.clone(), audit.clone(), servers.clone(), &events, metrics, shutdown);
+    let sources = Sources::new(database.clone(), audit.clone(), credentials.clone());
+    let neighbours = (audit.clone(), servers.clone(), events.clone(), runtime.clone(), sources.clone());
+    let (virtual_servers, gateway) = endpoints(config, database, neighbours, metrics, shutdown).await?;
     users.set_belongings(vec![
         Arc::new(credentials.clone()),
         Arc::new(configurations.clone()),
         Arc::new(oauth.clone()),
         Arc::new(runtime.clone()),
+        Arc::new(virtual_servers.clone()),
+        Arc::new(sources.clone()),
     ]);
 
     let handlers = packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))));
@@ -105,12 +111,30 @@ pub(crate) async fn build(
         packages,
         oauth,
         runtime,
+        sources,
+        virtual_servers,
         gateway,
         jobs,
         events,
         health,
     };
     Ok(Built { services, handlers })
+}
+
+/// The endpoints of MCP clients, and what people put together there.
+async fn endpoints(
+    config: &Config,
+    database: &Database,
+    (audit, servers, events, runtime, sources): (Audit, Servers, Events, Runtime, Sources),
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<(VirtualServers, Gateway), StartError> {
+    let virtual_servers = VirtualServers::new(config, database.clone(), audit.clone(), events.clone(), servers.clone(), sources);
+    virtual_servers.check_pool().await?;
+    let neighbours = gateway::Neighbours { runtime, audit, servers, virtual_servers: virtual_servers.clone(), events };
+    let gateway = Gateway::start(config, neighbours, metrics, shutdown);
+    virtual_servers.set_offers(Arc::new(gateway.clone()));
+    Ok((virtual_servers, gateway))
 }
 
 /// The folders whose disks must not fill up.

@@ -4,6 +4,7 @@ use platform::{Class, Coded, Denial, FieldError, actor::Forbidden};
 use runtime::RuntimeError;
 use serde_json::{Map, Value};
 use servers::ServersError;
+use virtual_servers::VirtualServersError;
 
 /// What can go wrong before a message is understood.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum GatewayError {
     /// The catalogue has no such server, or failed.
     #[error(transparent)]
     Servers(#[from] ServersError),
+    /// There is no such virtual server, or they cannot be looked at.
+    #[error(transparent)]
+    VirtualServers(#[from] Arc<VirtualServersError>),
     /// What runs cannot be asked.
     #[error(transparent)]
     Runtime(#[from] Arc<RuntimeError>),
@@ -39,6 +43,7 @@ impl GatewayError {
         match self {
             Self::Forbidden(error) => Some(error),
             Self::Servers(error) => Some(error),
+            Self::VirtualServers(error) => Some(error.as_ref()),
             Self::Runtime(error) => Some(error.as_ref()),
             _ => None,
         }

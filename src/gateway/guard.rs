@@ -12,6 +12,8 @@ use crate::error::GatewayError;
 pub(crate) struct Guard {
     origins: Vec<String>,
     names: Vec<String>,
+    /// Domains of virtual servers: what `Host` says there, and how the pool writes it.
+    pool: Vec<(String, String)>,
 }
 
 impl Guard {
@@ -19,14 +21,21 @@ impl Guard {
         let mut origins = config.http.cors_origins.clone();
         origins.extend(config.public_url.as_ref().map(|url| url.origin().ascii_serialization()));
         let names = config.public_url.iter().filter_map(Url::host_str).map(str::to_ascii_lowercase).collect();
-        Self { origins, names }
+        let host = |domain: &String| Some((domain.split_once("://")?.1.to_ascii_lowercase(), domain.clone()));
+        Self { origins, names, pool: config.gateway.pool.iter().filter_map(host).collect() }
+    }
+
+    /// The domain of the pool that a request came to.
+    pub(crate) fn domain_of(&self, headers: &HeaderMap) -> Option<&str> {
+        let host = headers.get(header::HOST)?.to_str().ok()?.to_ascii_lowercase();
+        self.pool.iter().find(|(known, _)| *known == host).map(|(_, domain)| domain.as_str())
     }
 
     /// Fails for pages of strangers and for names that are not ours. An address is no name, and cannot be rebound.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), GatewayError> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if hosts.next().is_some() || !self.is_ours(host) {
+        if hosts.next().is_some() || !(self.is_ours(host) || self.domain_of(headers).is_some()) {
             return Err(GatewayError::Refused(
                 "the `Host` of this request is no name of this fabric; FABRIC_PUBLIC_URL says what it is called",
             ));
@@ -53,8 +62,11 @@ mod tests {
 
     #[test]
     fn pages_and_names_of_strangers_are_refused() {
-        let guard =
-            Guard { origins: vec!["http://localhost:*".into(), "https://fabric.example".into()], names: vec!["fabric.example".into()] };
+        let guard = Guard {
+            origins: vec!["http://localhost:*".into(), "https://fabric.example".into()],
+            names: vec!["fabric.example".into()],
+            pool: vec![("mcp1.example".into(), "https://mcp1.example".into())],
+        };
         let allows = |host: &str, origin: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
@@ -73,6 +85,7 @@ mod tests {
         for origin in ["http://evil.example", "null", "http://localhost.evil.example", "file://"] {
             assert!(!allows("localhost", Some(origin)), "{origin}");
         }
+        assert!(allows("mcp1.example", None) && !allows("mcp2.example", None) && !allows("mcp1.example:444", None));
         assert!(guard.check(&HeaderMap::new()).is_err());
     }
 }

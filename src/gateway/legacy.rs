@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 use crate::{
     answer::{Accepts, Final, First, UNSAID, Working, events, first, json, last, refused},
     client::{Client, Introduction, Running, no_capabilities},
+    offer::Offer,
     place::Place,
     revision::{NEWEST_LEGACY, Revision},
     rights::{Rights, while_allowed},
     rpc::{Fault, INVALID_PARAMS, Id, Members, Message, Raw, TIMEOUT, response},
-    service::{Busy, Gateway, Servers},
+    service::{Busy, Gateway},
     stream::Position,
     work::{By, Said, Work},
 };
@@ -64,7 +65,7 @@ impl Come {
         })
     }
 
-    fn work(&self, client: &Arc<Client>, servers: Servers, id: Id, method: String, params: Option<Raw>, say: mpsc::Sender<Said>) -> Work {
+    fn work(&self, client: &Arc<Client>, servers: Offer, id: Id, method: String, params: Option<Raw>, say: mpsc::Sender<Said>) -> Work {
         Work {
             gateway: self.gateway.clone(),
             actor: self.actor.clone(),
@@ -81,7 +82,7 @@ impl Come {
 }
 
 /// One message.
-pub(crate) async fn post(come: Come, servers: Servers, message: Message) -> Response {
+pub(crate) async fn post(come: Come, servers: Offer, message: Message) -> Response {
     let message = match message {
         Message::Request { id, method, params } if method == "initialize" && come.header(&SESSION).is_none() => {
             return initialize(come, servers, id, params).await;
@@ -111,7 +112,7 @@ fn introduction(params: Option<&RawValue>) -> Result<Introduction, Fault> {
     Ok(Introduction { revision, capabilities: object("capabilities").unwrap_or_else(no_capabilities), info: object("clientInfo") })
 }
 
-async fn initialize(come: Come, servers: Servers, id: Id, params: Option<Raw>) -> Response {
+async fn initialize(come: Come, servers: Offer, id: Id, params: Option<Raw>) -> Response {
     let introduction = match introduction(params.as_deref()) {
         Ok(introduction) => introduction,
         Err(fault) => return json(StatusCode::OK, response(Some(&id), &Err(fault))),
@@ -148,7 +149,7 @@ impl Drop for Opening {
 }
 
 /// What wants no answer.
-async fn take(come: &Come, client: &Arc<Client>, servers: &Servers, message: Message) {
+async fn take(come: &Come, client: &Arc<Client>, servers: &Offer, message: Message) {
     match message {
         Message::Response { id, answer } => client.answered(&id, answer),
         Message::Notification { method, params } if method == "notifications/cancelled" => {
@@ -164,7 +165,7 @@ async fn take(come: &Come, client: &Arc<Client>, servers: &Servers, message: Mes
     }
 }
 
-async fn request(come: Come, client: &Arc<Client>, servers: Servers, id: Id, method: String, params: Option<Raw>) -> Response {
+async fn request(come: Come, client: &Arc<Client>, servers: Offer, id: Id, method: String, params: Option<Raw>) -> Response {
     let (running, busy) = match client.begin(&id).and_then(|running| Ok((running, come.gateway.admit(&come.actor)?))) {
         Ok(begun) => begun,
         Err(fault) => return refused(Some(&id), fault),
@@ -239,7 +240,7 @@ impl Drop for Held {
 }
 
 /// Several messages in one body, which revision 2025-03-26 has: their answers come together.
-pub(crate) async fn post_batch(come: Come, servers: Servers, messages: Vec<&RawValue>) -> Response {
+pub(crate) async fn post_batch(come: Come, servers: Offer, messages: Vec<&RawValue>) -> Response {
     const MOST: usize = 100;
     let client = match come.client() {
         Err(refused) => return refused,
@@ -262,7 +263,7 @@ pub(crate) async fn post_batch(come: Come, servers: Servers, messages: Vec<&RawV
             Ok(Message::Request { id, method, params }) => {
                 match client.begin(&id).and_then(|running| Ok((running, come.gateway.admit(&come.actor)?))) {
                     Ok((running, busy)) => {
-                        let work = come.work(&client, Arc::clone(&servers), id, method, params, say.clone());
+                        let work = come.work(&client, servers.clone(), id, method, params, say.clone());
                         all.push(Box::pin(run(work, running, busy)));
                     }
                     Err(fault) => {

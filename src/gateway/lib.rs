@@ -1,4 +1,5 @@
-//! The endpoints of MCP clients: `/mcp` for everything that one may use, `/mcp/s/{server}` for one server.
+//! The endpoints of MCP clients: `/mcp` for everything that one may use, `/mcp/s/{server}` for one server, `/mcp/v/{id}` and the
+//! domains of the pool for what somebody has put together.
 //!
 //! Owns no table. A client of any revision is carried to a server of any revision ([`route`] finds the server, [`work`]
 //! carries one request, [`legacy`] and [`modern`] are the two manners of clients). Why it is not built on an SDK's
@@ -23,6 +24,8 @@ mod lists;
 mod meta;
 mod modern;
 mod names;
+mod news;
+mod offer;
 mod parked;
 mod place;
 mod revision;
@@ -36,4 +39,4 @@ mod work;
 
 pub use error::GatewayError;
 pub use routes::{endpoints, router};
-pub use service::Gateway;
+pub use service::{Gateway, Neighbours};

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::{
     meta::{Manner, to_server},
     names,
+    offer::Offer,
     rpc::{Fault, Members, Raw, TIMEOUT, UNAVAILABLE, quoted, raw},
 };
 
@@ -240,12 +241,14 @@ async fn page(session: &Arc<Session>, kind: Kind, cursor: Option<&RawValue>, man
     }
 }
 
-/// A thing as it is listed where several servers offer theirs.
-pub(crate) fn listed(kind: Kind, prefix: &str, item: &Item) -> String {
-    if kind.key() != "name" {
-        return item.described.get().to_owned();
-    }
+/// A thing as it is listed where several servers offer theirs; `None` where it is not offered.
+pub(crate) fn listed(offer: &Offer, kind: Kind, prefix: &str, item: &Item) -> Option<String> {
+    let name = match kind {
+        Kind::Tools => offer.tool(prefix, &item.key)?,
+        Kind::Prompts => offer.prompt(prefix, &item.key),
+        Kind::Resources | Kind::Templates => return Some(item.described.get().to_owned()),
+    };
     let mut members = Members::of(&item.described).unwrap_or_default();
-    members.set("name", raw(quoted(&names::whole(prefix, &item.key))));
-    members.to_string()
+    members.set("name", raw(quoted(&name)));
+    Some(members.to_string())
 }

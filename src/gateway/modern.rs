@@ -18,11 +18,12 @@ use crate::{
     hearer::{Filter, Hearer, Listening},
     legacy::{Come, VERSION},
     meta::{CAPABILITIES, VERSION as META_VERSION},
+    offer::Offer,
     revision::{ALL, Revision},
     rights::while_allowed,
     route::repeats,
     rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION},
-    service::{Gateway, Listener, Servers},
+    service::{Gateway, Listener},
     stream::{ALIVE, COMMENT, event},
     work::{Alone, By, Work},
 };
@@ -45,7 +46,7 @@ pub(crate) fn is_meant(headers: &HeaderMap, message: &Message) -> bool {
     }
 }
 
-pub(crate) async fn post(come: Come, servers: Servers, message: Message) -> Response {
+pub(crate) async fn post(come: Come, servers: Offer, message: Message) -> Response {
     let Message::Request { id, method, params } = message else {
         // Nothing that it could tell of is kept.
         return StatusCode::ACCEPTED.into_response();

@@ -87,8 +87,10 @@ impl Work {
             };
             let prefix = names::server(&server.server_id);
             for item in list.items.iter().filter(|item| kind.key() == "name" || seen.insert(item.key.clone())) {
-                let comma = if items.is_empty() { "" } else { "," };
-                let _ = write!(items, "{comma}{}", listed(kind, &prefix, item));
+                if let Some(item) = listed(&self.servers, kind, &prefix, item) {
+                    let comma = if items.is_empty() { "" } else { "," };
+                    let _ = write!(items, "{comma}{item}");
+                }
             }
         }
         let mut result = format!("{{\"{}\":[{items}]", kind.member());
@@ -105,7 +107,7 @@ impl Work {
     /// Whether another server here has the same name before its things: then neither is meant by it.
     fn is_ambiguous(&self, server: &Configuration) -> bool {
         let prefix = names::server(&server.server_id);
-        self.servers.iter().any(|other| other.id != server.id && names::server(&other.server_id) == prefix)
+        self.servers.has_prefixes() && self.servers.iter().any(|other| other.id != server.id && names::server(&other.server_id) == prefix)
     }
 
     async fn list_of(&self, server: &Arc<Configuration>, kind: Kind) -> Listing {
@@ -129,7 +131,11 @@ impl Work {
             let shown: String = whole.chars().filter(|c| !c.is_control()).take(128).collect();
             Fault::of(INVALID_PARAMS, format!("Unknown {}: {shown}", if kind == Kind::Tools { "tool" } else { "prompt" }))
         };
-        let (prefix, own) = names::part(whole).ok_or_else(unknown)?;
+        let base = if kind == Kind::Tools { self.servers.tool_base(whole).ok_or_else(unknown)? } else { whole.to_owned() };
+        if !self.servers.has_prefixes() {
+            return self.unprefixed(&base, kind).await.ok_or_else(unknown);
+        }
+        let (prefix, own) = names::part(&base).ok_or_else(unknown)?;
         let server = self.servers.iter().find(|server| names::server(&server.server_id) == prefix).ok_or_else(unknown)?;
         if self.is_ambiguous(server) {
             return Err(unknown());
@@ -144,6 +150,17 @@ impl Work {
         };
         let original = list.and_then(|list| list.renamed.get(own).cloned());
         Ok((server, original.unwrap_or_else(|| own.to_owned())))
+    }
+
+    /// The only server that lists a thing of this name, and what it calls it; of two, neither is meant.
+    async fn unprefixed(&self, name: &str, kind: Kind) -> Option<(&Arc<Configuration>, String)> {
+        let listings = join_all(self.servers.iter().map(|server| self.list_of(server, kind))).await;
+        let mut found = self.servers.iter().zip(listings).filter_map(|(server, listing)| match listing {
+            Listing::Known(list) => list.items.iter().find(|item| names::own("", &item.key) == name).map(|item| (server, item.key.clone())),
+            Listing::Missing(_) => None,
+        });
+        let first = found.next();
+        first.filter(|_| found.next().is_none())
     }
 
     async fn call(&self, kind: Kind) -> Result<String, Fault> {

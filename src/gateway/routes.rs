@@ -89,6 +89,7 @@ pub fn endpoints(gateway: Gateway, origins: &[String]) -> Router {
     Router::new()
         .route("/mcp", post(all).get(all).delete(all))
         .route("/mcp/s/{server}", post(server).get(server).delete(server))
+        .route("/mcp/v/{id}", post(put_together).get(put_together).delete(put_together))
         .method_not_allowed_fallback(front::method_not_allowed)
         .layer(DefaultBodyLimit::max(MOST))
         .layer(cors::for_mcp(origins))
@@ -104,7 +105,13 @@ async fn guard(Held(gateway): Held<Gateway>, request: Request, next: Next) -> Re
 }
 
 async fn all(Held(gateway): Held<Gateway>, actor: Actor, request: Request) -> Result<Response, Problem> {
-    serve(gateway, actor, Place::All, request).await
+    let place = gateway.at_domain(request.headers()).await?.map_or(Place::All, Place::Virtual);
+    serve(gateway, actor, place, request).await
+}
+
+async fn put_together(Held(gateway): Held<Gateway>, actor: Actor, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+    let id = id.parse().map_err(|_| Problem::of(&GatewayError::NoServer))?;
+    serve(gateway, actor, Place::Virtual(id), request).await
 }
 
 async fn server(Held(gateway): Held<Gateway>, actor: Actor, Path(server): Path<String>, request: Request) -> Result<Response, Problem> {

@@ -9,25 +9,28 @@ use std::{
 
 use audit::Audit;
 use axum::http::HeaderMap;
-use configurations::{CONFIGURATION_CHANGED, Configuration};
+use configurations::Configuration;
 use events::Events;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use moka::future::Cache;
 use platform::{Actor, Config, Identity, Shutdown, actor::Entry, config::GatewayConfig, http::Address, telemetry::Metrics};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
-use runtime::{Era, INSTANCE_STATE_CHANGED, Party, Runtime, RuntimeError, Session};
+use runtime::{Era, Party, Runtime, RuntimeError, Session};
 use serde_json::value::RawValue;
 use servers::Servers as Catalogue;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
+use virtual_servers::{Offers, VirtualServer, VirtualServerId, VirtualServers, VirtualServersError};
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, Listing},
     client::{Client, Introduction},
     error::GatewayError,
     guard::Guard,
-    hearer::{Hearer, Listening},
+    hearer::Listening,
     lists::Kind,
+    names,
+    offer::Offer,
     parked::Lot,
     place::Place,
     rpc::{Fault, UNAVAILABLE},
@@ -59,11 +62,14 @@ pub(crate) struct Inner {
     pub(crate) seconds: HistogramVec,
     pub(crate) errors: IntCounterVec,
     /// By actor and token: what they may use.
-    members: Cache<(String, Option<Uuid>), Servers>,
+    pub(crate) members: Cache<(String, Option<Uuid>), Usable>,
     /// How many requests of each actor are worked on.
     busy: Mutex<HashMap<String, usize>>,
     /// Modern clients that listen.
     listeners: Mutex<Vec<Listener>>,
+    /// By actor: virtual servers, and the ids of the servers that they offer.
+    pub(crate) put_together: Cache<(String, VirtualServerId), PutTogether>,
+    virtual_servers: VirtualServers,
     backends: Mutex<HashMap<(Uuid, String), Arc<Backend>>>,
     clients: Mutex<HashMap<String, Arc<Client>>>,
     open: IntGauge,
@@ -100,20 +106,29 @@ pub(crate) struct Listener {
     pub(crate) listening: Weak<Listening>,
 }
 
-/// Servers of one endpoint, by their ids.
-pub(crate) type Servers = Arc<Vec<Arc<Configuration>>>;
+/// A virtual server, and the ids of the servers that it offers.
+pub(crate) type PutTogether = Arc<(Arc<VirtualServer>, Vec<String>)>;
+/// What an actor may use, by the ids of servers.
+pub(crate) type Usable = Arc<Vec<Arc<Configuration>>>;
+
+/// What the gateway works with.
+pub struct Neighbours {
+    /// What runs.
+    pub runtime: Runtime,
+    /// Every call is told.
+    pub audit: Audit,
+    /// Which servers there are.
+    pub servers: Catalogue,
+    /// What people have put together.
+    pub virtual_servers: VirtualServers,
+    /// What comes and goes.
+    pub events: Events,
+}
 
 impl Gateway {
     /// The service; what looks after sessions has begun.
-    pub fn start(
-        config: &Config,
-        runtime: Runtime,
-        audit: Audit,
-        servers: Catalogue,
-        events: &Events,
-        metrics: &Metrics,
-        shutdown: &Shutdown,
-    ) -> Self {
+    pub fn start(config: &Config, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Self {
+        let Neighbours { runtime, audit, servers, virtual_servers, events } = neighbours;
         let buckets = [0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
         let gateway = Self {
             inner: Arc::new(Inner {
@@ -138,6 +153,8 @@ impl Gateway {
                     &["server", "name"],
                 ),
                 members: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
+                put_together: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
+                virtual_servers,
                 busy: Mutex::default(),
                 listeners: Mutex::default(),
                 backends: Mutex::default(),
@@ -172,7 +189,7 @@ impl Gateway {
         self.inner.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
+    pub(crate) fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
         self.inner.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -203,24 +220,46 @@ impl Gateway {
     }
 
     /// The servers of an endpoint that an actor may use.
-    pub(crate) async fn members(&self, actor: &Actor, place: &Place) -> Result<Servers, GatewayError> {
+    pub(crate) async fn members(&self, actor: &Actor, place: &Place) -> Result<Offer, GatewayError> {
         let key = (actor.to_string(), token_of(actor));
         let load = async { Ok::<_, RuntimeError>(Arc::new(self.inner.runtime.usable_configurations(actor).await?)) };
         let all = self.inner.members.try_get_with(key, load).await?;
         match place {
-            Place::All => Ok(all),
+            Place::All => Ok(Offer::of(all)),
             Place::Server(id) => {
                 let one = all.iter().find(|one| one.server_id == *id).cloned();
-                Ok(Arc::new(vec![one.ok_or(GatewayError::NoServer)?]))
+                Ok(Offer::of(Arc::new(vec![one.ok_or(GatewayError::NoServer)?])))
+            }
+            Place::Virtual(id) => {
+                let load = async {
+                    let (server, ids) = self.inner.virtual_servers.served(actor, *id).await?;
+                    Ok::<_, VirtualServersError>(Arc::new((Arc::new(server), ids)))
+                };
+                let found = self.inner.put_together.try_get_with((actor.to_string(), *id), load).await?;
+                let (server, ids) = (Arc::clone(&found.0), &found.1);
+                let servers = all.iter().filter(|one| ids.contains(&one.server_id)).cloned().collect();
+                Ok(Offer::put_together(servers, server))
             }
         }
     }
 
-    fn backends(&self) -> std::sync::MutexGuard<'_, HashMap<(Uuid, String), Arc<Backend>>> {
+    /// The virtual server whose endpoint a request came to, by its `Host`.
+    pub(crate) async fn at_domain(&self, headers: &HeaderMap) -> Result<Option<VirtualServerId>, GatewayError> {
+        match self.inner.guard.domain_of(headers) {
+            // A domain that is nobody's has nothing, and not everything.
+            Some(domain) => match self.inner.virtual_servers.at(domain).await.map_err(Arc::new)? {
+                None => Err(GatewayError::NoServer),
+                found => Ok(found),
+            },
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn backends(&self) -> std::sync::MutexGuard<'_, HashMap<(Uuid, String), Arc<Backend>>> {
         self.inner.backends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Client>>> {
+    pub(crate) fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Client>>> {
         self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -295,7 +334,7 @@ impl Gateway {
     }
 
     /// Tells servers that a session uses what their client has to say; those that have no handshake need not know.
-    pub(crate) async fn tell_servers(&self, servers: &Servers, party: Party, method: &str, params: Option<&RawValue>) {
+    pub(crate) async fn tell_servers(&self, servers: &Offer, party: Party, method: &str, params: Option<&RawValue>) {
         let heard: Vec<Arc<Backend>> = self.backends().values().filter(|backend| backend.is_heard_by(party.0)).cloned().collect();
         for backend in heard {
             let session = backend.reached.sessions().borrow().clone();
@@ -334,80 +373,28 @@ impl Gateway {
             self.backends().retain(|_, backend| !backend.reached.is_over() || backend.is_heard());
         }
     }
+}
 
-    /// Tells sessions of servers that come and go.
-    async fn follow(self, mut events: tokio::sync::broadcast::Receiver<Arc<events::Event>>) {
-        loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                () = self.inner.shutdown.begun() => return,
-            };
-            match event {
-                Ok(event) if event.kind == CONFIGURATION_CHANGED => self.inner.members.invalidate_all(),
-                Ok(event) if event.kind == INSTANCE_STATE_CHANGED => {
-                    // Of one that is for a session, or for one era, whoever uses it hears by itself.
-                    let is_for_all = event.payload["session"].is_null();
-                    let has_turned = event.payload["to"] == "RUNNING" || event.payload["from"] == "RUNNING";
-                    if is_for_all
-                        && has_turned
-                        && let Some(server) = event.payload["server_id"].as_str()
-                    {
-                        self.tell_of(server, event.owner.as_deref());
+impl Offers for Gateway {
+    fn tools<'a>(&'a self, actor: &'a Actor, servers: &'a [String]) -> BoxFuture<'a, Vec<(String, Vec<String>)>> {
+        async move {
+            let Ok(all) = self.members(actor, &Place::All).await else { return Vec::new() };
+            let mut offered = Vec::new();
+            for configuration in all.iter().filter(|one| servers.contains(&one.server_id)) {
+                let listed = async {
+                    let (backend, session) = self.reach(configuration, "").await.ok()?;
+                    match backend.list(Kind::Tools, &session, self.inner.config.list_limit).await {
+                        Listing::Known(list) => Some(list.items.iter().map(|tool| names::own("", &tool.key)).collect()),
+                        Listing::Missing(_) => None,
                     }
+                };
+                if let Ok(Some(tools)) = tokio::time::timeout(self.inner.config.list_limit, listed).await {
+                    offered.push((configuration.server_id.clone(), tools));
                 }
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => self.inner.members.invalidate_all(),
-                Err(RecvError::Closed) => return,
             }
+            offered
         }
-    }
-
-    /// What a server offers is there, or not there any more: sessions that may be offered it hear of it.
-    fn tell_of(&self, server: &str, owner: Option<&str>) {
-        let concerned: Vec<Arc<Client>> = {
-            let clients = self.clients();
-            let is_concerned = |client: &&Arc<Client>| match &client.place {
-                Place::Server(id) => id == server,
-                Place::All => owner.is_none_or(|owner| owner == client.owner()) || self.is_shared(server),
-            };
-            clients.values().filter(is_concerned).cloned().collect()
-        };
-        let listening: Vec<Arc<Listening>> = {
-            let listeners = self.listeners();
-            let is_concerned = |one: &&Listener| match &one.place {
-                Place::Server(id) => id == server,
-                Place::All => owner.is_none_or(|owner| owner == one.actor.to_string()) || self.is_shared(server),
-            };
-            let concerned: Vec<&Listener> = listeners.iter().filter(is_concerned).collect();
-            for one in &concerned {
-                self.inner.shutdown.spawn(self.clone().attach((*one).clone(), server.to_owned()));
-            }
-            concerned.iter().filter_map(|one| one.listening.upgrade()).collect()
-        };
-        for list in ["tools", "prompts", "resources"] {
-            let changed = format!("notifications/{list}/list_changed");
-            for client in &concerned {
-                client.hear(&changed, None);
-            }
-            for one in &listening {
-                one.hear(&changed, None);
-            }
-        }
-    }
-
-    /// Lets a modern client that listens hear a server that has come.
-    async fn attach(self, listener: Listener, server: String) {
-        let Ok(servers) = self.members(&listener.actor, &listener.place).await else { return };
-        for configuration in servers.iter().filter(|one| one.server_id == server && !one.is_per_session()) {
-            if let Ok((backend, _)) = self.reach(configuration, "").await {
-                backend.attach(listener.party.0, || Hearer::Stream(listener.listening.clone()));
-            }
-        }
-    }
-
-    fn is_shared(&self, server: &str) -> bool {
-        let shared = configurations::Sharing::Shared;
-        self.backends().values().any(|backend| backend.configuration.server_id == server && backend.configuration.sharing == shared)
+        .boxed()
     }
 }
 

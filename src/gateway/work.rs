@@ -18,10 +18,11 @@ use crate::{
     client::{Client, is_able},
     hearer::Hearer,
     meta::{self, LOG_LEVEL},
+    offer::Offer,
     parked::{Asker, Parked, QUESTION},
     place::Place,
     rpc::{Fault, INVALID_PARAMS, INVALID_REQUEST, Id, Members, Raw, TIMEOUT, UNAVAILABLE, notification, raw},
-    service::{Gateway, Servers},
+    service::Gateway,
 };
 
 /// How long what is said of a request waits for a reader.
@@ -50,7 +51,7 @@ pub(crate) struct Work {
     pub(crate) gateway: Gateway,
     pub(crate) actor: Actor,
     pub(crate) place: Place,
-    pub(crate) servers: Servers,
+    pub(crate) servers: Offer,
     pub(crate) by: By,
     pub(crate) id: Id,
     pub(crate) method: String,

@@ -123,6 +123,16 @@ words! {
         InstancesAll = "instances.all",
         /// Call their tools.
         ToolsCall = "tools.call",
+        /// See one's own data sources.
+        SourcesRead = "sources.read",
+        /// Make and change them.
+        SourcesWrite = "sources.write",
+        /// See one's own virtual servers.
+        VirtualServersRead = "virtual_servers.read",
+        /// Make and change them.
+        VirtualServersWrite = "virtual_servers.write",
+        /// Remove anybody's for ever.
+        VirtualServersErase = "virtual_servers.erase",
         /// Read the audit trail: one's own part of it, or all for those who may.
         AuditRead = "audit.read",
         /// Read everybody's part of it, and verify it.
@@ -158,8 +168,13 @@ impl Action {
             Self::CacheFill => (Some(Scope::CacheWrite), &[Admin, Member]),
             Self::AccountManage => (None, ALL),
             Self::CredentialsRead | Self::CredentialsWrite => (Some(Scope::CredentialsWrite), &[Admin, Member]),
-            Self::ConfigurationsRead | Self::ConfigurationsWrite => (Some(Scope::ConfigurationsWrite), &[Admin, Member]),
-            Self::ConfigurationsShare => (Some(Scope::ConfigurationsWrite), &[Admin]),
+            Self::ConfigurationsRead
+            | Self::ConfigurationsWrite
+            | Self::SourcesRead
+            | Self::SourcesWrite
+            | Self::VirtualServersRead
+            | Self::VirtualServersWrite => (Some(Scope::ConfigurationsWrite), &[Admin, Member]),
+            Self::ConfigurationsShare | Self::VirtualServersErase => (Some(Scope::ConfigurationsWrite), &[Admin]),
             // Plaintext is for programs that start servers: no account has it.
             Self::CredentialsReveal | Self::CredentialsExport => (Some(Scope::CredentialsReveal), &[]),
             Self::AuditRead => (Some(Scope::AuditRead), ALL),

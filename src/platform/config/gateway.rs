@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use super::{
     ConfigError, Layers,
-    parse::{Bounded, Seconds},
+    parse::{Bounded, FromSetting, Seconds},
 };
 
 /// How MCP clients are served.
@@ -20,6 +22,26 @@ pub struct GatewayConfig {
     pub list_limit: Duration,
     /// Bytes of one result.
     pub result_bytes: usize,
+    /// Domains that virtual servers are reached at, each as `https://host`; none for paths of this fabric.
+    pub pool: Vec<String>,
+}
+
+/// A domain of the pool: a scheme and a host, maybe with a port.
+struct Domain(String);
+
+impl FromSetting for Domain {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let unfit = || "is not a list of addresses like `https://mcp1.example.com`, parted by commas".to_owned();
+        let url: Url = text.trim().parse().map_err(|_| unfit())?;
+        let is_bare = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if is_bare { Ok(Self(url.origin().ascii_serialization())) } else { Err(unfit()) }
+    }
 }
 
 impl GatewayConfig {
@@ -30,6 +52,12 @@ impl GatewayConfig {
             most_sessions: number("FABRIC_MCP_MAX_SESSIONS")?.max(1),
             most_sessions_of_one: number("FABRIC_MCP_MAX_SESSIONS_PER_USER")?.max(1),
             list_limit: layers.get::<Seconds>("FABRIC_MCP_LIST_SECONDS")?.0,
+            pool: {
+                let mut pool: Vec<String> = layers.list::<Domain>("MCP_GATEWAY_URL_POOLS")?.into_iter().map(|domain| domain.0).collect();
+                pool.sort();
+                pool.dedup();
+                pool
+            },
             result_bytes: number("FABRIC_MCP_RESULT_MB")? << 20,
         })
     }

@@ -67,6 +67,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_CALL_SECONDS"),
     plain("FABRIC_PROBE_SECONDS"),
     plain("FABRIC_IDLE_SECONDS"),
+    plain("MCP_GATEWAY_URL_POOLS"),
     plain("FABRIC_MCP_SESSION_SECONDS"),
     plain("FABRIC_MCP_MAX_SESSIONS"),
     plain("FABRIC_MCP_MAX_SESSIONS_PER_USER"),

@@ -52,6 +52,7 @@ const LONG: &[&str] = &[
     "/packages/{name}/enable",
     "/mcp",
     "/mcp/s/{server}",
+    "/mcp/v/{id}",
 ];
 /// How much of a path the access log shows, in characters.
 const LOGGED_PATH: usize = 512;

@@ -53,6 +53,12 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/mcp/packages/upgrade", "upgrades nothing where nothing is older, and else leaves one event for each"),
 ];
 
+/// A source of somebody's; gives its id.
+async fn source(app: &TestApp, token: &str) -> String {
+    let made = app.call(Method::POST, "/api/mcp/sources", token, &json!({ "type": "box" })).await.expect(201);
+    made["id"].as_str().unwrap().to_owned()
+}
+
 /// What a call needs to do something.
 async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, Value, String) {
     let (method, path) = call.split_once(' ').unwrap();
@@ -99,6 +105,22 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
                 assert_eq!(app.call(Method::DELETE, path.trim_end_matches("/restore"), admin, &Value::Null).await.status, 204);
             }
             given(path, Value::Null, admin)
+        }
+        "POST /api/mcp/sources" => given(path.into(), json!({ "type": "box", "metadata": { "token": "t-12345" } }), admin),
+        "PUT /api/mcp/sources/{id}" | "DELETE /api/mcp/sources/{id}" => {
+            given(path.replace("{id}", &source(app, admin).await), json!({ "type": "other" }), admin)
+        }
+        "POST /api/mcp/virtual-servers" => given(path.into(), json!({ "name": "x" }), admin),
+        call if call.contains(" /api/mcp/virtual-servers/{id}") => {
+            let source = source(app, admin).await;
+            let sources = if method == "DELETE" { vec![source.clone()] } else { Vec::new() };
+            let made = app.call(Method::POST, "/api/mcp/virtual-servers", admin, &json!({ "name": "x", "source_ids": sources })).await;
+            let path = path.replace("{id}", made.expect(201)["id"].as_str().unwrap()).replace("{source_id}", &source);
+            if call.ends_with("/restore") {
+                let path = path.trim_end_matches("/restore");
+                assert_eq!(app.call(Method::DELETE, path, admin, &Value::Null).await.status, 204);
+            }
+            given(path, if call.ends_with("{id}") { json!({ "name": "y" }) } else { Value::Null }, admin)
         }
         "POST /api/mcp/packages/install" => given(path.into(), json!({ "name": "everything", "enabled": false }), admin),
         "DELETE /api/mcp/packages/{name}"

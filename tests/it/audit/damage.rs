@@ -87,7 +87,7 @@ async fn events_that_wait_are_authenticated_and_never_lost() {
     assert_eq!(verify(&app).await["damage"]["kind"], "unsealed");
     execute(&mut connection, "UPDATE audit.pending SET event = replace(event, 'invite.create', 'invite.delete')").await;
     execute(&mut holding, "COMMIT").await;
-    let report = eventually(10, "the event is chained", || async {
+    let report = eventually(40, "the event is chained", || async {
         let report = verify(&app).await;
         (report["damage"]["kind"] != "unsealed").then_some(report)
     })
@@ -132,7 +132,7 @@ async fn whole_days_go_at_the_boundary_and_the_chain_still_verifies() {
     assert_eq!(verify(&app).await["ok"], true);
     let mut app = app;
     app.restart().await;
-    let purges = eventually(10, "old days go", || async {
+    let purges = eventually(40, "old days go", || async {
         let purges = app.trail("&action=audit.purge").await;
         (purges.len() >= 2).then_some(purges)
     })
@@ -166,7 +166,7 @@ async fn a_trail_that_is_too_large_warns_and_lets_its_oldest_day_go() {
     execute(&mut connection, &format!("DO $$ BEGIN FOR n IN 1..6000 LOOP {grow}; END LOOP; END $$")).await;
     app.set("FABRIC_AUDIT_MAX_MB", "3");
     app.restart().await;
-    let purge = eventually(10, "the oldest day goes", || async { app.trail("&action=audit.purge").await.into_iter().next() }).await;
+    let purge = eventually(40, "the oldest day goes", || async { app.trail("&action=audit.purge").await.into_iter().next() }).await;
     assert_eq!((&purge["detail"]["day"], &purge["detail"]["because"]), (&json!(day), &json!("size")));
     let warning = &app.trail("&action=audit.size").await[0];
     assert_eq!(warning["event_type"], "warning");

@@ -9,6 +9,7 @@ mod matrix;
 mod reviewed;
 mod sessions;
 mod shared;
+mod virtual_servers;
 
 use std::{
     fs::{self, File},

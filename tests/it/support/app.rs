@@ -137,10 +137,22 @@ impl TestApp {
     }
 
     async fn run(folder: TempDir, settings: Vec<(String, String)>, database: TestDatabase) -> Self {
-        let app = App::start(config(&settings)).await.unwrap();
+        let app = Self::begin(&settings).await;
         let token = std::fs::read_to_string(&app.token_file).unwrap().trim().to_owned();
         let http = reqwest::Client::builder().gzip(false).redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { url: app.url.clone(), app: Some(app), token, http, settings, folder, database }
+    }
+
+    /// Starts the program. A child that another test is just starting has, for a moment, a copy of the lock of a program
+    /// that this test has stopped.
+    async fn begin(settings: &[(String, String)]) -> App {
+        super::eventually(10, "the data folder is free", || async {
+            match App::start(config(settings)).await {
+                Err(StartError::AlreadyRunning { .. }) => None,
+                started => Some(started.unwrap()),
+            }
+        })
+        .await
     }
 
     /// A second replica: a data folder of its own, the same database.
@@ -184,7 +196,7 @@ impl TestApp {
 
     /// Starts again after [`Self::halt`], on the same data folder and database.
     pub(crate) async fn begin_again(&mut self) {
-        let app = App::start(config(&self.settings)).await.unwrap();
+        let app = Self::begin(&self.settings).await;
         self.url.clone_from(&app.url);
         self.app = Some(app);
     }

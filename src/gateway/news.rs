@@ -1,0 +1,117 @@
+//! What is told to clients of servers and endpoints that change.
+
+use std::sync::Arc;
+
+use configurations::{CONFIGURATION_CHANGED, Sharing};
+use runtime::INSTANCE_STATE_CHANGED;
+use tokio::sync::broadcast::error::RecvError;
+use virtual_servers::VIRTUAL_SERVER_CHANGED;
+
+use crate::{
+    Gateway,
+    client::Client,
+    hearer::{Hearer, Listening},
+    place::Place,
+    service::Listener,
+};
+
+impl Gateway {
+    /// Tells sessions of servers that come and go.
+    pub(crate) async fn follow(self, mut events: tokio::sync::broadcast::Receiver<Arc<events::Event>>) {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = self.inner.shutdown.begun() => return,
+            };
+            match event {
+                Ok(event) if event.kind == CONFIGURATION_CHANGED => self.inner.members.invalidate_all(),
+                Ok(event) if event.kind == VIRTUAL_SERVER_CHANGED => {
+                    self.inner.put_together.invalidate_all();
+                    if let Some(id) = event.payload["virtual_server_id"].as_str().and_then(|id| id.parse().ok()) {
+                        self.tell_place(&Place::Virtual(id));
+                    }
+                }
+                Ok(event) if event.kind == INSTANCE_STATE_CHANGED => {
+                    // Of one that is for a session, or for one era, whoever uses it hears by itself.
+                    let is_for_all = event.payload["session"].is_null();
+                    let has_turned = event.payload["to"] == "RUNNING" || event.payload["from"] == "RUNNING";
+                    if is_for_all
+                        && has_turned
+                        && let Some(server) = event.payload["server_id"].as_str()
+                    {
+                        self.tell_of(server, event.owner.as_deref());
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => {
+                    self.inner.members.invalidate_all();
+                    self.inner.put_together.invalidate_all();
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// What a server offers is there, or not there any more: sessions that may be offered it hear of it.
+    fn tell_of(&self, server: &str, owner: Option<&str>) {
+        let concerned: Vec<Arc<Client>> = {
+            let clients = self.clients();
+            let is_concerned = |client: &&Arc<Client>| match &client.place {
+                Place::Server(id) => id == server,
+                // Whether a virtual server has it is not looked at: to hear once too often costs a list.
+                Place::All | Place::Virtual(_) => owner.is_none_or(|owner| owner == client.owner()) || self.is_shared(server),
+            };
+            clients.values().filter(is_concerned).cloned().collect()
+        };
+        let listening: Vec<Arc<Listening>> = {
+            let listeners = self.listeners();
+            let is_concerned = |one: &&Listener| match &one.place {
+                Place::Server(id) => id == server,
+                Place::All | Place::Virtual(_) => owner.is_none_or(|owner| owner == one.actor.to_string()) || self.is_shared(server),
+            };
+            let concerned: Vec<&Listener> = listeners.iter().filter(is_concerned).collect();
+            for one in &concerned {
+                self.inner.shutdown.spawn(self.clone().attach((*one).clone(), server.to_owned()));
+            }
+            concerned.iter().filter_map(|one| one.listening.upgrade()).collect()
+        };
+        tell_lists(&concerned, &listening);
+    }
+
+    /// What an endpoint offers is something else by now.
+    fn tell_place(&self, place: &Place) {
+        let clients: Vec<_> = self.clients().values().filter(|client| client.place == *place).cloned().collect();
+        let listening: Vec<_> = {
+            let listeners = self.listeners();
+            listeners.iter().filter(|one| one.place == *place).filter_map(|one| one.listening.upgrade()).collect()
+        };
+        tell_lists(&clients, &listening);
+    }
+
+    /// Lets a modern client that listens hear a server that has come.
+    async fn attach(self, listener: Listener, server: String) {
+        let Ok(servers) = self.members(&listener.actor, &listener.place).await else { return };
+        for configuration in servers.iter().filter(|one| one.server_id == server && !one.is_per_session()) {
+            if let Ok((backend, _)) = self.reach(configuration, "").await {
+                backend.attach(listener.party.0, || Hearer::Stream(listener.listening.clone()));
+            }
+        }
+    }
+
+    fn is_shared(&self, server: &str) -> bool {
+        let shared = Sharing::Shared;
+        self.backends().values().any(|backend| backend.configuration.server_id == server && backend.configuration.sharing == shared)
+    }
+}
+
+fn tell_lists(clients: &[Arc<Client>], listening: &[Arc<Listening>]) {
+    for list in ["tools", "prompts", "resources"] {
+        let changed = format!("notifications/{list}/list_changed");
+        for client in clients {
+            client.hear(&changed, None);
+        }
+        for one in listening {
+            one.hear(&changed, None);
+        }
+    }
+}
