@@ -49,6 +49,8 @@ struct Bridge {
     path: String,
     /// The session that the gateway gave, and the revision that was agreed on.
     session: Mutex<(Option<String>, Option<String>)>,
+    /// What the client said at first.
+    greeting: Mutex<Option<String>>,
     /// Requests without a session, by their ids: they are cancelled by not waiting any more.
     running: Mutex<HashMap<String, AbortHandle>>,
     out: tokio::sync::Mutex<tokio::io::Stdout>,
@@ -62,6 +64,7 @@ pub(super) async fn connect(context: Context, asked: Connect) -> Result<(), CliE
         fabric,
         path,
         session: Mutex::default(),
+        greeting: Mutex::default(),
         running: Mutex::default(),
         out: tokio::sync::Mutex::new(tokio::io::stdout()),
         places: Semaphore::new(AT_ONCE),
@@ -72,7 +75,10 @@ pub(super) async fn connect(context: Context, asked: Connect) -> Result<(), CliE
         while tasks.try_join_next().is_some() {}
         match message["method"].as_str() {
             // What follows needs what comes of these.
-            Some("initialize") => bridge.send(line, message).await,
+            Some("initialize") => {
+                *bridge.greeting.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
+                bridge.send(line, message).await;
+            }
             Some("notifications/initialized") => {
                 bridge.send(line, message).await;
                 tasks.spawn(Arc::clone(&bridge).listen());
@@ -132,13 +138,40 @@ impl Bridge {
     }
 
     async fn carry(&self, line: String, message: &Value) -> Result<(), String> {
+        let response = self.post(line.clone(), message).await?;
+        // A fabric that was started anew knows no session: the client need not know that.
+        if response.status() == StatusCode::NOT_FOUND && self.has_session() && message["method"] != "initialize" {
+            self.greet_again().await?;
+            let response = self.post(line, message).await?;
+            return self.take(message, response).await;
+        }
+        self.take(message, response).await
+    }
+
+    /// Begins another session with what the client said at first.
+    async fn greet_again(&self) -> Result<(), String> {
+        let Some(greeting) = self.greeting.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return Err("the session ended, and cannot be begun again".into());
+        };
+        *self.session() = (None, None);
+        let message: Value = serde_json::from_str(&greeting).unwrap_or_default();
+        let response = self.post(greeting, &message).await?;
+        self.session().0 = response.headers().get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let answer: Value = response.json().await.map_err(|error| error.to_string())?;
+        let version = answer["result"]["protocolVersion"].as_str().map(str::to_owned);
+        self.session().1.clone_from(&version);
+        let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        self.post(initialized.to_string(), &initialized).await?;
+        if version.is_some() { Ok(()) } else { Err("the session ended, and another one was refused".into()) }
+    }
+
+    async fn post(&self, line: String, message: &Value) -> Result<Response, String> {
         let mut request = self.fabric.stream(Method::POST, &self.path).header(CONTENT_TYPE, "application/json");
         request = request.header(ACCEPT, "application/json, text/event-stream");
         for (name, value) in self.headers(message) {
             request = request.header(name, value);
         }
-        let response = request.body(line).send().await.map_err(|error| format!("the fabric cannot be reached: {error}"))?;
-        self.take(message, response).await
+        request.body(line).send().await.map_err(|error| format!("the fabric cannot be reached: {error}"))
     }
 
     /// What the protocol wants beside the body.
@@ -170,14 +203,16 @@ impl Bridge {
         }
         let body = response.text().await.map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_str(&body).unwrap_or_default();
-        if answer["jsonrpc"] == "2.0" {
+        if answer["jsonrpc"] == "2.0" && !answer["id"].is_null() {
             if is_greeting {
                 self.session().1 = answer["result"]["protocolVersion"].as_str().map(str::to_owned);
             }
             self.say(&body).await;
             return Ok(());
         }
-        if status.is_success() { Ok(()) } else { Err(answer["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned)) }
+        // A refusal of the whole message names none.
+        let why = answer["detail"].as_str().or(answer["error"]["message"].as_str());
+        if status.is_success() { Ok(()) } else { Err(why.map_or_else(|| status.to_string(), str::to_owned)) }
     }
 
     async fn events(&self, mut response: Response) -> Result<(), String> {
@@ -202,8 +237,9 @@ impl Bridge {
             }
             match request.send().await {
                 Ok(response) if response.status().is_success() => drop(self.events(response).await),
-                // Without a session there is nothing to hear.
-                Ok(response) if response.status() != StatusCode::SERVICE_UNAVAILABLE => return,
+                // A session that is gone is begun anew with the next message.
+                Ok(response) if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) => {}
+                Ok(response) if response.status().is_client_error() => return,
                 Ok(_) | Err(_) => {}
             }
             tokio::time::sleep(AGAIN).await;

@@ -26,10 +26,12 @@ use crate::{
 /// So many calls in a row without an answer close the way to a server for a while.
 const MOST_SILENCES: u32 = 3;
 const CLOSED_MILLIS: i64 = 10_000;
+/// After how long a server is asked again to say what changes, whose stream for that broke off.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long something may take that a server is only told.
 const TOLD: Duration = Duration::from_secs(5);
 const LONGEST_URI: usize = 4096;
-const MOST_SUBSCRIPTIONS: usize = 1000;
+pub(crate) const MOST_SUBSCRIPTIONS: usize = 1000;
 /// For how long a list that did not come in time is not waited for again.
 const SLOW_MILLIS: i64 = 30_000;
 
@@ -187,7 +189,9 @@ impl Backend {
             let text = format!("addresses have up to {LONGEST_URI} bytes, and one client up to {MOST_SUBSCRIPTIONS} subscriptions");
             return Err(Fault::of(INVALID_PARAMS, text));
         }
-        if subscribed.entry(uri.to_owned()).or_default().insert(party) {
+        let is_new = !subscribed.contains_key(uri);
+        subscribed.entry(uri.to_owned()).or_default().insert(party);
+        if is_new {
             self.resubscribe.notify_one();
         }
         Ok(())
@@ -372,6 +376,8 @@ impl Backend {
             return None;
         }
         let uris: HashSet<String> = self.subscribed().keys().cloned().collect();
+        // What an earlier wish was granted says nothing of this one.
+        self.acknowledged.send_replace(HashSet::new());
         let mut wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
         if !uris.is_empty() {
             wanted["resourceSubscriptions"] = json!(uris);
@@ -421,6 +427,7 @@ async fn pump(
         }
         _ => None,
     };
+    let mut is_again_due = false;
     loop {
         let listened = async {
             match &mut listening {
@@ -429,6 +436,7 @@ async fn pump(
             }
         };
         let mut is_to_listen = false;
+        let due = async { if is_again_due { tokio::time::sleep(AGAIN).await } else { std::future::pending().await } };
         tokio::select! {
             () = shutdown.begun() => return,
             heard = outside.recv() => match (heard, backend.upgrade()) {
@@ -443,9 +451,14 @@ async fn pump(
                     }
                     backend.deliver(heard);
                 }
-                (Next::Answer(_), _) => listening = None,
+                (Next::Answer(answer), _) => {
+                    listening = None;
+                    // One that does not know this will not know it later.
+                    is_again_due = !matches!(answer, Err(Failure::Refused(_)));
+                }
                 (_, None) => return,
             },
+            () = due => is_to_listen = true,
             () = resubscribe.notified() => is_to_listen = listening.is_some(),
             changed = sessions.changed() => {
                 if changed.is_err() {
@@ -461,6 +474,7 @@ async fn pump(
         }
         if is_to_listen && let (Some(session), Some(backend)) = (&session, backend.upgrade()) {
             listening = backend.listen(session).await;
+            is_again_due = false;
         }
     }
 }

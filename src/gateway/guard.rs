@@ -17,12 +17,13 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// `kept` are domains that are not in the pool any more, and in use.
+    pub(crate) fn new(config: &Config, kept: &[String]) -> Self {
         let mut origins = config.http.cors_origins.clone();
         origins.extend(config.public_url.as_ref().map(|url| url.origin().ascii_serialization()));
         let names = config.public_url.iter().filter_map(Url::host_str).map(str::to_ascii_lowercase).collect();
         let host = |domain: &String| Some((domain.split_once("://")?.1.to_ascii_lowercase(), domain.clone()));
-        Self { origins, names, pool: config.gateway.pool.iter().filter_map(host).collect() }
+        Self { origins, names, pool: config.gateway.pool.iter().chain(kept).filter_map(host).collect() }
     }
 
     /// The domain of the pool that a request came to.

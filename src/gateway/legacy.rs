@@ -222,7 +222,7 @@ async fn answer(come: &Come, client: &Arc<Client>, working: Working, mut said: m
         }
         client.close_stream(number);
     });
-    events(stream.read(Some(0), primed))
+    events(while_allowed(stream.read(Some(0), primed), come.rights()))
 }
 
 /// Work that goes on when whoever waited for it has gone.

@@ -241,14 +241,15 @@ async fn page(session: &Arc<Session>, kind: Kind, cursor: Option<&RawValue>, man
     }
 }
 
-/// A thing as it is listed where several servers offer theirs; `None` where it is not offered.
-pub(crate) fn listed(offer: &Offer, kind: Kind, prefix: &str, item: &Item) -> Option<String> {
+/// A thing as it is listed where several servers offer theirs, and what it is called there; `None` where it is not offered.
+pub(crate) fn listed(offer: &Offer, kind: Kind, prefix: &str, item: &Item) -> Option<(String, String)> {
     let name = match kind {
         Kind::Tools => offer.tool(prefix, &item.key)?,
         Kind::Prompts => offer.prompt(prefix, &item.key),
-        Kind::Resources | Kind::Templates => return Some(item.described.get().to_owned()),
+        Kind::Resources | Kind::Templates => return Some((item.key.clone(), item.described.get().to_owned())),
     };
     let mut members = Members::of(&item.described).unwrap_or_default();
     members.set("name", raw(quoted(&name)));
-    Some(members.to_string())
+    let described = members.to_string();
+    Some((name, described))
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     answer::{Accepts, First, UNSAID, Working, events, first, json as json_response, last, refused, stream_of},
+    backend::MOST_SUBSCRIPTIONS,
     hearer::{Filter, Hearer, Listening},
     legacy::{Come, VERSION},
     meta::{CAPABILITIES, VERSION as META_VERSION},
@@ -23,7 +24,7 @@ use crate::{
     rights::while_allowed,
     route::repeats,
     rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION},
-    service::{Gateway, Listener},
+    service::{Busy, Gateway, Listener},
     stream::{ALIVE, COMMENT, event},
     work::{Alone, By, Work},
 };
@@ -72,7 +73,7 @@ pub(crate) async fn post(come: Come, servers: Offer, message: Message) -> Respon
         accepts: Accepts::of(come.headers()),
     };
     if is_subscription {
-        return listen(&come, work);
+        return listen(&come, work, busy);
     }
     if let Err(fault) = repeats(&work, come.headers()).await {
         return refused(Some(&work.id), fault);
@@ -86,7 +87,7 @@ pub(crate) async fn post(come: Come, servers: Offer, message: Message) -> Respon
     match first(&mut working, &mut said, accepts).await {
         First::Answer(Some((status, body))) => json_response(status, body),
         First::Answer(None) => StatusCode::ACCEPTED.into_response(),
-        First::Else(said_first) => events(stream_of(said_first, said, working)),
+        First::Else(said_first) => events(while_allowed(stream_of(said_first, said, working), come.rights())),
     }
 }
 
@@ -135,12 +136,16 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
 }
 
 /// A stream of what servers say unasked, until its reader goes.
-fn listen(come: &Come, work: Work) -> Response {
+fn listen(come: &Come, work: Work, busy: Busy) -> Response {
     let params = work.params.as_deref().and_then(Members::of).unwrap_or_default();
     let filter: Option<Filter> = params.get("notifications").and_then(|wanted| serde_json::from_str(wanted.get()).ok());
     let Some(filter) = filter else {
         return refused(Some(&work.id), Fault::of(INVALID_PARAMS, "Invalid params: `notifications` has to say what is wanted"));
     };
+    if filter.resource_subscriptions.len() > MOST_SUBSCRIPTIONS {
+        let text = format!("Invalid params: more than {MOST_SUBSCRIPTIONS} resources are wanted");
+        return refused(Some(&work.id), Fault::of(INVALID_PARAMS, text));
+    }
     let (say, mut said) = mpsc::channel(UNHEARD);
     let listening = Arc::new(Listening::new(work.id.clone(), filter.clone(), say));
     let (gateway, party) = (work.gateway.clone(), work.party());
@@ -156,7 +161,7 @@ fn listen(come: &Come, work: Work) -> Response {
     let (acknowledgement, stop) = (listening.acknowledgement(), listening.stop.clone());
     drop(listening);
     let told = stream! {
-        let _ends = Ends(subscribed);
+        let _ends = (Ends(subscribed), busy);
         // What is said to be heard is heard; a server that does not answer is heard later.
         tokio::time::timeout(limit, heard).await.ok();
         yield Ok(Bytes::from(event(None, &acknowledgement)));

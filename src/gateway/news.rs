@@ -27,6 +27,7 @@ impl Gateway {
                 Ok(event) if event.kind == CONFIGURATION_CHANGED => self.inner.members.invalidate_all(),
                 Ok(event) if event.kind == VIRTUAL_SERVER_CHANGED => {
                     self.inner.put_together.invalidate_all();
+                    self.inner.domains.invalidate_all();
                     if let Some(id) = event.payload["virtual_server_id"].as_str().and_then(|id| id.parse().ok()) {
                         self.tell_place(&Place::Virtual(id));
                     }

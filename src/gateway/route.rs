@@ -1,6 +1,11 @@
 //! Which server a request is for, at endpoints of one and of several.
 
-use std::{borrow::Cow, collections::HashSet, fmt::Write as _, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use configurations::{Configuration, Sharing};
@@ -76,7 +81,7 @@ impl Work {
             return Err(Fault::of(INVALID_PARAMS, "Invalid params: this list has one page, so there are no cursors"));
         }
         let listings = join_all(self.servers.iter().map(|server| self.list_of(server, kind))).await;
-        let (mut items, mut missing, mut seen) = (String::new(), Members::default(), HashSet::new());
+        let (mut items, mut missing, mut seen) = (Vec::new(), Members::default(), HashSet::new());
         for (server, listing) in self.servers.iter().zip(listings) {
             let list = match listing {
                 Listing::Known(list) => list,
@@ -87,13 +92,16 @@ impl Work {
             };
             let prefix = names::server(&server.server_id);
             for item in list.items.iter().filter(|item| kind.key() == "name" || seen.insert(item.key.clone())) {
-                if let Some(item) = listed(&self.servers, kind, &prefix, item) {
-                    let comma = if items.is_empty() { "" } else { "," };
-                    let _ = write!(items, "{comma}{item}");
-                }
+                items.extend(listed(&self.servers, kind, &prefix, item));
             }
         }
-        let mut result = format!("{{\"{}\":[{items}]", kind.member());
+        // A name that two have is neither's.
+        let mut count: HashMap<&str, usize> = HashMap::new();
+        for (name, _) in &items {
+            *count.entry(name).or_default() += 1;
+        }
+        let items: Vec<&str> = items.iter().filter(|(name, _)| count[name.as_str()] == 1).map(|(_, item)| item.as_str()).collect();
+        let mut result = format!("{{\"{}\":[{}]", kind.member(), items.join(","));
         if !missing.is_empty() {
             let _ = write!(result, ",\"_meta\":{{\"{UNAVAILABLE_SERVERS}\":{missing}}}");
         }

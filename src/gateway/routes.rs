@@ -130,7 +130,10 @@ async fn serve(gateway: Gateway, actor: Actor, place: Place, request: Request) -
         let is_modern = come.headers().get(legacy::VERSION).is_some_and(|version| version == "2026-07-28");
         return Ok(match *method {
             _ if is_modern => modern::no_such_method_of_http(None),
-            Method::GET => legacy::get(&come),
+            Method::GET => {
+                gateway.members(&come.actor, &come.place).await?;
+                legacy::get(&come)
+            }
             Method::DELETE => legacy::delete(&come),
             _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
         });

@@ -11,7 +11,10 @@ use audit::Audit;
 use axum::http::HeaderMap;
 use configurations::Configuration;
 use events::Events;
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
 use moka::future::Cache;
 use platform::{Actor, Config, Identity, Shutdown, actor::Entry, config::GatewayConfig, http::Address, telemetry::Metrics};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
@@ -69,6 +72,8 @@ pub(crate) struct Inner {
     listeners: Mutex<Vec<Listener>>,
     /// By actor: virtual servers, and the ids of the servers that they offer.
     pub(crate) put_together: Cache<(String, VirtualServerId), PutTogether>,
+    /// By domain: whose endpoint it is.
+    pub(crate) domains: Cache<String, Option<VirtualServerId>>,
     virtual_servers: VirtualServers,
     backends: Mutex<HashMap<(Uuid, String), Arc<Backend>>>,
     clients: Mutex<HashMap<String, Arc<Client>>>,
@@ -121,6 +126,8 @@ pub struct Neighbours {
     pub servers: Catalogue,
     /// What people have put together.
     pub virtual_servers: VirtualServers,
+    /// Domains of virtual servers that are not in the pool any more.
+    pub kept_domains: Vec<String>,
     /// What comes and goes.
     pub events: Events,
 }
@@ -128,7 +135,7 @@ pub struct Neighbours {
 impl Gateway {
     /// The service; what looks after sessions has begun.
     pub fn start(config: &Config, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Self {
-        let Neighbours { runtime, audit, servers, virtual_servers, events } = neighbours;
+        let Neighbours { runtime, audit, servers, virtual_servers, kept_domains, events } = neighbours;
         let buckets = [0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
         let gateway = Self {
             inner: Arc::new(Inner {
@@ -137,7 +144,7 @@ impl Gateway {
                 servers,
                 config: config.gateway.clone(),
                 call_limit: config.runtime.call_limit,
-                guard: Guard::new(config),
+                guard: Guard::new(config, &kept_domains),
                 address: config.cache.address.clone(),
                 shutdown: shutdown.clone(),
                 lot: Lot::default(),
@@ -154,6 +161,7 @@ impl Gateway {
                 ),
                 members: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
                 put_together: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
+                domains: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build(),
                 virtual_servers,
                 busy: Mutex::default(),
                 listeners: Mutex::default(),
@@ -247,7 +255,7 @@ impl Gateway {
     pub(crate) async fn at_domain(&self, headers: &HeaderMap) -> Result<Option<VirtualServerId>, GatewayError> {
         match self.inner.guard.domain_of(headers) {
             // A domain that is nobody's has nothing, and not everything.
-            Some(domain) => match self.inner.virtual_servers.at(domain).await.map_err(Arc::new)? {
+            Some(domain) => match self.inner.domains.try_get_with(domain.to_owned(), self.inner.virtual_servers.at(domain)).await? {
                 None => Err(GatewayError::NoServer),
                 found => Ok(found),
             },
@@ -379,8 +387,8 @@ impl Offers for Gateway {
     fn tools<'a>(&'a self, actor: &'a Actor, servers: &'a [String]) -> BoxFuture<'a, Vec<(String, Vec<String>)>> {
         async move {
             let Ok(all) = self.members(actor, &Place::All).await else { return Vec::new() };
-            let mut offered = Vec::new();
-            for configuration in all.iter().filter(|one| servers.contains(&one.server_id)) {
+            let wanted = all.iter().filter(|one| servers.contains(&one.server_id) && !one.is_per_session());
+            let listed = wanted.map(async |configuration| {
                 let listed = async {
                     let (backend, session) = self.reach(configuration, "").await.ok()?;
                     match backend.list(Kind::Tools, &session, self.inner.config.list_limit).await {
@@ -388,11 +396,10 @@ impl Offers for Gateway {
                         Listing::Missing(_) => None,
                     }
                 };
-                if let Ok(Some(tools)) = tokio::time::timeout(self.inner.config.list_limit, listed).await {
-                    offered.push((configuration.server_id.clone(), tools));
-                }
-            }
-            offered
+                let tools = tokio::time::timeout(self.inner.config.list_limit, listed).await.ok().flatten()?;
+                Some((configuration.server_id.clone(), tools))
+            });
+            join_all(listed).await.into_iter().flatten().collect()
         }
         .boxed()
     }

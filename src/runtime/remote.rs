@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,6 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream},
@@ -33,7 +35,7 @@ use crate::{
     launch::{AUTHORIZATION_NEEDED, reason_of},
     log::Log,
     model::Reason,
-    outgoing::Message,
+    outgoing::{self, Message},
     wire::plain,
 };
 
@@ -153,8 +155,9 @@ async fn carry(carrier: Arc<Carrier>, lines: DuplexStream, stop: CancellationTok
             running.cancel();
             continue;
         }
+        let token = carrier.begin(&message);
         let carrier = Arc::clone(&carrier);
-        spawn(&stop, async move { carrier.send(message).await });
+        spawn(&stop, async move { carrier.send_unless(message, token).await });
     }
     carrier.close().await;
 }
@@ -239,28 +242,41 @@ impl Carrier {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send(&self, message: Message) {
+    /// Notes a request that can be taken back by closing its stream.
+    fn begin(&self, message: &Message) -> CancellationToken {
         let token = CancellationToken::new();
-        let id = message.id.as_ref().filter(|_| message.modern.is_some()).map(ToString::to_string);
-        if let Some(id) = &id {
-            self.running().insert(id.clone(), token.clone());
+        if let Some(id) = message.id.as_ref().filter(|_| message.modern.is_some() && message.is_request()) {
+            self.running().insert(id.to_string(), token.clone());
         }
+        token
+    }
+
+    async fn send(&self, message: Message) {
+        let token = self.begin(&message);
+        self.send_unless(message, token).await;
+    }
+
+    async fn send_unless(&self, message: Message, token: CancellationToken) {
         tokio::select! {
             () = token.cancelled() => {}
             () = self.send_until_done(&message) => {}
         }
-        if let Some(id) = &id {
-            self.running().remove(id);
+        if let Some(id) = &message.id {
+            self.running().remove(&id.to_string());
         }
     }
 
     async fn send_until_done(&self, message: &Message) {
         // What only waits for news takes no place from what works.
-        let _place = match message.method.as_str() {
-            "subscriptions/listen" => None,
-            _ => self.places.acquire().await.ok(),
-        };
-        match self.post(message).await {
+        let is_work = message.is_request() && message.method != "subscriptions/listen";
+        // Answers to the server's own questions are what requests may be waiting for.
+        let _place = if is_work { self.places.acquire().await.ok() } else { None };
+        let answered = AtomicBool::new(false);
+        match self.post(message, &answered).await {
+            Ok(()) if message.is_request() && !answered.load(Ordering::Relaxed) && self.order.transport == Transport::StreamableHttp => {
+                let text = "the answer broke off before it was whole";
+                self.say(&json!({ "jsonrpc": "2.0", "id": message.id, "error": { "code": -32000, "message": text } }).to_string()).await;
+            }
             Ok(()) => {}
             Err(Lost::Gone(reason)) => {
                 self.gone.send_replace(Some(reason));
@@ -273,7 +289,7 @@ impl Carrier {
         }
     }
 
-    async fn post(&self, message: &Message) -> Result<(), Lost> {
+    async fn post(&self, message: &Message, answered: &AtomicBool) -> Result<(), Lost> {
         let target = self.target.subscribe().wait_for(Option::is_some).await.ok().and_then(|target| target.clone());
         let Some(target) = target else { return Ok(()) };
         let mut refused = None;
@@ -287,7 +303,7 @@ impl Carrier {
             let response = sent.map_err(|_| Lost::Refused("it did not answer in time".into()))?.map_err(|error| unreachable(&error))?;
             // A token may end before its time; another one is tried once.
             if response.status() != StatusCode::UNAUTHORIZED || token.is_none() || refused.is_some() {
-                return self.take(message, response).await;
+                return self.take(message, response, answered).await;
             }
             refused = token;
         }
@@ -308,7 +324,7 @@ impl Carrier {
         headers
     }
 
-    async fn take(&self, message: &Message, response: Response) -> Result<(), Lost> {
+    async fn take(&self, message: &Message, response: Response, answered: &AtomicBool) -> Result<(), Lost> {
         let status = response.status();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let kind = header(CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -321,7 +337,7 @@ impl Carrier {
             return Err(Lost::Gone(Reason::new("session_ended", "it does not know this session any more")));
         }
         if kind.starts_with("text/event-stream") && status.is_success() {
-            return self.events(message, response).await;
+            return self.events(message, response, answered).await;
         }
         let is_json = kind.starts_with("application/json");
         let is_unauthorized = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
@@ -340,40 +356,35 @@ impl Carrier {
             vec![serde_json::from_str(&text).map_err(not_json)?]
         };
         for answer in answers {
-            match (&message.id, refusal(answer)) {
+            match (&message.id, outgoing::refusal(answer)) {
                 // A refusal of the whole request names no message.
                 (Some(id), Some(error)) if !status.is_success() => {
+                    answered.store(true, Ordering::Relaxed);
                     self.say(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}")).await;
                 }
-                _ => self.hear(message, answer.get()).await,
+                _ => self.hear(message, answer.get(), answered).await,
             }
         }
         Ok(())
     }
 
     /// The events of one answer.
-    async fn events(&self, message: &Message, response: Response) -> Result<(), Lost> {
+    async fn events(&self, message: &Message, response: Response, answered: &AtomicBool) -> Result<(), Lost> {
         let mut events = Events::new(response);
         while let Some((_, data)) = events.next().await? {
-            self.hear(message, &data).await;
+            self.hear(message, &data, answered).await;
         }
         Ok(())
     }
 
-    async fn hear(&self, message: &Message, answer: &str) {
-        #[derive(Deserialize)]
-        struct Greeted {
-            result: Option<Agreed>,
-        }
-        #[derive(Deserialize)]
-        struct Agreed {
-            #[serde(rename = "protocolVersion")]
-            version: Option<String>,
-        }
+    async fn hear(&self, message: &Message, answer: &str, answered: &AtomicBool) {
         if message.method == "initialize"
-            && let Ok(Greeted { result: Some(Agreed { version: Some(version) }) }) = serde_json::from_str(answer)
+            && let Some(version) = outgoing::agreed_version(answer)
         {
             self.remember().1 = Some(version);
+        }
+        if message.is_answered_by(answer) {
+            answered.store(true, Ordering::Relaxed);
         }
         self.say(answer).await;
     }
@@ -426,19 +437,6 @@ impl Carrier {
             told.await.ok();
         }
     }
-}
-
-/// The error of an answer that names no message.
-fn refusal(answer: &RawValue) -> Option<&RawValue> {
-    #[derive(Deserialize)]
-    struct Refusal<'a> {
-        #[serde(borrow)]
-        id: Option<&'a RawValue>,
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
-    }
-    let refusal: Refusal = serde_json::from_str(answer.get()).ok()?;
-    refusal.error.filter(|_| refusal.id.is_none())
 }
 
 async fn body(response: Response) -> Result<Vec<u8>, Lost> {

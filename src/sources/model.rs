@@ -30,47 +30,70 @@ pub(crate) const SECRET: &str = "[secret]";
 /// How deep objects may lie in each other.
 const DEEPEST: usize = 16;
 
-/// Whether a value under this key is kept as a secret.
+/// Whether what lies under this key is kept as a secret.
 fn is_secret(key: &str) -> bool {
+    const WORDS: [&str; 18] = [
+        "password",
+        "passwd",
+        "passphrase",
+        "pwd",
+        "secret",
+        "token",
+        "apikey",
+        "accesskey",
+        "accountkey",
+        "privatekey",
+        "signingkey",
+        "encryptionkey",
+        "credential",
+        "authorization",
+        "connectionstring",
+        "dsn",
+        "cookie",
+        "cert",
+    ];
     let key: String = key.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    ["password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "privatekey", "credential", "authorization"]
-        .iter()
-        .any(|word| key.contains(word))
+    key == "pass" || key == "pat" || WORDS.iter().any(|word| key.contains(word))
 }
 
 /// Puts `[secret]` in the place of each secret; gives them by their places (JSON Pointer, RFC 6901). `None` for what lies
 /// too deep, and for a secret that is no text.
 pub(crate) fn part(metadata: &mut Map<String, Value>) -> Option<Map<String, Value>> {
     let mut found = Map::new();
-    walk(metadata, "", 0, &mut found)?;
+    for (key, value) in metadata {
+        walk(value, &format!("/{}", step(key)), is_secret(key), 0, &mut found)?;
+    }
     Some(found)
 }
 
-fn walk(members: &mut Map<String, Value>, at: &str, depth: usize, found: &mut Map<String, Value>) -> Option<()> {
+/// A key as a part of a pointer.
+fn step(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// Everything below a secret is one.
+fn walk(value: &mut Value, at: &str, is_hidden: bool, depth: usize, found: &mut Map<String, Value>) -> Option<()> {
     if depth > DEEPEST {
         return None;
     }
-    for (key, value) in members {
-        let place = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
-        match value {
-            Value::Object(inner) => walk(inner, &place, depth + 1, found)?,
-            Value::Array(list) => {
-                for (number, one) in list.iter_mut().enumerate() {
-                    if let Value::Object(inner) = one {
-                        walk(inner, &format!("{place}/{number}"), depth + 1, found)?;
-                    } else if is_secret(key) && !one.is_null() {
-                        return None;
-                    }
-                }
+    match value {
+        Value::Object(members) => {
+            for (key, inner) in members {
+                walk(inner, &format!("{at}/{}", step(key)), is_hidden || is_secret(key), depth + 1, found)?;
             }
-            Value::String(text) if is_secret(key) => {
-                if text != SECRET {
-                    found.insert(place, Value::String(std::mem::replace(text, SECRET.to_owned())));
-                }
-            }
-            Value::Bool(_) | Value::Number(_) if is_secret(key) => return None,
-            Value::Null | Value::String(_) | Value::Bool(_) | Value::Number(_) => {}
         }
+        Value::Array(list) => {
+            for (number, inner) in list.iter_mut().enumerate() {
+                walk(inner, &format!("{at}/{number}"), is_hidden, depth + 1, found)?;
+            }
+        }
+        Value::String(text) if is_hidden => {
+            if text != SECRET {
+                found.insert(at.to_owned(), Value::String(std::mem::replace(text, SECRET.to_owned())));
+            }
+        }
+        Value::Bool(_) | Value::Number(_) if is_hidden => return None,
+        Value::Null | Value::String(_) | Value::Bool(_) | Value::Number(_) => {}
     }
     Some(())
 }
@@ -99,8 +122,19 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_below_a_secret_is_one() {
+        let mut metadata = object(&json!({
+            "tokens": { "prod": "a1" }, "secret": { "value": "b2" }, "keys": [[{ "password": "c3" }]], "apiTokens": [{ "value": "d4" }, "e5"],
+            "connection_string": "f6", "pwd": "g7",
+        }));
+        assert_eq!(part(&mut metadata).unwrap().len(), 7);
+        let text = Value::Object(metadata).to_string();
+        assert!(["a1", "b2", "c3", "d4", "e5", "f6", "g7"].iter().all(|secret| !text.contains(secret)), "{text}");
+    }
+
+    #[test]
     fn a_secret_that_is_no_text_is_refused() {
-        for unfit in [json!({ "pin_token": 7 }), json!({ "secrets": ["a"] }), json!({ "secret": true })] {
+        for unfit in [json!({ "pin_token": 7 }), json!({ "secrets": [1] }), json!({ "secret": { "deep": true } })] {
             assert!(part(&mut object(&unfit)).is_none(), "{unfit}");
         }
     }

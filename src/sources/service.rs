@@ -51,10 +51,11 @@ impl Sources {
         let (id, now) = (SourceId::fresh(), clock::now());
         let owner = actor.to_string();
         let source = Source { id, owner, kind: fit_type(kind)?, metadata, revision: 1, created_at: now, updated_at: now };
-        self.seal(&source, &secrets).await?;
         let mut transaction = self.inner.database.begin(actor).await?;
         store::create(&mut transaction, &source, actor.user()).await?;
         self.tell_in(&mut transaction, actor, "source.create", &source).await?;
+        // Last, and on another connection: what cannot be kept leaves no secret behind.
+        self.seal(&source, &secrets).await?;
         transaction.commit().await?;
         Ok(source)
     }
@@ -90,19 +91,23 @@ impl Sources {
         if expected.is_some_and(|expected| expected != source.revision) {
             return Err(SourcesError::Stale(source.revision));
         }
+        let mut sealed = None;
         if let Some(mut metadata) = metadata {
             let mut secrets = self.secrets(&source).await?;
             secrets.append(&mut parted(&mut metadata)?);
             let given = Value::Object(metadata.clone());
             secrets.retain(|place, _| given.pointer(place).is_some_and(|there| there == SECRET));
             source.metadata = metadata;
-            self.seal(&source, &secrets).await?;
+            sealed = Some(secrets);
         }
         source.kind = kind.unwrap_or(source.kind);
         source.revision += 1;
         source.updated_at = clock::now();
         store::write(&mut transaction, &source).await?;
         self.tell_in(&mut transaction, actor, "source.update", &source).await?;
+        if let Some(secrets) = sealed {
+            self.seal(&source, &secrets).await?;
+        }
         transaction.commit().await?;
         Ok(source)
     }

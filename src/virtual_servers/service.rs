@@ -19,6 +19,9 @@ use crate::{
 /// The event that says that a virtual server is another one, or gone.
 pub const VIRTUAL_SERVER_CHANGED: &str = "VIRTUAL_SERVER_CHANGED";
 
+/// How often a change is tried again that others come before.
+const MOST_TRIES: u32 = 10;
+
 /// What servers offer that run for somebody; the gateway knows it.
 pub trait Offers: Send + Sync + 'static {
     /// The names of the tools of these servers, by server; without those that do not answer.
@@ -61,15 +64,15 @@ impl VirtualServers {
         self.inner.offers.set(offers).ok();
     }
 
-    /// Says which domains are in use that are not in the pool any more.
-    pub async fn check_pool(&self) -> Result<(), VirtualServersError> {
+    /// Says which domains are in use that are not in the pool any more, and gives them.
+    pub async fn check_pool(&self) -> Result<Vec<String>, VirtualServersError> {
         let mut transaction = self.inner.database.begin_for_all().await?;
-        for endpoint in store::endpoints(&mut transaction).await? {
-            if self.is_outside(&endpoint) {
-                tracing::warn!(endpoint, "a virtual server has an endpoint that is not in MCP_GATEWAY_URL_POOLS any more; it keeps it");
-            }
+        let mut kept = store::endpoints(&mut transaction).await?;
+        kept.retain(|endpoint| self.is_outside(endpoint));
+        for endpoint in &kept {
+            tracing::warn!(endpoint, "a virtual server has an endpoint that is not in MCP_GATEWAY_URL_POOLS any more; it keeps it");
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Whether an endpoint is a domain that the pool does not have any more.
@@ -222,15 +225,23 @@ impl VirtualServers {
         source: &str,
         is_in: bool,
     ) -> Result<VirtualServer, VirtualServersError> {
-        let mut source_ids = self.get(actor, id).await?.source_ids;
-        if !is_in && !source_ids.iter().any(|there| there == source) {
-            return Err(VirtualServersError::NotFound);
+        let mut tries = 0;
+        loop {
+            let VirtualServer { mut source_ids, revision, .. } = self.get(actor, id).await?;
+            if !is_in && !source_ids.iter().any(|there| there == source) {
+                return Err(VirtualServersError::NotFound);
+            }
+            source_ids.retain(|there| there != source);
+            if is_in {
+                source_ids.push(source.to_owned());
+            }
+            let change = Change { source_ids: Some(source_ids), ..Change::default() };
+            match self.update(actor, id, change, Some(revision)).await {
+                // Somebody was quicker: theirs stays.
+                Err(VirtualServersError::Stale(_)) if tries < MOST_TRIES => tries += 1,
+                other => return other,
+            }
         }
-        source_ids.retain(|there| there != source);
-        if is_in {
-            source_ids.push(source.to_owned());
-        }
-        self.update(actor, id, Change { source_ids: Some(source_ids), ..Change::default() }, None).await
     }
 
     /// Removes one of the actor's own, so that it can be restored; its endpoint is free.
@@ -250,6 +261,12 @@ impl VirtualServers {
     pub(crate) async fn restore(&self, actor: &Actor, id: VirtualServerId) -> Result<(VirtualServer, bool), VirtualServersError> {
         actor.require(Action::VirtualServersWrite)?;
         let mut transaction = self.inner.database.begin_for_all().await?;
+        let known = store::get(&mut transaction, id.0).await?.filter(|known| known.owner == actor.to_string());
+        drop(transaction);
+        let known = known.ok_or(VirtualServersError::NotFound)?;
+        // Sources that went meanwhile are gone.
+        let sources = self.inner.sources.kinds(&known.owner, &known.source_ids).await?;
+        let mut transaction = self.inner.database.begin_for_all().await?;
         let mut held = self.hold(&mut transaction, actor, id, None).await?;
         if held.deleted_at.take().is_none() {
             return Err(VirtualServersError::NotFound);
@@ -257,8 +274,7 @@ impl VirtualServers {
         let endpoint = self.endpoint_in(&mut transaction, id, Some(&held.endpoint)).await?;
         let is_same = endpoint == held.endpoint;
         held.endpoint = endpoint;
-        // Sources that went meanwhile are gone.
-        held.source_ids = self.inner.sources.kinds(&held.owner, &held.source_ids).await?.into_iter().map(|(id, _)| id).collect();
+        held.source_ids = sources.into_iter().map(|(id, _)| id).collect();
         self.write_in(&mut transaction, actor, "virtual_server.restore", &mut held).await?;
         transaction.commit().await?;
         Ok((held, is_same))

@@ -104,6 +104,22 @@ async fn what_only_speaks_over_pipes_reaches_every_server() {
     gateway.app.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fabric_that_is_started_anew_is_nothing_to_its_clients() {
+    let mut gateway = Gateway::with(&[("FABRIC_LISTEN", "127.0.0.1:0")]).await;
+    gateway.run("dual", &json!({})).await;
+    // The same address again: clients know no other.
+    let address = gateway.app.url.trim_start_matches("http://").to_owned();
+    gateway.app.set("FABRIC_LISTEN", &address);
+    let mut pipe = Pipe::open(&gateway, &["dual"]);
+    pipe.greet().await;
+    gateway.app.restart().await;
+    gateway.app.instance_in(&gateway.app.token, "dual", "RUNNING").await;
+    let called = pipe.ask(1, "tools/call", json!({ "name": "echo", "arguments": { "message": "again" } })).await;
+    assert_eq!(called["result"]["content"][0]["text"], "Echo: again", "{called}");
+    gateway.app.stop().await;
+}
+
 /// Runs a command against the fabric, with a home folder of its own.
 async fn run(gateway: &Gateway, home: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-fabric"));

@@ -41,16 +41,31 @@ async fn sources_keep_secrets_in_the_vault() {
     ] {
         assert_eq!(app.call(Method::POST, "/api/mcp/sources", &ada.access, &body).await.status, 400, "{body}");
     }
+    // What cannot be kept leaves everything as it was.
+    let unkept = json!({ "metadata": { "account": "a\u{0}", "password": "another-secret-1" } });
+    assert_eq!(app.call(Method::PUT, &path, &ada.access, &unkept).await.status, 400);
+    let sealed: i64 = sqlx::query_scalar("SELECT count(*) FROM credentials.sealed_secrets WHERE scope = 'source'")
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(sealed, 1);
+    let orphan = json!({ "type": "x", "metadata": { "a": "\u{0}", "token": "orphan-secret-1" } });
+    assert_eq!(app.call(Method::POST, "/api/mcp/sources", &ada.access, &orphan).await.status, 400);
     // No row, no answer and no event has the value.
     let rows: Vec<String> =
         sqlx::query_scalar("SELECT t::text FROM mcp_fabric.sources t").fetch_all(&mut app.database.connect().await).await.unwrap();
     let trail = app.op_get("/api/mcp/audit?limit=50").await.text();
-    for secret in ["hunter2", "k-123456789", "other-987654321"] {
+    for secret in ["hunter2", "k-123456789", "other-987654321", "another-secret-1", "orphan-secret-1"] {
         assert!(!rows.iter().any(|row| row.contains(secret)) && !trail.contains(secret), "{secret}");
     }
     app.call(Method::DELETE, &path, &bob.access, &Value::Null).await.expect_problem(404, "source_not_found");
     assert_eq!(app.call(Method::DELETE, &path, &ada.access, &Value::Null).await.status, 204);
     get(&ada.access).await.expect_problem(404, "source_not_found");
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM credentials.sealed_secrets WHERE scope = 'source'")
+        .fetch_one(&mut app.database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "no secret is left");
     app.stop().await;
 }
 
@@ -110,6 +125,11 @@ async fn a_domain_that_is_taken_from_the_pool_is_kept_and_said() {
     let shown = other.op_get(&format!("/api/mcp/virtual-servers/{}", made["id"].as_str().unwrap())).await.expect(200);
     assert_eq!(shown["endpoint"], "https://old.example");
     assert!(shown["note"].as_str().unwrap().contains("not in MCP_GATEWAY_URL_POOLS"), "{shown}");
+    // And served.
+    let initialize =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "protocolVersion": "2025-11-25", "capabilities": {} } });
+    let knock = other.request(Method::POST, "/mcp").header("host", "old.example").bearer_auth(&other.token).json(&initialize);
+    assert_eq!(knock.send().await.unwrap().status(), 200);
     other.stop().await;
     app.stop().await;
 }
