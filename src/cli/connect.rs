@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use platform::{http::header_text, sse::Parts};
 use reqwest::{
-    Method, Response, StatusCode,
+    Method, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE},
 };
 use serde_json::{Value, json};
@@ -138,12 +138,11 @@ impl Bridge {
     }
 
     async fn carry(&self, line: String, message: &Value) -> Result<(), String> {
-        let response = self.post(line.clone(), message).await?;
+        let mut response = self.post(line.clone(), message).await?;
         // A fabric that was started anew knows no session: the client need not know that.
         if response.status() == StatusCode::NOT_FOUND && self.has_session() && message["method"] != "initialize" {
             self.greet_again().await?;
-            let response = self.post(line, message).await?;
-            return self.take(message, response).await;
+            response = self.post(line, message).await?;
         }
         self.take(message, response).await
     }
@@ -156,7 +155,7 @@ impl Bridge {
         *self.session() = (None, None);
         let message: Value = serde_json::from_str(&greeting).unwrap_or_default();
         let response = self.post(greeting, &message).await?;
-        self.session().0 = response.headers().get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        self.session().0 = session_of(&response);
         let answer: Value = response.json().await.map_err(|error| error.to_string())?;
         let version = answer["result"]["protocolVersion"].as_str().map(str::to_owned);
         self.session().1.clone_from(&version);
@@ -166,12 +165,15 @@ impl Bridge {
     }
 
     async fn post(&self, line: String, message: &Value) -> Result<Response, String> {
-        let mut request = self.fabric.stream(Method::POST, &self.path).header(CONTENT_TYPE, "application/json");
-        request = request.header(ACCEPT, "application/json, text/event-stream");
-        for (name, value) in self.headers(message) {
-            request = request.header(name, value);
-        }
+        let request = self.request(Method::POST, message).header(CONTENT_TYPE, "application/json");
+        let request = request.header(ACCEPT, "application/json, text/event-stream");
         request.body(line).send().await.map_err(|error| format!("the fabric cannot be reached: {error}"))
+    }
+
+    /// A request with the headers that go with the message.
+    fn request(&self, method: Method, message: &Value) -> RequestBuilder {
+        let request = self.fabric.stream(method, &self.path);
+        self.headers(message).into_iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
     /// What the protocol wants beside the body.
@@ -195,7 +197,7 @@ impl Bridge {
     async fn take(&self, message: &Value, response: Response) -> Result<(), String> {
         let is_greeting = message["method"] == "initialize";
         if is_greeting {
-            self.session().0 = response.headers().get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
+            self.session().0 = session_of(&response);
         }
         let (status, kind) = (response.status(), kind_of(&response));
         if kind == "text/event-stream" {
@@ -231,10 +233,7 @@ impl Bridge {
     /// What the server says unasked.
     async fn listen(self: Arc<Self>) {
         loop {
-            let mut request = self.fabric.stream(Method::GET, &self.path).header(ACCEPT, "text/event-stream");
-            for (name, value) in self.headers(&Value::Null) {
-                request = request.header(name, value);
-            }
+            let request = self.request(Method::GET, &Value::Null).header(ACCEPT, "text/event-stream");
             match request.send().await {
                 Ok(response) if response.status().is_success() => drop(self.events(response).await),
                 // A session that is gone is begun anew with the next message.
@@ -250,12 +249,8 @@ impl Bridge {
         if !self.has_session() {
             return;
         }
-        let mut request = self.fabric.stream(Method::DELETE, &self.path).timeout(GOODBYE);
-        for (name, value) in self.headers(&Value::Null) {
-            request = request.header(name, value);
-        }
         // A session that is not ended ends by itself.
-        request.send().await.ok();
+        self.request(Method::DELETE, &Value::Null).timeout(GOODBYE).send().await.ok();
     }
 
     /// One line; JSON has line ends between its words only.
@@ -268,6 +263,10 @@ impl Bridge {
             out.flush().await.ok();
         }
     }
+}
+
+fn session_of(response: &Response) -> Option<String> {
+    response.headers().get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned)
 }
 
 fn kind_of(response: &Response) -> String {

@@ -55,28 +55,25 @@ impl Gateway {
 
     /// What a server offers is there, or not there any more: sessions that may be offered it hear of it.
     fn tell_of(&self, server: &str, owner: Option<&str>) {
-        let concerned: Vec<Arc<Client>> = {
+        let is_concerned = |place: &Place, user: &str| match place {
+            Place::Server(id) => id == server,
+            // Whether a virtual server has it is not looked at: to hear once too often costs a list.
+            Place::All | Place::Virtual(_) => owner.is_none_or(|owner| owner == user) || self.is_shared(server),
+        };
+        let clients: Vec<Arc<Client>> = {
             let clients = self.clients();
-            let is_concerned = |client: &&Arc<Client>| match &client.place {
-                Place::Server(id) => id == server,
-                // Whether a virtual server has it is not looked at: to hear once too often costs a list.
-                Place::All | Place::Virtual(_) => owner.is_none_or(|owner| owner == client.owner()) || self.is_shared(server),
-            };
-            clients.values().filter(is_concerned).cloned().collect()
+            clients.values().filter(|client| is_concerned(&client.place, client.owner())).cloned().collect()
         };
         let listening: Vec<Arc<Listening>> = {
             let listeners = self.listeners();
-            let is_concerned = |one: &&Listener| match &one.place {
-                Place::Server(id) => id == server,
-                Place::All | Place::Virtual(_) => owner.is_none_or(|owner| owner == one.actor.to_string()) || self.is_shared(server),
-            };
-            let concerned: Vec<&Listener> = listeners.iter().filter(is_concerned).collect();
+            let concerned = listeners.iter().filter(|one| is_concerned(&one.place, &one.actor.to_string()));
+            let concerned: Vec<&Listener> = concerned.collect();
             for one in &concerned {
                 self.inner.shutdown.spawn(self.clone().attach((*one).clone(), server.to_owned()));
             }
             concerned.iter().filter_map(|one| one.listening.upgrade()).collect()
         };
-        tell_lists(&concerned, &listening);
+        tell_lists(&clients, &listening);
     }
 
     /// What an endpoint offers is something else by now.
