@@ -88,6 +88,9 @@ pub enum StartError {
     /// Outgoing HTTP cannot be set up.
     #[error(transparent)]
     Oauth(#[from] OauthError),
+    /// Other people's programs cannot be kept as it is asked for.
+    #[error("servers cannot be run: {0}")]
+    Sandbox(std::io::Error),
     /// Servers cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -115,7 +118,7 @@ impl StartError {
     /// Whether it is a matter of configuration, which starting again will not mend (exit code 78).
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) => true,
+            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) | Self::Sandbox(_) => true,
             Self::Database(error) => error.is_configuration(),
             Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
             Self::File(error) => error.is_configuration(),

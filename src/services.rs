@@ -10,13 +10,15 @@ use events::Events;
 use gateway::Gateway;
 use jobs::{Handlers, Jobs};
 use oauth::Oauth;
-use packages::Packages;
+use packages::{Packages, PackagesError};
 use platform::{
     Config, Database, Shutdown,
     database::{self, OpenError, managed::Cluster},
+    files,
     telemetry::Metrics,
 };
 use runtime::Runtime;
+use sandbox::Machine;
 use servers::Servers;
 use sources::Sources;
 use sync::{Sync, Upstream};
@@ -47,21 +49,16 @@ pub(crate) async fn build(
     let events = Events::start(database.clone(), config.event_retention, shutdown).await.map_err(OpenError::from)?;
     let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());
     let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
-    let upstream = Upstream::new(config, metrics)?;
-    let neighbours = sync::Neighbours {
-        database: database.clone(),
-        audit: audit.clone(),
-        events: events.clone(),
-        jobs: jobs.clone(),
-        servers: servers.clone(),
-    };
-    let sync = Sync::new(config, neighbours, upstream, metrics);
+    let sync = mirror(config, database, (&audit, &events, &jobs, &servers), metrics)?;
     let health = Health::new(database.clone(), sync.clone(), disks(config));
 
     let neighbours = cache::Neighbours { database: database.clone(), audit: audit.clone(), jobs: jobs.clone(), servers: servers.clone() };
     let cache = Cache::start(config, node.to_owned(), neighbours, metrics, shutdown).await?;
     let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
     let configurations = Configurations::new(database.clone(), audit.clone(), events.clone(), servers.clone(), credentials.clone());
+    let machine = Machine::look(&config.runtime, node, &files::servers_place(&config.data_dir).map_err(PackagesError::from)?)
+        .map(Arc::new)
+        .map_err(StartError::Sandbox)?;
     let neighbours = packages::Neighbours {
         database: database.clone(),
         audit: audit.clone(),
@@ -71,6 +68,7 @@ pub(crate) async fn build(
         cache: cache.clone(),
         credentials: credentials.clone(),
         configurations: configurations.clone(),
+        machine: Arc::clone(&machine),
     };
     let packages = Packages::open(config, neighbours)?;
     let neighbours =
@@ -85,6 +83,7 @@ pub(crate) async fn build(
         configurations: configurations.clone(),
         packages: packages.clone(),
         oauth: oauth.clone(),
+        machine,
     };
     let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
     let sources = Sources::new(database.clone(), audit.clone(), credentials.clone());
@@ -119,6 +118,24 @@ pub(crate) async fn build(
         health,
     };
     Ok(Built { services, handlers })
+}
+
+/// What follows the upstream registry.
+fn mirror(
+    config: &Config,
+    database: &Database,
+    (audit, events, jobs, servers): (&Audit, &Events, &Jobs, &Servers),
+    metrics: &Metrics,
+) -> Result<Sync, StartError> {
+    let upstream = Upstream::new(config, metrics)?;
+    let neighbours = sync::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        events: events.clone(),
+        jobs: jobs.clone(),
+        servers: servers.clone(),
+    };
+    Ok(Sync::new(config, neighbours, upstream, metrics))
 }
 
 /// The endpoints of MCP clients, and what people put together there.

@@ -233,7 +233,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     let config = Config::from_layers(&layers)?;
     let context = Context { layers, config, url: cli.url, token: cli.token, json: cli.json };
     match command {
-        Command::Serve => serve::run(context).await,
+        Command::Serve => Box::pin(serve::run(context)).await,
         Command::Sync(command) => sync::run(context, command).await,
         Command::Servers(command) => servers::run(context, command).await,
         Command::Cache(command) => cache::run(context, command).await,

@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 use servers::DeclaredInput;
 
 use crate::{
-    detect::beneath,
     error::PackagesError,
+    manifest::beneath,
     model::{Bundle, BundleInput, BundleProgram},
 };
 

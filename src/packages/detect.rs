@@ -3,38 +3,27 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    path::{Component, Path},
+    path::Path,
 };
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     error::{PackagesError, at},
+    manifest::{Manifest, beneath},
     model::Entry,
 };
-
-/// What a package.json may measure.
-const MAX_MANIFEST: u64 = 4 << 20;
-
-#[derive(Deserialize)]
-struct Manifest {
-    #[serde(default)]
-    bin: Value,
-    main: Option<String>,
-}
 
 /// By `bin`, else by `main`, else `index.js`. Paths are checked: they stay in the package's own folder.
 pub(crate) fn npm(tree: &Path, name: &str) -> Result<Entry, PackagesError> {
     let folder = format!("node_modules/{name}");
     let none = |why| PackagesError::NoEntry(name.to_owned(), why);
-    let path = tree.join(&folder).join("package.json");
-    let mut text = String::new();
-    let file = fs::File::open(&path).map_err(|_| none("it has no package.json"))?;
-    file.take(MAX_MANIFEST).read_to_string(&mut text).map_err(|_| none("its package.json is not text"))?;
-    let manifest: Manifest = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|_| none("its package.json is not JSON"))?;
+    let manifest = Manifest::read(&tree.join(&folder)).map_err(none)?;
     let base = name.rsplit('/').next().unwrap_or_default();
-    let found = script_of(&manifest.bin, base).map(str::to_owned).or(manifest.main).unwrap_or_else(|| "index.js".into());
+    let found = script_of(&manifest.bin, base)
+        .map(str::to_owned)
+        .or(manifest.main.as_ref().and_then(Value::as_str).map(str::to_owned))
+        .unwrap_or_else(|| "index.js".into());
     let own = beneath(&found).ok_or_else(|| none("the script that its package.json names is not in it"))?;
     let candidates = [own.clone(), format!("{own}.js"), format!("{own}/index.js")];
     let is_file = |path: &&String| tree.join(&folder).join(path).is_file();
@@ -53,19 +42,6 @@ fn script_of<'a>(bin: &'a Value, base: &str) -> Option<&'a str> {
         }
         _ => None,
     }
-}
-
-/// A relative path without `..`, in its plain form.
-pub(crate) fn beneath(path: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in Path::new(path).components() {
-        match part {
-            Component::CurDir => {}
-            Component::Normal(part) => parts.push(part.to_str()?),
-            _ => return None,
-        }
-    }
-    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 /// Scripts are for Node, whatever they are called; what begins otherwise is a program.
@@ -184,14 +160,5 @@ mod tests {
     fn console_scripts_are_read() {
         let text = "[gui_scripts]\nno = a:b\n[console_scripts]\nmcp-server-time = mcp_server_time:main\n../x = y:z\n[other]\nz = y:x\n";
         assert_eq!(scripts_in(text), ["mcp-server-time"]);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_path_of_a_manifest_leads_out(path in "\\PC*") {
-            if let Some(own) = beneath(&path) {
-                proptest::prop_assert!(!own.split('/').any(|part| part == ".." || part.is_empty()));
-            }
-        }
     }
 }

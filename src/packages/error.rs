@@ -47,6 +47,14 @@ pub enum PackagesError {
     /// Bundles cannot be run yet by this version of the program.
     #[error("packages of type `{0}` cannot be made runnable")]
     Unsupported(&'static str),
+    /// A script of a package failed: which package, which script, and why.
+    #[error("the {1} script of {0} failed: {2}")]
+    Script(String, &'static str, String),
+    /// Scripts of a package may run, but nothing here can keep them from the rest.
+    #[error(
+        "the install scripts of {0} may run (FABRIC_INSTALL_SCRIPTS), but only where they can be kept from the rest of the machine: a kernel with Landlock, or bubblewrap, and FABRIC_SANDBOX other than `off`"
+    )]
+    ScriptsUnkept(String),
     /// A program that makes environments failed.
     #[error("{0} failed: {1}")]
     Tool(&'static str, String),
@@ -134,6 +142,8 @@ impl Coded for PackagesError {
             Self::NoEntry(..) => "no_entry_point",
             Self::Unsupported(_) => "unsupported_registry_type",
             Self::Tool(..) => "install_failed",
+            Self::Script(..) => "script_failed",
+            Self::ScriptsUnkept(_) => "sandbox_missing",
             Self::Toolchain(_) => "toolchain_missing",
             Self::Folder { source, .. } if is_full(source) => "disk_full",
             Self::Folder { .. } | Self::File(_) => "data_folder_unusable",
@@ -145,9 +155,14 @@ impl Coded for PackagesError {
             Self::NotFound => Class::NotFound,
             Self::Field(..) => Class::BadRequest,
             Self::Ambiguous(_) | Self::FolderTaken(_) | Self::NameTaken(_) | Self::NeedsOwnName(_) | Self::Busy(_) => Class::Conflict,
-            Self::NothingToInstall | Self::Unpack(..) | Self::NoEntry(..) | Self::Unsupported(_) | Self::Tool(..) | Self::Toolchain(_) => {
-                Class::Unprocessable
-            }
+            Self::NothingToInstall
+            | Self::Unpack(..)
+            | Self::NoEntry(..)
+            | Self::Unsupported(_)
+            | Self::Tool(..)
+            | Self::Toolchain(_)
+            | Self::Script(..)
+            | Self::ScriptsUnkept(_) => Class::Unprocessable,
             Self::Folder { .. } => Class::Unavailable,
             other => other.inner().map_or(Class::Internal, Coded::class),
         }

@@ -101,6 +101,12 @@ impl Packages {
             self.inner.cache.supply(&installation.package, installation.cure.as_deref().unwrap_or_default(), Some(context)).await?;
         let (registry, name) = (supply.registry, supply.name.clone());
         let made = self.inner.trees.make(supply).await?;
+        let left_out = self.inner.trees.scripts_left_out(&made.tree);
+        if !left_out.is_empty() {
+            let text =
+                format!("install scripts that are not run, since FABRIC_INSTALL_SCRIPTS does not name them: {}", left_out.join(", "));
+            context.log(LogLevel::Info, text).await;
+        }
         self.inner.trees.show(&installation.folder, &name, registry, &made)?;
         Ok(self.finish(installation, &made).await?.then_some(made))
     }

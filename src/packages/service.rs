@@ -14,6 +14,7 @@ use platform::{
     database::{DbError, on_constraint},
     files,
 };
+use sandbox::Machine;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use servers::{ServerId, ServerRef, Servers, ServersError};
@@ -24,6 +25,7 @@ use crate::{
     job::{InstallJob, Payload, Version},
     model::{Entry, Installation, InstallationId, Order, Runnable, Stage, folder_of, looks_secret},
     plan::{self, Plan},
+    scripts::Scripts,
     store,
     trees::Trees,
 };
@@ -70,14 +72,16 @@ pub struct Neighbours {
     pub credentials: Credentials,
     /// What is to run.
     pub configurations: Configurations,
+    /// What starts scripts.
+    pub machine: Arc<Machine>,
 }
 
 impl Packages {
     /// Opens the folders.
     pub fn open(config: &Config, neighbours: Neighbours) -> Result<Self, PackagesError> {
-        let Neighbours { database, audit, events, jobs, servers, cache, credentials, configurations } = neighbours;
+        let Neighbours { database, audit, events, jobs, servers, cache, credentials, configurations, machine } = neighbours;
         let place = files::servers_place(&config.data_dir)?;
-        let trees = Trees::open(&place)?;
+        let trees = Trees::open(&place, Scripts::new(machine, &config.runtime, &place))?;
         Ok(Self { inner: Arc::new(Inner { database, audit, events, jobs, servers, cache, credentials, configurations, trees, place }) })
     }
 

@@ -7,7 +7,7 @@
 //!     <place>/packages/<folder>/package.json  for people, with a link to what lies in the tree
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs, io,
     os::unix::fs::symlink,
     path::{Component, Path, PathBuf},
@@ -21,7 +21,7 @@ use std::{
 
 use cache::{Part, RegistryType, Supply};
 use platform::{files, random::hex};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as Turn;
 
@@ -30,26 +30,29 @@ use crate::{
     error::{PackagesError, at},
     model::{Entry, Runnable},
     python,
+    scripts::Scripts,
     toolchains::{Found, Toolchain},
     unpack::{self, Caps, Unfit},
     unzip,
 };
 
 const MARK: &str = "tree.json";
+const SCRIPTS_LEFT_OUT: &str = "scripts_left_out";
 /// For how long a tree that no installation names may be one that is just being installed.
 const FRESH: Duration = Duration::from_hours(1);
 
 /// The folders of one fabric.
 pub(crate) struct Trees {
     place: PathBuf,
+    scripts: Scripts,
     /// One tree is made at a time: two makers of the same one would meet.
     turn: Turn<()>,
 }
 
 impl Trees {
     /// Makes the folders, and removes trees that an earlier process did not finish.
-    pub(crate) fn open(place: &Path) -> Result<Self, PackagesError> {
-        let trees = Self { place: place.to_owned(), turn: Turn::new(()) };
+    pub(crate) fn open(place: &Path, scripts: Scripts) -> Result<Self, PackagesError> {
+        let trees = Self { place: place.to_owned(), scripts, turn: Turn::new(()) };
         for folder in [trees.all(), trees.folders()] {
             fs::create_dir_all(&folder).map_err(at(&folder))?;
         }
@@ -83,22 +86,33 @@ impl Trees {
     pub(crate) async fn make(&self, supply: Supply) -> Result<Runnable, PackagesError> {
         if supply.registry == RegistryType::Oci {
             let entry = Entry::Image { name: supply.name.clone(), digest: supply.version.clone() };
-            return Ok(Runnable { version: supply.version.clone(), tree: digest(&supply, None), entry });
+            return Ok(Runnable { version: supply.version.clone(), tree: digest(&supply, None, &[]), entry });
         }
-        let is_python = supply.registry == RegistryType::Pypi;
-        let interpreter = if is_python { Some(Toolchain::Python.find_for_servers(&self.place).await?) } else { None };
-        let tree = digest(&supply, interpreter.as_ref());
+        let scripts = if supply.registry == RegistryType::Npm { self.scripts.allowed(&supply) } else { Vec::new() };
+        let needed = match supply.registry {
+            RegistryType::Pypi => Some(Toolchain::Python),
+            _ => (!scripts.is_empty()).then_some(Toolchain::Node),
+        };
+        let interpreter = match needed {
+            Some(needed) => Some(needed.find_for_servers(&self.place).await?),
+            None => None,
+        };
+        let tree = digest(&supply, interpreter.as_ref(), &scripts);
         let _turn = self.turn.lock().await;
         let path = self.path(&tree);
         if !self.has(&tree) {
             remove(&path)?;
             let made = match (supply.registry, &interpreter) {
-                (RegistryType::Npm, _) => unpack_all(&supply, &path).await,
+                (RegistryType::Npm, None) => unpack_all(&supply, &path).await,
+                (RegistryType::Npm, Some(node)) => match unpack_all(&supply, &path).await {
+                    Ok(()) => self.scripts.run(&supply, &path, node).await,
+                    failed => failed,
+                },
                 (RegistryType::Pypi, Some(interpreter)) => python::make(&supply, interpreter, &path).await,
                 (RegistryType::Mcpb, _) => unzip_bundle(&supply, &path).await,
                 (RegistryType::Pypi | RegistryType::Oci, _) => Err(PackagesError::Unsupported(supply.registry.as_str())),
             };
-            let made = made.and_then(|()| mark(&supply, &path));
+            let made = made.and_then(|()| self.mark(&supply, &path));
             if made.is_err() {
                 remove(&path)?;
             }
@@ -110,6 +124,22 @@ impl Trees {
             RegistryType::Pypi | RegistryType::Oci => detect::python(&path, &supply.name)?,
         };
         Ok(Runnable { version: supply.version, tree, entry })
+    }
+
+    /// Says that a tree is whole.
+    fn mark(&self, supply: &Supply, path: &Path) -> Result<(), PackagesError> {
+        let left_out = if supply.registry == RegistryType::Npm { self.scripts.left_out(supply, path) } else { BTreeSet::new() };
+        let mark = json!({
+            "registry_type": supply.registry, "name": supply.name, "version": supply.version, "files": supply.parts.len(),
+            SCRIPTS_LEFT_OUT: left_out,
+        });
+        fs::write(path.join(MARK), mark.to_string()).map_err(at(path))
+    }
+
+    /// The packages of a tree whose install scripts did not run.
+    pub(crate) fn scripts_left_out(&self, tree: &str) -> Vec<String> {
+        let mark = fs::read(self.path(tree).join(MARK)).ok().and_then(|mark| serde_json::from_slice::<Value>(&mark).ok());
+        mark.and_then(|mut mark| serde_json::from_value(mark[SCRIPTS_LEFT_OUT].take()).ok()).unwrap_or_default()
     }
 
     /// Lets the folder of a package, which people look into, lead to a tree.
@@ -159,12 +189,6 @@ impl Trees {
     }
 }
 
-/// Says that a tree is whole.
-fn mark(supply: &Supply, path: &Path) -> Result<(), PackagesError> {
-    let mark = json!({ "registry_type": supply.registry, "name": supply.name, "version": supply.version, "files": supply.parts.len() });
-    fs::write(path.join(MARK), mark.to_string()).map_err(at(path))
-}
-
 fn not_there(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
@@ -175,8 +199,9 @@ fn remove(path: &Path) -> Result<(), PackagesError> {
     fs::remove_dir_all(path).or_else(not_there).map_err(at(path))
 }
 
-/// The name of a tree: what is in it, and for an environment with which Python it was made.
-fn digest(supply: &Supply, interpreter: Option<&Found>) -> String {
+/// The name of a tree: what is in it, for an environment with which Python it was made, and whose scripts changed it with
+/// which Node.
+fn digest(supply: &Supply, interpreter: Option<&Found>, scripts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     let mut add = |text: &str| {
         hasher.update((text.len() as u64).to_be_bytes());
@@ -189,6 +214,9 @@ fn digest(supply: &Supply, interpreter: Option<&Found>) -> String {
     if let Some(interpreter) = interpreter {
         add(&interpreter.program.display().to_string());
         add(&interpreter.version);
+    }
+    for name in scripts {
+        add(name);
     }
     hex(&hasher.finalize())
 }

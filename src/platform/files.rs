@@ -17,6 +17,17 @@ pub fn is_older_than(entry: &std::fs::DirEntry, age: std::time::Duration) -> boo
     changed.and_then(|changed| changed.elapsed().ok()).is_some_and(|since| since >= age)
 }
 
+/// Bytes that lie below a folder, as far as it can be read.
+pub fn disk_usage(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk_usage(&entry.path()),
+        Ok(found) => std::os::unix::fs::MetadataExt::blocks(&found) * 512,
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
 /// A file operation that failed, with the path that it was about.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} {path}: {source}", path = path.display())]

@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use sandbox::Usage;
+use sandbox::{Members, Usage};
 
 use crate::{
     containers::{Container, Exit, Handle},
     model::Reason,
-    process::{self, Members, Process},
+    process::OwnProcess,
     remote::Remote,
 };
 
@@ -16,7 +16,7 @@ const GOODBYE: Duration = Duration::from_millis(150);
 
 /// A server that was started.
 pub(crate) enum Body {
-    Process(Box<Process>),
+    Process(Box<OwnProcess>),
     Container(Container),
     Remote(Remote),
 }
@@ -45,17 +45,17 @@ impl Body {
     /// Returns when it has ended.
     pub(crate) async fn ended(&mut self) -> Ended {
         match self {
-            Self::Process(process) => {
-                let status = process.ended().await;
-                if process.ran_out_of_memory() {
+            Self::Process(own) => {
+                let status = own.process.ended().await;
+                if own.process.ran_out_of_memory() {
                     return out_of_memory();
                 }
                 match status {
-                    Ok(status) if process::wrote_too_much(status) => {
+                    Ok(status) if sandbox::wrote_too_much(status) => {
                         let text = "it wrote a file that is larger than it may write, and was ended";
                         Ended { reason: Reason::new("file_too_large", text), is_error: true }
                     }
-                    Ok(status) => Ended { reason: Reason::new("exited", process::describe(status)), is_error: !status.success() },
+                    Ok(status) => Ended { reason: Reason::new("exited", sandbox::describe(status)), is_error: !status.success() },
                     Err(error) => Ended { reason: Reason::new("exited", format!("it cannot be waited for: {error}")), is_error: true },
                 }
             }
@@ -72,7 +72,7 @@ impl Body {
 
     pub(crate) fn watch(&self) -> Watch {
         match self {
-            Self::Process(process) => Watch::Process(process.members(), process.work.clone()),
+            Self::Process(own) => Watch::Process(own.process.members(), own.work.clone()),
             Self::Container(container) => Watch::Container(container.handle()),
             Self::Remote(_) => Watch::Nothing,
         }
@@ -80,7 +80,7 @@ impl Body {
 
     pub(crate) fn pid(&self) -> Option<i32> {
         match self {
-            Self::Process(process) => i32::try_from(process.pid).ok(),
+            Self::Process(own) => i32::try_from(own.process.pid).ok(),
             Self::Container(_) | Self::Remote(_) => None,
         }
     }
@@ -95,7 +95,7 @@ impl Body {
     /// Ends it in order; its input is closed already.
     pub(crate) async fn end(self) -> Result<(), String> {
         match self {
-            Self::Process(process) => process.end().await.map_err(|error| error.to_string()),
+            Self::Process(own) => own.end().await.map_err(|error| error.to_string()),
             Self::Container(container) => container.end().await.map_err(|error| error.to_string()),
             Self::Remote(remote) => {
                 // It is told that its session is over, if it can be told.
@@ -109,7 +109,7 @@ impl Body {
     /// Ends it at once.
     pub(crate) async fn kill(self) -> Result<(), String> {
         match self {
-            Self::Process(process) => process.kill().await.map_err(|error| error.to_string()),
+            Self::Process(own) => own.kill().await.map_err(|error| error.to_string()),
             Self::Container(container) => container.kill().await.map_err(|error| error.to_string()),
             Self::Remote(remote) => {
                 drop(remote);

@@ -5,14 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use platform::{clock, database::DbError};
+use platform::{clock, database::DbError, files};
 
 use crate::{
     body::{Body, Ended, Watch},
     launch::{AUTHORIZATION_NEEDED, Launch},
     live::Live,
     model::{Instance, Keeper, Kept, Reason},
-    process,
     service::Inner,
     session::Session,
     store,
@@ -173,7 +172,7 @@ pub(crate) async fn watchdog(inner: &Inner, watch: Watch, limits: Option<Kept>) 
         if disk_at.elapsed() >= LOOK_AT_DISK {
             disk_at = Instant::now();
             let (work, most) = (work.clone(), inner.config.disk_bytes);
-            let used = tokio::task::spawn_blocking(move || process::disk_usage(&work)).await.unwrap_or_default();
+            let used = tokio::task::spawn_blocking(move || files::disk_usage(&work)).await.unwrap_or_default();
             if used > most {
                 return Reason::new("disk_quota", format!("it keeps {} MiB in its folder and may keep {}", used >> 20, most >> 20));
             }

@@ -80,9 +80,9 @@ impl Launch {
                     limits,
                 };
                 let started = inner.starter.start(order);
-                let (process, pipes) = started.map_err(|error| Reason::new("not_started", format!("it cannot be started: {error}")))?;
+                let (own, pipes) = started.map_err(|error| Reason::new("not_started", format!("it cannot be started: {error}")))?;
                 inner.shutdown.spawn(process::drain(pipes.errors, Arc::clone(log)));
-                Ok((Body::Process(Box::new(process)), Wire::open(pipes.input, pipes.output, Arc::clone(log), outside)))
+                Ok((Body::Process(Box::new(own)), Wire::open(pipes.input, pipes.output, Arc::clone(log), outside)))
             }
             What::Image(name, digest) => {
                 let limits = self.limits.unwrap_or_else(|| inner.limits(&configurations::Limits::default(), true));

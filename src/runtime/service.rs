@@ -16,6 +16,7 @@ use platform::{
     Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics,
 };
 use prometheus::IntCounterVec;
+use sandbox::Machine;
 use serde_json::{Value, json, value::RawValue};
 use servers::{ServerRef, Servers, ServersError, first_remote};
 use sqlx::PgConnection;
@@ -101,6 +102,8 @@ pub struct Neighbours {
     pub packages: Packages,
     /// Logins at servers elsewhere.
     pub oauth: Oauth,
+    /// What starts processes.
+    pub machine: Arc<Machine>,
 }
 
 /// What an instance uses now.
@@ -203,9 +206,9 @@ impl Inner {
 impl Runtime {
     /// Looks at what this machine can keep servers from. Nothing runs yet.
     pub fn new(config: &Config, node: &str, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, RuntimeError> {
-        let Neighbours { database, audit, events, servers, credentials, configurations, packages, oauth } = neighbours;
-        let starter = Starter::new(packages.place(), node, &config.runtime)?;
-        tracing::info!("how servers are kept from the rest of this machine: {}", starter.describe());
+        let Neighbours { database, audit, events, servers, credentials, configurations, packages, oauth, machine } = neighbours;
+        tracing::info!("how servers are kept from the rest of this machine: {}", machine.describe());
+        let starter = Starter::new(packages.place(), machine, &config.runtime)?;
         let own = [config.data_dir.clone(), config.cache.dir.clone(), config.config_dir.clone(), packages.place().to_owned()];
         let own_folders = own.iter().filter_map(|folder| std::fs::canonicalize(folder).ok()).collect();
         let transitions = metrics.counters("state_transitions_total", "Steps of instances, by outcome", &["from", "to", "outcome"]);

@@ -15,7 +15,7 @@ const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
 /// The groups that this process may make, if it may.
 #[derive(Clone, Debug)]
-pub struct Cgroups {
+pub(crate) struct Cgroups {
     layout: Layout,
 }
 
@@ -40,7 +40,7 @@ pub struct GroupLimits {
 
 impl Cgroups {
     /// Looks for a place where groups can be made, below the one that this process is in. `name` tells fabrics apart.
-    pub fn find(name: &str) -> Option<Self> {
+    pub(crate) fn find(name: &str) -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let layout = Self::unified(&own, name).or_else(|| Self::split(&own, name))?;
         let found = Self { layout };
@@ -95,7 +95,7 @@ impl Cgroups {
     }
 
     /// Makes a group.
-    pub fn create(&self, name: &str, limits: GroupLimits) -> io::Result<Group> {
+    pub(crate) fn create(&self, name: &str, limits: GroupLimits) -> io::Result<Group> {
         let folders = self.folders(name);
         let group = Group { is_unified: matches!(self.layout, Layout::Unified(_)), folders };
         group.folders.iter().try_for_each(fs::create_dir_all)?;
@@ -144,7 +144,7 @@ impl Cgroups {
 
 /// One group.
 #[derive(Debug)]
-pub struct Group {
+pub(crate) struct Group {
     is_unified: bool,
     folders: Vec<PathBuf>,
 }
@@ -156,37 +156,37 @@ impl Group {
     }
 
     /// Moves a process into it; what that starts is in it, too.
-    pub fn add(&self, pid: u32) -> io::Result<()> {
+    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
         self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
     }
 
     /// How a process sees that it is in it.
-    pub fn membership(&self) -> Membership {
+    pub(crate) fn membership(&self) -> Membership {
         let controller = if self.is_unified { "" } else { CONTROLLERS[CONTROLLERS.len() - 1] };
         let name = self.folder(0).file_name().unwrap_or_default().to_string_lossy().into_owned();
         Membership { controller: controller.to_owned(), name }
     }
 
     /// The processes in it.
-    pub fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let text = fs::read_to_string(self.folder(0).join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Whether the kernel ended one of its processes for want of memory.
-    pub fn ran_out_of_memory(&self) -> bool {
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
         let file = if self.is_unified { "memory.events" } else { "memory.oom_control" };
         let text = fs::read_to_string(self.folder(0).join(file)).unwrap_or_default();
         text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
     }
 
     /// Ends all of its processes; those that start others meanwhile, too.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         kill_all(|| self.processes());
     }
 
     /// Removes it, where it is empty.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         for folder in &self.folders {
             fs::remove_dir(folder).ok();
         }

@@ -12,14 +12,14 @@ use crate::spec::Files;
 /// What the newest kernels know; older ones keep what they know.
 const NEWEST: ABI = ABI::V6;
 /// What programs of every kind read: the system's own files, and what the kernel tells.
-const SYSTEM: &[&str] =
+pub(crate) const SYSTEM: &[&str] =
     &["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys/fs/cgroup", "/sys/devices/system"];
 /// Where the resolver's file really lies.
-const RESOLVER: &[&str] = &["/run/systemd/resolve", "/run/resolvconf", "/mnt/wsl/resolv.conf"];
+pub(crate) const RESOLVER: &[&str] = &["/run/systemd/resolve", "/run/resolvconf", "/mnt/wsl/resolv.conf"];
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 /// Whether the kernel can close the file system.
-pub fn has_landlock() -> bool {
+pub(crate) fn has_landlock() -> bool {
     let wanted = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(ABI::V1));
     wanted.and_then(Ruleset::create).is_ok()
 }

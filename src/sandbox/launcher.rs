@@ -1,7 +1,7 @@
 //! What happens in the child before it becomes the other program.
 
 use std::{
-    fs, io,
+    env, fs, io,
     os::unix::process::CommandExt as _,
     process::Command,
     thread,
@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    closer::{self, Closer},
     files,
     spec::{Membership, Spec},
 };
@@ -65,10 +66,11 @@ fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
         limit("processes", Resource::Nproc, processes)?;
     }
     set_no_new_privs(true).map_err(|error| LaunchError::Privileges(error.into()))?;
-    if !spec.network {
+    let is_shown_apart = matches!(&spec.files, Some(own) if own.by != Closer::Landlock);
+    if !spec.network && !is_shown_apart {
         close_network(spec.files.is_some()).map_err(LaunchError::Network)?;
     }
-    if let Some(own) = &spec.files {
+    if let Some(own) = spec.files.as_ref().filter(|_| !is_shown_apart) {
         files::close(own, spec.network)?;
     }
     limit("open files", Resource::Nofile, spec.limits.open_files)?;
@@ -90,7 +92,13 @@ fn join(group: &Membership) -> Result<(), LaunchError> {
 
 #[expect(clippy::disallowed_methods, reason = "this is the door: it becomes the program that was ordered")]
 fn become_program(spec: &Spec) -> io::Error {
-    Command::new(&spec.program).args(&spec.args).exec()
+    let Some((own, Closer::Bubblewrap(around))) = spec.files.as_ref().map(|own| (own, &own.by)) else {
+        return Command::new(&spec.program).args(&spec.args).exec();
+    };
+    match env::current_dir() {
+        Ok(folder) => Command::new(around).args(closer::arguments(own, spec.network, &folder)).arg(&spec.program).args(&spec.args).exec(),
+        Err(error) => error,
+    }
 }
 
 /// A network of its own has nobody in it. Where such a one cannot be made, the rules for the file system close TCP, if

@@ -2,19 +2,30 @@
 //! the files that is no larger than it has to be.
 //!
 //! A child is started through the program itself ([`launch`]): between the fork and the other program, the launcher
-//! sets limits, gives up privileges and closes the file system with Landlock, all of which need no unsafe code there.
+//! sets limits, gives up privileges and closes the file system ([`Closer`]), all of which need no unsafe code there.
+//! [`Machine`] knows what this machine can do, and starts a [`Process`].
 
 mod cgroups;
+mod closer;
 mod files;
 mod launcher;
+mod machine;
+mod process;
 mod processes;
 mod spec;
 
-pub use cgroups::{Cgroups, Group, GroupLimits};
-pub use files::has_landlock;
+pub use cgroups::GroupLimits;
+pub use closer::Closer;
 pub use launcher::launch;
-pub use processes::{Usage, descendants, kill_all, of_user, usage, with_variable};
-pub use spec::{Files, Limits, Membership, Spec};
+pub use machine::{Machine, Start};
+pub use process::{Members, Pipes, Process, describe, wrote_too_much};
+pub use processes::{Usage, kill_all, of_user};
+pub use spec::Limits;
 
 /// The first argument that makes the program a launcher.
 pub const LAUNCH: &str = "launch";
+
+/// User ids that nobody else has: the range that systemd gives to services without accounts.
+pub const USERS: std::ops::RangeInclusive<u32> = 61184..=65518;
+/// Likewise, for scripts of packages: one of them runs at a time.
+pub const SCRIPTS_USER: u32 = 65519;

@@ -48,7 +48,7 @@ fn all() -> impl Iterator<Item = u32> {
 }
 
 /// A process and everything that it started, as far as their parents live.
-pub fn descendants(root: u32) -> Vec<u32> {
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let parents: HashMap<u32, u32> = all().filter_map(|pid| Some((pid, stat(pid)?.parent))).collect();
     let mut found: HashSet<u32> = HashSet::from([root]);
     loop {
@@ -68,7 +68,7 @@ pub fn of_user(uid: u32) -> Vec<u32> {
 
 /// Every process that was given this variable and has not changed what it shows of its environment. Only those that
 /// may be looked into are found: one's own, unless one is root.
-pub fn with_variable(name: &str, value: &str) -> Vec<u32> {
+pub(crate) fn with_variable(name: &str, value: &str) -> Vec<u32> {
     let wanted = format!("{name}={value}");
     let has = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -94,7 +94,7 @@ pub fn kill_all(find: impl Fn() -> Vec<u32>) {
 }
 
 /// What these processes use; those that are gone use nothing.
-pub fn usage(pids: &[u32]) -> Usage {
+pub(crate) fn usage(pids: &[u32]) -> Usage {
     pids.iter().filter_map(|pid| stat(*pid)).fold(Usage::default(), |sum, stat| Usage {
         processes: sum.processes + 1,
         memory_bytes: sum.memory_bytes + stat.resident_pages * page_size() as u64,

@@ -2,30 +2,32 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::closer::Closer;
+
 /// What is to be run, and within what. No secret is in it: others can see arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// Absolute.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Its arguments.
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
     /// Folders and files that it may read and run, besides those of the system; `None` closes nothing.
-    pub files: Option<Files>,
+    pub(crate) files: Option<Files>,
     /// Whether it may open the network.
-    pub network: bool,
+    pub(crate) network: bool,
     /// What it may use.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// The control group that it is in before it begins; `None` for none.
-    pub group: Option<Membership>,
+    pub(crate) group: Option<Membership>,
 }
 
 /// A control group, as `/proc/self/cgroup` shows that a process is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// The controller that a process joins last; empty in version 2, where all are joined at once.
-    pub controller: String,
+    pub(crate) controller: String,
     /// The last part of its path.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Membership {
@@ -41,11 +43,13 @@ impl Membership {
 
 /// What a program may touch of the file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Files {
+pub(crate) struct Files {
     /// It may read and run what is below.
-    pub read: Vec<PathBuf>,
+    pub(crate) read: Vec<PathBuf>,
     /// It may write below, too.
-    pub write: Vec<PathBuf>,
+    pub(crate) write: Vec<PathBuf>,
+    /// What keeps it from the rest.
+    pub(crate) by: Closer,
 }
 
 /// Limits that the kernel keeps for one process (`setrlimit`); Node lives with all of them.

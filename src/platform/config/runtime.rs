@@ -38,23 +38,22 @@ pub(super) fn install_on_start(layers: &Layers) -> Result<Vec<FirstPackage>, Con
 pub enum Isolation {
     /// As well as this machine can.
     Auto,
+    /// The file system by Landlock, or no start.
+    Landlock,
+    /// The file system by bubblewrap, or no start.
+    Bubblewrap,
     /// Not at all.
     Off,
-}
-
-impl Isolation {
-    /// Whether servers are kept from anything.
-    pub fn is_wanted(self) -> bool {
-        self == Self::Auto
-    }
 }
 
 impl FromSetting for Isolation {
     fn from_setting(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
+            "landlock" => Ok(Self::Landlock),
+            "bubblewrap" => Ok(Self::Bubblewrap),
             "off" => Ok(Self::Off),
-            _ => Err("is neither `auto` nor `off`".into()),
+            _ => Err("is none of `auto`, `landlock`, `bubblewrap` and `off`".into()),
         }
     }
 }
@@ -64,6 +63,8 @@ impl FromSetting for Isolation {
 pub struct RuntimeConfig {
     /// How servers are kept from the rest of the machine.
     pub sandbox: Isolation,
+    /// Packages of npm whose install scripts run.
+    pub install_scripts: Vec<String>,
     /// The container engine's address; without one, where engines usually are.
     pub engine: Option<String>,
     /// Whether they may open the network.
@@ -109,6 +110,7 @@ impl RuntimeConfig {
         let seconds = |key| Ok::<Duration, ConfigError>(layers.get::<Seconds>(key)?.0);
         Ok(Self {
             sandbox: layers.get("FABRIC_SANDBOX")?,
+            install_scripts: layers.list("FABRIC_INSTALL_SCRIPTS")?,
             engine: layers.optional("FABRIC_CONTAINER_ENGINE")?,
             network: layers.get("FABRIC_SERVER_NETWORK")?,
             paths: layers.list("FABRIC_SERVER_PATHS")?,

@@ -49,6 +49,7 @@ pub const SETTINGS: &[Setting] = &[
     secret("FABRIC_NPM_REGISTRY"),
     secret("FABRIC_PYPI_INDEX"),
     plain("INSTALL_ON_START"),
+    plain("FABRIC_INSTALL_SCRIPTS"),
     plain("FABRIC_SANDBOX"),
     plain("FABRIC_CONTAINER_ENGINE"),
     plain("FABRIC_SERVER_NETWORK"),

@@ -9,6 +9,7 @@ mod people;
 mod real;
 mod remote;
 mod sandbox;
+mod scripts;
 mod trail;
 mod waits;
 

@@ -9,7 +9,7 @@ mod engine;
 mod mcp;
 pub(crate) mod packages;
 mod people;
-mod subject;
+pub(crate) mod subject;
 pub(crate) mod upstream;
 
 pub(crate) use app::{Answer, TestApp};
