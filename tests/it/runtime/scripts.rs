@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Packages, TestApp, subject::tarball};
 
 /// Writes down what it can reach: what lies outside, the network, its environment.
-const SETUP: &str = r#"
+const SETUP: &str = r"
 const fs = require('fs'), net = require('net'), path = require('path');
 const tried = (what) => { try { what(); return 'done'; } catch (error) { return error.code; } };
 const report = {
@@ -19,7 +19,7 @@ require('child_process').spawn(process.execPath, ['-e', 'setTimeout(() => {}, 60
 const socket = net.connect(Number(fs.readFileSync('port', 'utf8')), '127.0.0.1');
 const end = (said) => { report.network = said; fs.writeFileSync('report.json', JSON.stringify(report)); process.exit(0); };
 socket.on('connect', () => end('connected')).on('error', (error) => end(error.code));
-"#;
+";
 
 /// `@acme/scripted`, which needs `@acme/tool`.
 fn put(packages: &Packages, scripts: &Value, port: u16) {
