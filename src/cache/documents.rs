@@ -246,6 +246,18 @@ impl Documents {
         Ok(said)
     }
 
+    /// What is too old to be used goes also while nobody asks.
+    pub(crate) async fn forget_in_time(self: Arc<Self>, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(REMEMBERED_FOR) => {}
+                () = shutdown.begun() => return,
+            }
+            self.memory.run_pending_tasks().await;
+            self.absent.run_pending_tasks().await;
+        }
+    }
+
     /// What is in memory may not be what is there any more.
     pub(crate) fn forget_all(&self) {
         self.memory.invalidate_all();
@@ -435,5 +447,7 @@ pub(crate) async fn bounded(mut response: Response, max: usize) -> Result<Bytes,
         Ok(())
     };
     timeout(2 * ANSWER_LIMIT, whole).await.map_err(|_| DownloadError::TooSlow)??;
+    // It may stay for a while: without the room that it grew into.
+    body.shrink_to_fit();
     Ok(body.into())
 }

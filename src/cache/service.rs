@@ -154,6 +154,7 @@ impl Cache {
             let documents = Arc::clone(&documents);
             shutdown.spawn(async move { drop(documents.clients().await) });
         }
+        shutdown.spawn(Arc::clone(&documents).forget_in_time(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).note_uses(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).watch_room(shutdown.clone()));
         shutdown.spawn(Arc::clone(&artifacts).repair());

@@ -73,6 +73,9 @@ pub(super) enum TokensCommand {
         /// A server that it is for; may be given several times, none means all
         #[arg(long = "server")]
         servers: Vec<String>,
+        /// A tool that it is for (`search`, `get_*`, `io.example/weather#forecast`); may be given several times, none means all
+        #[arg(long = "tool")]
+        tools: Vec<String>,
         /// When it ends (RFC 3339)
         #[arg(long)]
         expires_at: Option<String>,
@@ -183,9 +186,12 @@ async fn tokens(fabric: &Fabric, context: &Context, command: TokensCommand) -> R
             let rows: Vec<[String; 7]> = found["tokens"].as_array().into_iter().flatten().map(cells).collect();
             output::table(["ID", "KIND", "NAME", "BEGINS", "SCOPES", "LAST USED", "REVOKED"], &rows);
         }
-        TokensCommand::Create { name, scopes, servers, expires_at } => {
-            let servers = (!servers.is_empty()).then_some(servers);
-            let body = json!({ "name": name, "kind": "service", "scopes": scopes, "servers": servers, "expires_at": expires_at });
+        TokensCommand::Create { name, scopes, servers, tools, expires_at } => {
+            let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
+            let (servers, tools) = (some(servers), some(tools));
+            let body = json!({
+                "name": name, "kind": "service", "scopes": scopes, "servers": servers, "tools": tools, "expires_at": expires_at,
+            });
             let made = fabric.post_json("/api/mcp/tokens", body.to_string().into_bytes()).await?;
             output::note(context.json, format!("the token {}, shown once:", output::text(&made, "id")));
             output::done(context.json, output::text(&made, "token"), &made);

@@ -91,7 +91,8 @@ impl Work {
                 }
             };
             let prefix = names::server(&server.server_id);
-            for item in list.items.iter().filter(|item| kind.key() == "name" || seen.insert(item.key.clone())) {
+            let granted = list.items.iter().filter(|item| self.is_granted(server, kind, &item.key));
+            for item in granted.filter(|item| kind.key() == "name" || seen.insert(item.key.clone())) {
                 items.extend(listed(&self.servers, kind, &prefix, item));
             }
         }
@@ -245,6 +246,7 @@ impl Work {
     async fn resource(&self) -> Result<(Arc<Configuration>, Arc<Backend>, Era, String), Fault> {
         let uri = self.param("uri")?;
         let server = if self.place.is_shared() { self.server_of(&uri).await? } else { Arc::clone(self.only()?) };
+        self.require_granted(&server, &self.method, &uri)?;
         let (backend, session) = self.backend(&server).await?;
         Ok((server, backend, session.era, uri))
     }
@@ -267,6 +269,9 @@ impl Work {
     pub(crate) async fn watch(&self, uri: &str) {
         let server = if self.place.is_shared() { self.server_of(uri).await } else { self.only().map(Arc::clone) };
         let Ok(server) = server else { return };
+        if self.require_granted(&server, "resources/subscribe", uri).is_err() {
+            return;
+        }
         let Ok((backend, session)) = self.backend(&server).await else { return };
         if backend.subscribe(uri, self.party().0).is_err() {
             return;

@@ -4,7 +4,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use platform::{
     Action, Actor, Problem,
@@ -24,6 +24,7 @@ use crate::{
     legacy::{self, Come},
     modern,
     place::Place,
+    resource,
     rpc::{Message, batch},
 };
 
@@ -92,6 +93,9 @@ pub fn endpoints(gateway: Gateway, origins: &[String]) -> Router {
         .route("/mcp/v/{id}", post(put_together).get(put_together).delete(put_together))
         .method_not_allowed_fallback(front::method_not_allowed)
         .layer(DefaultBodyLimit::max(MOST))
+        .layer(middleware::from_fn_with_state(gateway.clone(), as_resource))
+        .route(resource::WELL_KNOWN, get(resource::described))
+        .route(&format!("{}/{{*path}}", resource::WELL_KNOWN), get(resource::described))
         .layer(cors::for_mcp(origins))
         .layer(middleware::from_fn_with_state(gateway.clone(), guard))
         .with_state(gateway)
@@ -102,6 +106,15 @@ async fn guard(Held(gateway): Held<Gateway>, request: Request, next: Next) -> Re
         Ok(()) => next.run(request).await,
         Err(error) => Problem::of(&error).into_response(),
     }
+}
+
+/// Says what the request is for, as tokens of an external issuer name it, and where whoever is refused finds that issuer.
+async fn as_resource(Held(gateway): Held<Gateway>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let Some(audience) = gateway.audience(request.headers(), &path) else { return next.run(request).await };
+    let domain = gateway.inner.guard.domain_of(request.headers()).map(str::to_owned);
+    request.extensions_mut().insert(audience);
+    gateway.challenged(domain.as_deref(), &path, next.run(request).await)
 }
 
 async fn all(Held(gateway): Held<Gateway>, actor: Actor, request: Request) -> Result<Response, Problem> {

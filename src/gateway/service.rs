@@ -36,6 +36,7 @@ use crate::{
     offer::Offer,
     parked::Lot,
     place::Place,
+    resource::Resource,
     rpc::{Fault, UNAVAILABLE},
 };
 
@@ -56,9 +57,13 @@ pub(crate) struct Inner {
     pub(crate) audit: Audit,
     pub(crate) servers: Catalogue,
     pub(crate) config: GatewayConfig,
+    /// Whether the trail is told of arguments.
+    pub(crate) tells_arguments: bool,
     /// How long a server may take for a call.
     pub(crate) call_limit: Duration,
     pub(crate) guard: Guard,
+    /// Tokens of an external issuer, where there is one.
+    pub(crate) resource: Option<Resource>,
     address: Address,
     pub(crate) shutdown: Shutdown,
     pub(crate) lot: Lot,
@@ -145,6 +150,8 @@ impl Gateway {
                 config: config.gateway.clone(),
                 call_limit: config.runtime.call_limit,
                 guard: Guard::new(config, &kept_domains),
+                resource: Resource::new(config),
+                tells_arguments: config.audit.arguments,
                 address: config.cache.address.clone(),
                 shutdown: shutdown.clone(),
                 lot: Lot::default(),

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use audit::{EventType, NewEvent, Outcome, Promise};
 use configurations::Configuration;
 use platform::Actor;
 use runtime::{Era, Failure, Heard, Next, Party, Session, Ticket, session_of_era};
@@ -23,6 +22,7 @@ use crate::{
     place::Place,
     rpc::{Fault, INVALID_PARAMS, INVALID_REQUEST, Id, Members, Raw, TIMEOUT, UNAVAILABLE, notification, raw},
     service::Gateway,
+    trail::Came,
 };
 
 /// How long what is said of a request waits for a reader.
@@ -148,8 +148,10 @@ impl Work {
     pub(crate) async fn forward(&self, configuration: &Arc<Configuration>, asking: Asking<'_>) -> Result<String, Fault> {
         let began = Instant::now();
         let named = asking.renamed.map(|(_, name)| name.to_owned()).or_else(|| name_in(asking.params)).unwrap_or_default();
+        self.require_granted(configuration, asking.method, &named)?;
         let mut telling = self.promise(configuration, &asking, &named)?;
         let answer = self.ask(configuration, &asking, &named).await;
+        let answer = answer.map(|result| self.as_granted(configuration, asking.method, result));
         let server = configuration.server_id.as_str();
         self.gateway.inner.seconds.with_label_values(&[server, known(asking.method)]).observe(began.elapsed().as_secs_f64());
         if answer.is_err() {
@@ -162,28 +164,6 @@ impl Work {
             };
         }
         answer
-    }
-
-    /// A place in the trail, before anything happens that it has to tell of.
-    fn promise(&self, configuration: &Configuration, asking: &Asking<'_>, named: &str) -> Result<Option<Telling>, Fault> {
-        let action = match asking.method {
-            "tools/call" => "tool.call",
-            "prompts/get" => "prompt.get",
-            "resources/read" => "resource.read",
-            _ => return Ok(None),
-        };
-        let promise = self.gateway.inner.audit.promise().map_err(|_| {
-            let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-            Fault::ours(status, UNAVAILABLE, "the audit trail cannot be written, so nothing that it has to tell of can be done")
-        })?;
-        // Names and sizes, and no contents.
-        let shown: String = named.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect();
-        let event = NewEvent::new(EventType::Execution, action)
-            .server(configuration.server_id.clone())
-            .with("name", shown)
-            .with("endpoint", self.place.to_string())
-            .with("bytes_in", asking.params.map_or(0, |params| params.get().len()));
-        Ok(Some(Telling { actor: self.actor.clone(), kept: Some((promise, event)), outcome: Came::Nothing }))
     }
 
     /// A tool that the server lists, as a label; what strangers make up is none.
@@ -397,35 +377,6 @@ impl Work {
             }
         }
         Ok(answers.to_string())
-    }
-}
-
-/// What the trail is told of a call, however it ends: also of one that its client does not wait for.
-struct Telling {
-    actor: Actor,
-    kept: Option<(Promise, NewEvent)>,
-    outcome: Came,
-}
-
-/// What came of a call.
-enum Came {
-    /// Its client went away or took it back; what the server did is not known.
-    Nothing,
-    /// So many bytes.
-    Answered(usize),
-    /// With this code.
-    Failed(i64),
-}
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        let Some((promise, event)) = self.kept.take() else { return };
-        let event = match self.outcome {
-            Came::Nothing => event.outcome(Outcome::Failure).with("code", "cancelled"),
-            Came::Answered(bytes) => event.with("bytes_out", bytes),
-            Came::Failed(code) => event.outcome(Outcome::Failure).with("code", code),
-        };
-        promise.keep(&self.actor, event);
     }
 }
 

@@ -13,6 +13,7 @@ use platform::{
     Action, Actor, Config, Database, Shutdown, clock,
     database::{DbError, on_constraint},
     files,
+    secrets::is_named_secret,
 };
 use sandbox::Machine;
 use secrecy::SecretString;
@@ -23,7 +24,7 @@ use sqlx::PgConnection;
 use crate::{
     error::PackagesError,
     job::{InstallJob, Payload, Version},
-    model::{Entry, Installation, InstallationId, Order, Runnable, Stage, folder_of, looks_secret},
+    model::{Entry, Installation, InstallationId, Order, Runnable, Stage, folder_of},
     plan::{self, Plan},
     scripts::Scripts,
     store,
@@ -418,7 +419,7 @@ struct Join {
 
 /// The installation that an order asks for, and the variables that go into the vault.
 fn asked_for(actor: &Actor, plan: &Plan, order: Order) -> Result<(Installation, Vec<(EnvVar, SecretString)>), PackagesError> {
-    let (secret, env): (BTreeMap<_, _>, BTreeMap<_, _>) = order.env.into_iter().partition(|(name, _)| looks_secret(name));
+    let (secret, env): (BTreeMap<_, _>, BTreeMap<_, _>) = order.env.into_iter().partition(|(name, _)| is_named_secret(name));
     let now = clock::now();
     let new = Installation {
         id: InstallationId::fresh(),

@@ -52,7 +52,7 @@ pub(crate) struct Unpacked {
 pub(crate) fn tarball(gzipped: impl Read, folder: &Path, caps: Caps) -> Result<Unpacked, Unfit> {
     fs::create_dir_all(folder).map_err(Unfit::Write)?;
     let mut archive = tar::Archive::new(GzDecoder::new(gzipped).take(caps.bytes.saturating_mul(2)));
-    let (mut done, mut made) = (Unpacked::default(), PathBuf::new());
+    let (mut done, mut made, mut buffer) = (Unpacked::default(), PathBuf::new(), buffer());
     let mut extension = Extension::default();
     // Raw: names of any length would be read whole.
     for entry in archive.entries().map_err(|_| Unfit::Malformed)?.raw(true) {
@@ -93,7 +93,7 @@ pub(crate) fn tarball(gzipped: impl Read, folder: &Path, caps: Caps) -> Result<U
             parent.clone_into(&mut made);
         }
         let is_program = entry.header().mode().is_ok_and(|mode| mode & 0o111 != 0);
-        done.bytes += write(&mut entry, &place, if is_program { 0o555 } else { 0o444 }, caps.bytes - done.bytes)?;
+        done.bytes += write(&mut entry, &place, if is_program { 0o555 } else { 0o444 }, caps.bytes - done.bytes, &mut buffer)?;
     }
     Ok(done)
 }
@@ -145,8 +145,13 @@ fn beneath(path: &Path) -> Result<Option<PathBuf>, Unfit> {
     Ok(Some(rest).filter(|rest| !rest.as_os_str().is_empty()))
 }
 
+/// What files are copied through; one for all of an archive.
+pub(crate) fn buffer() -> Vec<u8> {
+    vec![0; 64 << 10]
+}
+
 /// A path that comes twice counts the last time, as with npm.
-pub(crate) fn write(from: &mut impl Read, place: &Path, mode: u32, room: u64) -> Result<u64, Unfit> {
+pub(crate) fn write(from: &mut impl Read, place: &Path, mode: u32, room: u64, buffer: &mut [u8]) -> Result<u64, Unfit> {
     let create = || fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(place);
     let mut file = match create() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -156,14 +161,14 @@ pub(crate) fn write(from: &mut impl Read, place: &Path, mode: u32, room: u64) ->
         created => created,
     }
     .map_err(Unfit::Write)?;
-    copy(from, &mut file, room)
+    copy(from, &mut file, room, buffer)
 }
 
 /// Reading and writing fail for different reasons: a broken tarball, a full disk.
-fn copy(from: &mut impl Read, to: &mut fs::File, room: u64) -> Result<u64, Unfit> {
-    let (mut buffer, mut total) = (vec![0; 64 << 10], 0);
+fn copy(from: &mut impl Read, to: &mut fs::File, room: u64, buffer: &mut [u8]) -> Result<u64, Unfit> {
+    let mut total = 0;
     loop {
-        let count = from.read(&mut buffer).map_err(|_| Unfit::Malformed)?;
+        let count = from.read(buffer).map_err(|_| Unfit::Malformed)?;
         if count == 0 {
             return Ok(total);
         }

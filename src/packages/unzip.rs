@@ -8,7 +8,7 @@ use std::{
 
 use zip::ZipArchive;
 
-use crate::unpack::{Caps, Unfit, Unpacked, write};
+use crate::unpack::{Caps, Unfit, Unpacked, buffer, write};
 
 /// Unpacks a ZIP archive into `folder`, which is made. Links are passed over; nobody can write to what it makes, and a
 /// program stays one.
@@ -18,7 +18,7 @@ pub(crate) fn bundle(archive: impl Read + Seek, folder: &Path, caps: Caps) -> Re
     if u64::try_from(archive.len()).unwrap_or(u64::MAX) > caps.files {
         return Err(Unfit::TooMuch);
     }
-    let mut done = Unpacked::default();
+    let (mut done, mut buffer) = (Unpacked::default(), buffer());
     for place in 0..archive.len() {
         let mut entry = archive.by_index(place).map_err(|_| Unfit::Malformed)?;
         if !entry.is_file() {
@@ -31,7 +31,7 @@ pub(crate) fn bundle(archive: impl Read + Seek, folder: &Path, caps: Caps) -> Re
         let target = folder.join(&path);
         fs::create_dir_all(target.parent().unwrap_or(folder)).map_err(Unfit::Write)?;
         let is_program = entry.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
-        done.bytes += write(&mut entry, &target, if is_program { 0o555 } else { 0o444 }, caps.bytes - done.bytes)?;
+        done.bytes += write(&mut entry, &target, if is_program { 0o555 } else { 0o444 }, caps.bytes - done.bytes, &mut buffer)?;
         done.files += 1;
     }
     Ok(done)

@@ -193,6 +193,41 @@ pub struct Grant {
     pub scopes: Arc<[Scope]>,
     /// The only servers that it may be used for; `None` for all.
     pub servers: Option<Arc<[String]>>,
+    /// The only tools that it may be used for, and then for nothing else of servers; `None` for all.
+    pub tools: Option<Arc<[ToolPattern]>>,
+}
+
+/// Tools of MCP servers: `search`, `get_*`, `io.example/weather#forecast`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolPattern {
+    server: Option<String>,
+    name: String,
+    /// Everything that begins with the name.
+    is_prefix: bool,
+}
+
+impl ToolPattern {
+    const LONGEST: usize = 400;
+
+    /// Whether a server's tool is meant.
+    pub fn admits(&self, server: &str, tool: &str) -> bool {
+        self.server.as_ref().is_none_or(|own| own == server)
+            && if self.is_prefix { tool.starts_with(&self.name) } else { tool == self.name }
+    }
+}
+
+impl std::str::FromStr for ToolPattern {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (server, tool) = text.split_once('#').map_or((None, text), |(server, tool)| (Some(server), tool));
+        let (name, is_prefix) = tool.strip_suffix('*').map_or((tool, false), |name| (name, true));
+        let is_whole = !tool.is_empty() && !name.contains('*') && server != Some("") && text.len() <= Self::LONGEST;
+        if !is_whole || text.chars().any(char::is_control) {
+            return Err(());
+        }
+        Ok(Self { server: server.map(str::to_owned), name: name.to_owned(), is_prefix })
+    }
 }
 
 impl Grant {
@@ -321,6 +356,19 @@ impl Actor {
         }
     }
 
+    /// The only tools that the actor's token is for; `None` for all, and for everything else that servers have.
+    pub fn tools(&self) -> Option<&[ToolPattern]> {
+        match &self.identity {
+            Identity::User { entry: Entry::Token(grant), .. } | Identity::Service(grant) => grant.tools.as_deref(),
+            Identity::Nobody | Identity::Operator | Identity::System(_) | Identity::User { .. } => None,
+        }
+    }
+
+    /// Whether the actor's token may be used for a server's tool.
+    pub fn may_use_tool(&self, server: &str, tool: &str) -> bool {
+        self.tools().is_none_or(|tools| tools.iter().any(|pattern| pattern.admits(server, tool)))
+    }
+
     /// Whether this actor may do `action`.
     pub fn may(&self, action: Action) -> bool {
         self.refusal(action).is_none()
@@ -401,7 +449,7 @@ mod tests {
 
     fn grant(scopes: &[Scope], servers: Option<&[&str]>) -> Grant {
         let servers = servers.map(|servers| servers.iter().map(|server| (*server).to_owned()).collect());
-        Grant { token: Uuid::nil(), scopes: scopes.into(), servers }
+        Grant { token: Uuid::nil(), scopes: scopes.into(), servers, tools: None }
     }
 
     #[test]
@@ -413,6 +461,17 @@ mod tests {
         let narrow = Entry::Token(grant(&[Scope::CatalogueRead], None));
         assert!(user(Role::Admin, narrow.clone()).may(Action::JobsRead));
         assert!(!user(Role::Admin, narrow).may(Action::CredentialsWrite));
+    }
+
+    #[test]
+    fn tools_are_named_whole_by_their_beginning_or_with_their_server() {
+        let admits = |text: &str, server: &str, tool: &str| text.parse::<ToolPattern>().unwrap().admits(server, tool);
+        assert!(admits("search", "a/b", "search") && !admits("search", "a/b", "search_all"));
+        assert!(admits("get_*", "a/b", "get_one") && admits("*", "a/b", "anything") && !admits("get_*", "a/b", "forget_one"));
+        assert!(admits("a/b#get_*", "a/b", "get_one") && !admits("a/b#get_*", "a/c", "get_one") && !admits("a#x", "a/b", "x"));
+        for text in ["", "#x", "a#", "a*b", "**", "x\n", &"x".repeat(401)] {
+            assert!(text.parse::<ToolPattern>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -386,7 +386,9 @@ impl Runtime {
     pub async fn tools(&self, actor: &Actor, id: InstanceId) -> Result<Vec<Value>, RuntimeError> {
         let instance = self.usable(actor, id, Action::InstancesRead).await?;
         let (_, session) = self.session(&instance).await?;
-        Ok(session.tools(self.inner.config.call_limit).await?)
+        let mut tools = session.tools(self.inner.config.call_limit).await?;
+        tools.retain(|tool| actor.may_use_tool(&instance.server_id, tool["name"].as_str().unwrap_or_default()));
+        Ok(tools)
     }
 
     /// Calls a tool of an instance of the actor's own, or of one that is shared; what it gives stays as it came.
@@ -396,6 +398,9 @@ impl Runtime {
             let reason =
                 "a tool works with what its owner gave in confidence, and is called by its owner alone, unless they share it".to_owned();
             return Err(actor.denied(Action::ToolsCall, reason).into());
+        }
+        if !actor.may_use_tool(&instance.server_id, tool) {
+            return Err(actor.denied(Action::ToolsCall, "this token is not for that tool".to_owned()).into());
         }
         let told = NewEvent::new(EventType::Execution, "tool.call").on("instance", instance.id).server(&instance.server_id);
         self.inner.audit.record(actor, told.with("tool", crate::wire::plain(tool, 128)).of(&instance.owner)).await?;

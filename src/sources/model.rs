@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use platform::secrets::{SECRET, is_named_secret};
 use serde_json::{Map, Value};
 
 platform::id! {
@@ -25,43 +26,15 @@ pub struct Source {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What stands in the place of a secret.
-pub(crate) const SECRET: &str = "[secret]";
 /// How deep objects may lie in each other.
 const DEEPEST: usize = 16;
-
-/// Whether what lies under this key is kept as a secret.
-fn is_secret(key: &str) -> bool {
-    const WORDS: [&str; 18] = [
-        "password",
-        "passwd",
-        "passphrase",
-        "pwd",
-        "secret",
-        "token",
-        "apikey",
-        "accesskey",
-        "accountkey",
-        "privatekey",
-        "signingkey",
-        "encryptionkey",
-        "credential",
-        "authorization",
-        "connectionstring",
-        "dsn",
-        "cookie",
-        "cert",
-    ];
-    let key: String = key.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    key == "pass" || key == "pat" || WORDS.iter().any(|word| key.contains(word))
-}
 
 /// Puts `[secret]` in the place of each secret; gives them by their places (JSON Pointer, RFC 6901). `None` for what lies
 /// too deep, and for a secret that is no text.
 pub(crate) fn part(metadata: &mut Map<String, Value>) -> Option<Map<String, Value>> {
     let mut found = Map::new();
     for (key, value) in metadata {
-        walk(value, &format!("/{}", step(key)), is_secret(key), 0, &mut found)?;
+        walk(value, &format!("/{}", step(key)), is_named_secret(key), 0, &mut found)?;
     }
     Some(found)
 }
@@ -79,7 +52,7 @@ fn walk(value: &mut Value, at: &str, is_hidden: bool, depth: usize, found: &mut 
     match value {
         Value::Object(members) => {
             for (key, inner) in members {
-                walk(inner, &format!("{at}/{}", step(key)), is_hidden || is_secret(key), depth + 1, found)?;
+                walk(inner, &format!("{at}/{}", step(key)), is_hidden || is_named_secret(key), depth + 1, found)?;
             }
         }
         Value::Array(list) => {

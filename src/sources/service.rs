@@ -3,7 +3,7 @@ use std::sync::Arc;
 use audit::{Audit, NewEvent};
 use credentials::Credentials;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use platform::{Action, Actor, Database, clock};
+use platform::{Action, Actor, Database, clock, secrets::SECRET};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     error::SourcesError,
-    model::{SECRET, Source, SourceId, part},
+    model::{Source, SourceId, part},
     store,
 };
 

@@ -10,7 +10,7 @@ use platform::{
     actor::{Entry, Grant},
     clock,
     database::DbError,
-    http::access::{Authenticator, Refusal},
+    http::access::{Audience, Authenticator, Refusal},
 };
 use uuid::Uuid;
 
@@ -30,12 +30,16 @@ const REMEMBERED: u64 = 20_000;
 pub(crate) struct Known {
     sessions: Cache<Uuid, Option<(UserId, Role)>>,
     tokens: Cache<String, Option<Arc<Stored>>>,
+    /// By their names at the external issuer.
+    pub(crate) external: Cache<String, Option<(UserId, Role)>>,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        let built = || Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build();
-        Self { sessions: built(), tokens: Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build() }
+        let sessions = Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build();
+        let tokens = Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build();
+        let external = Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build();
+        Self { sessions, tokens, external }
     }
 }
 
@@ -44,6 +48,7 @@ impl Known {
     pub(crate) fn forget(&self) {
         self.sessions.invalidate_all();
         self.tokens.invalidate_all();
+        self.external.invalidate_all();
     }
 }
 
@@ -104,8 +109,12 @@ fn is_open(stored: &Stored, token: &Token) -> bool {
 }
 
 fn identity(stored: &Stored) -> Option<Identity> {
-    let grant =
-        || Grant { token: stored.id.0, scopes: stored.scopes.as_slice().into(), servers: stored.servers.as_deref().map(Into::into) };
+    let grant = || Grant {
+        token: stored.id.0,
+        scopes: stored.scopes.as_slice().into(),
+        servers: stored.servers.as_deref().map(Into::into),
+        tools: stored.tools.as_deref().map(Into::into),
+    };
     match stored.kind {
         TokenKind::Operator => Some(Identity::Operator),
         TokenKind::Service => Some(Identity::Service(grant())),
@@ -114,8 +123,20 @@ fn identity(stored: &Stored) -> Option<Identity> {
 }
 
 impl Authenticator for Users {
-    fn authenticate<'a>(&'a self, token: &'a str, _: &'a Origin) -> BoxFuture<'a, Result<Option<Identity>, Problem>> {
-        async move { self.identify(token).await.map_err(|error| Problem::of(error.as_ref())) }.boxed()
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        origin: &'a Origin,
+        audience: Option<&'a Audience>,
+    ) -> BoxFuture<'a, Result<Option<Identity>, Problem>> {
+        let own = async move { self.identify(token).await.map_err(|error| Problem::of(error.as_ref())) };
+        async move {
+            match (own.await?, audience) {
+                (None, Some(audience)) => self.external(token, audience, origin).await,
+                (own, _) => Ok(own),
+            }
+        }
+        .boxed()
     }
 
     fn refused(&self, refusal: Refusal) {

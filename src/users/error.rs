@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use audit::AuditError;
-use platform::{Class, Coded, Denial, FieldError, actor::Forbidden, database::DbError, files::FileError};
+use platform::{Class, Coded, Denial, FieldError, actor::Forbidden, client::ClientError, database::DbError, files::FileError};
 
 /// What can go wrong with accounts, sessions and tokens.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,9 @@ pub enum UsersError {
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
+    /// Outgoing HTTP cannot be set up.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// A file of the data folder failed.
     #[error(transparent)]
     File(#[from] FileError),
@@ -82,7 +85,7 @@ impl Coded for UsersError {
             Self::LastAdmin => "last_admin",
             Self::NoAccount => "no_account",
             Self::Busy => "too_many_logins",
-            Self::Hashing | Self::Belongings(_) | Self::File(_) => "internal",
+            Self::Hashing | Self::Belongings(_) | Self::File(_) | Self::Client(_) => "internal",
             Self::Forbidden(error) => error.code(),
             Self::Audit(error) => error.code(),
             Self::Database(error) => error.code(),
@@ -96,7 +99,7 @@ impl Coded for UsersError {
             Self::Registration(_) | Self::NoAccount => Class::Forbidden,
             Self::EmailTaken | Self::LastAdmin => Class::Conflict,
             Self::Busy => Class::TooMany,
-            Self::Hashing | Self::Belongings(_) | Self::File(_) => Class::Internal,
+            Self::Hashing | Self::Belongings(_) | Self::File(_) | Self::Client(_) => Class::Internal,
             Self::Forbidden(error) => error.class(),
             Self::Audit(error) => error.class(),
             Self::Database(error) => error.class(),

@@ -17,8 +17,10 @@ mod error;
 mod failures;
 #[doc(hidden)]
 pub mod fuzz;
+mod jwk;
 mod jwt;
 mod model;
+mod oidc;
 mod operator;
 mod password;
 mod routes;

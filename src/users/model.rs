@@ -72,6 +72,8 @@ pub(crate) struct TokenInfo {
     pub(crate) scopes: Vec<Scope>,
     /// The only servers that it is for; null for all.
     pub(crate) servers: Option<Vec<String>>,
+    /// The only tools that it is for; null for all.
+    pub(crate) tools: Option<Vec<String>>,
     pub(crate) created_by: String,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) expires_at: Option<DateTime<Utc>>,
@@ -86,6 +88,7 @@ pub(crate) struct NewToken {
     pub(crate) name: String,
     pub(crate) scopes: Vec<Scope>,
     pub(crate) servers: Option<Vec<String>>,
+    pub(crate) tools: Option<Vec<String>>,
     pub(crate) expires_at: Option<DateTime<Utc>>,
 }
 

@@ -34,7 +34,8 @@ pub(crate) async fn ensure_token(users: &Users, data: &Path) -> Result<(), Users
         }
     };
     let name = "operator token of a data folder".to_owned();
-    let new = NewToken { kind: TokenKind::Operator, user: None, name, scopes: vec![Scope::Admin], servers: None, expires_at: None };
+    let new =
+        NewToken { kind: TokenKind::Operator, user: None, name, scopes: vec![Scope::Admin], servers: None, tools: None, expires_at: None };
     users.put_token(&mut transaction, &platform::Actor::system("start"), TokenId::fresh(), &token, &new).await?;
     Ok(transaction.commit().await?)
 }

@@ -16,6 +16,7 @@ use crate::{
     error::UsersError,
     jwt::Jwt,
     model::{SessionId, UserId},
+    oidc::Issuer,
     operator,
     password::Passwords,
     store,
@@ -34,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) database: Database,
     pub(crate) audit: Audit,
     pub(crate) jwt: Jwt,
+    /// Whose tokens count, too.
+    pub(crate) issuer: Option<Issuer>,
     /// Makes the successors of refresh tokens and the keys of failed logins.
     pub(crate) secret: SecretKey,
     pub(crate) passwords: Passwords,
@@ -67,6 +70,7 @@ impl Users {
                 database,
                 audit,
                 jwt: Jwt::new(jwt_key),
+                issuer: Issuer::new(config)?,
                 secret,
                 passwords: Passwords::new()?,
                 known: Known::default(),

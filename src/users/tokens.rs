@@ -2,7 +2,7 @@
 
 use audit::NewEvent;
 use chrono::{DateTime, Utc};
-use platform::{Action, Actor, Scope, clock};
+use platform::{Action, Actor, Scope, actor::ToolPattern, clock};
 use secrecy::SecretString;
 use sqlx::PgConnection;
 
@@ -16,6 +16,7 @@ use crate::{
 
 const LONGEST_NAME: usize = 100;
 const MOST_SERVERS: usize = 200;
+const MOST_TOOLS: usize = 200;
 
 /// What somebody asks for.
 pub(crate) struct Wanted {
@@ -23,6 +24,7 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) scopes: Vec<Scope>,
     pub(crate) servers: Option<Vec<String>>,
+    pub(crate) tools: Option<Vec<String>>,
     pub(crate) expires_at: Option<DateTime<Utc>>,
 }
 
@@ -38,6 +40,14 @@ impl Wanted {
         }
         if self.expires_at.is_some_and(|at| at <= clock::now()) {
             return Err(UsersError::field("body.expires_at", "is not in the future"));
+        }
+        if let Some(tools) = &self.tools {
+            let are_tools = tools.iter().all(|tool| tool.parse::<ToolPattern>().is_ok());
+            if !are_tools || tools.is_empty() || tools.len() > MOST_TOOLS {
+                let said =
+                    "must be 1 to 200 names of tools, such as `search`, `get_*` or `io.example/weather#forecast`, or left out for all";
+                return Err(UsersError::field("body.tools", said));
+            }
         }
         match (&self.servers, self.kind) {
             (Some(servers), _)
@@ -70,8 +80,8 @@ impl Users {
             }
         };
         wanted.check()?;
-        let Wanted { kind, name, scopes, servers, expires_at } = wanted;
-        let new = NewToken { kind, user, name: name.trim().to_owned(), scopes, servers, expires_at };
+        let Wanted { kind, name, scopes, servers, tools, expires_at } = wanted;
+        let new = NewToken { kind, user, name: name.trim().to_owned(), scopes, servers, tools, expires_at };
         let (token, text) = Token::generate(kind);
         let id = TokenId::fresh();
         let mut transaction = match user {

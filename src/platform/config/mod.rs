@@ -23,7 +23,9 @@ use url::Url;
 pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
 pub use gateway::GatewayConfig;
 pub use runtime::{FirstPackage, Isolation, RuntimeConfig};
-pub use security::{AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, Registration, VaultConfig, parse_ring_file};
+pub use security::{
+    AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, OidcConfig, Registration, VaultConfig, parse_ring_file,
+};
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
 
 /// A setting that cannot be used, with the place it came from.
@@ -239,7 +241,7 @@ impl Config {
             allowed_hosts: layers.list("FABRIC_ALLOWED_HOSTS")?,
             npm_registry: layers.optional("FABRIC_NPM_REGISTRY")?,
             cache: CacheConfig::from_layers(layers)?,
-            identity: IdentityConfig::from_layers(layers)?,
+            identity: IdentityConfig::from_layers(layers, layers.optional("FABRIC_PUBLIC_URL")?.as_ref())?,
             vault: VaultConfig::from_layers(layers)?,
             audit: AuditConfig::from_layers(layers)?,
             install_on_start: runtime::install_on_start(layers)?,

@@ -38,6 +38,34 @@ pub struct IdentityConfig {
     pub session_ttl: Duration,
     /// Who may register.
     pub registration: Registration,
+    /// Whose access tokens count at the endpoints of MCP clients, besides ours.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// An external issuer of access tokens (`OpenID` Connect).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OidcConfig {
+    /// Where it is.
+    pub issuer: Url,
+    /// As it calls itself, letter by letter.
+    pub issuer_text: String,
+    /// What its tokens have to carry, besides the endpoint as their audience.
+    pub scope: Option<String>,
+}
+
+impl OidcConfig {
+    fn from_layers(layers: &Layers, public_url: Option<&Url>) -> Result<Option<Self>, ConfigError> {
+        let Some(issuer_text) = layers.optional::<String>("FABRIC_OIDC_ISSUER")? else { return Ok(None) };
+        let invalid = |reason: &str| layers.invalid("FABRIC_OIDC_ISSUER", reason.to_owned());
+        let issuer = Url::parse(&issuer_text).map_err(|_| invalid("is not an address"))?;
+        if !matches!(issuer.scheme(), "https" | "http") || issuer.query().is_some() || issuer.fragment().is_some() {
+            return Err(invalid("is not an http or https address without a query"));
+        }
+        if public_url.is_none() {
+            return Err(invalid("needs FABRIC_PUBLIC_URL, by which its tokens name this fabric"));
+        }
+        Ok(Some(Self { issuer, issuer_text, scope: layers.optional("FABRIC_OIDC_SCOPE")? }))
+    }
 }
 
 /// Where keys came from.
@@ -95,15 +123,18 @@ pub struct AuditConfig {
     pub copy_file: Option<PathBuf>,
     /// A receiver that gets a copy of each event.
     pub copy_url: Option<Url>,
+    /// Whether arguments of tools are in it, without what looks like a secret.
+    pub arguments: bool,
 }
 
 impl IdentityConfig {
-    pub(super) fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
+    pub(super) fn from_layers(layers: &Layers, public_url: Option<&Url>) -> Result<Self, ConfigError> {
         Ok(Self {
             jwt_key: one_key(layers, "JWT_SECRET_KEY", "JWT_SECRET_KEY_FILE")?,
             access_ttl: layers.get::<parse::Period>("FABRIC_JWT_TTL")?.0,
             session_ttl: layers.get::<parse::Days>("FABRIC_SESSION_DAYS")?.0,
             registration: layers.get("FABRIC_REGISTRATION")?,
+            oidc: OidcConfig::from_layers(layers, public_url)?,
         })
     }
 }
@@ -138,6 +169,7 @@ impl AuditConfig {
             max_bytes: u64::from(layers.get::<parse::Bounded>("FABRIC_AUDIT_MAX_MB")?.0) << 20,
             copy_file: layers.optional::<PathBuf>("FABRIC_AUDIT_COPY_FILE")?.map(|path| absolute(&path)),
             copy_url: layers.optional("FABRIC_AUDIT_COPY_URL")?,
+            arguments: layers.get("FABRIC_AUDIT_ARGUMENTS")?,
         })
     }
 }

@@ -13,12 +13,23 @@ use crate::{
 
 /// Knows the tokens; `users` is the one that does.
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who holds this token; `None` for a token that is worth nothing (any more).
-    fn authenticate<'a>(&'a self, token: &'a str, origin: &'a Origin) -> BoxFuture<'a, Result<Option<Identity>, Problem>>;
+    /// Who holds this token; `None` for a token that is worth nothing (any more). Tokens of an external issuer count only
+    /// where an audience is given.
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        origin: &'a Origin,
+        audience: Option<&'a Audience>,
+    ) -> BoxFuture<'a, Result<Option<Identity>, Problem>>;
 
     /// Hears of every request that was refused for want of a token or of rights.
     fn refused(&self, refusal: Refusal);
 }
+
+/// The names of an endpoint in tokens of an external issuer (RFC 8707): any of them will do. Whoever serves the endpoint
+/// puts it among the extensions of a request.
+#[derive(Clone, Debug)]
+pub struct Audience(pub Arc<[String]>);
 
 /// A request that was refused for want of a token or of rights.
 #[derive(Clone, Debug)]
@@ -64,11 +75,17 @@ impl Access {
         Self { authenticator, trust_loopback }
     }
 
-    pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: Option<Peer>, origin: &Origin) -> Result<Identity, Problem> {
+    pub(super) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+        origin: &Origin,
+        audience: Option<&Audience>,
+    ) -> Result<Identity, Problem> {
         let identity = match bearer(headers) {
             Bearer::None if self.trust_loopback && is_plain_local_call(headers, peer) => Some(Identity::Operator),
             Bearer::None | Bearer::Malformed => None,
-            Bearer::Token(token) => self.authenticator.authenticate(token, origin).await?,
+            Bearer::Token(token) => self.authenticator.authenticate(token, origin, audience).await?,
         };
         identity.ok_or_else(|| Unauthenticated.into())
     }

@@ -25,7 +25,7 @@ use prometheus::{HistogramVec, IntCounterVec};
 
 use super::{
     Peer,
-    access::{Access, Refusal, Unauthenticated},
+    access::{Access, Audience, Refusal, Unauthenticated},
     rate::{Key, Limiter},
 };
 use crate::{
@@ -110,8 +110,14 @@ impl Front {
         Ok(parts.extensions.get::<Self>().ok_or(Unauthenticated)?.clone())
     }
 
-    pub(super) async fn identify(&self, headers: &HeaderMap, peer: Option<Peer>, origin: &Origin) -> Result<Identity, Problem> {
-        self.inner.access.authenticate(headers, peer, origin).await
+    pub(super) async fn identify(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+        origin: &Origin,
+        audience: Option<&Audience>,
+    ) -> Result<Identity, Problem> {
+        self.inner.access.authenticate(headers, peer, origin, audience).await
     }
 
     fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
@@ -135,7 +141,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Actor {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let origin = Origin::from_request_parts(parts, state).await?;
         let front = Front::of(parts)?;
-        let identity = front.identify(&parts.headers, parts.extensions.get().copied(), &origin).await?;
+        let identity = front.identify(&parts.headers, parts.extensions.get().copied(), &origin, parts.extensions.get()).await?;
         let actor = Self::new(identity, Arc::new(origin));
         front.count_actor(&actor)?;
         Ok(actor)
@@ -296,7 +302,7 @@ fn write_problem(problem: &Problem, request_id: &HeaderValue, bare: Response) ->
         parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
     }
     if status == StatusCode::UNAUTHORIZED {
-        parts.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mcp-fabric\""));
+        parts.headers.entry(header::WWW_AUTHENTICATE).or_insert(HeaderValue::from_static("Bearer realm=\"mcp-fabric\""));
     }
     Response::from_parts(parts, Body::from(problem.body(request_id).to_string()))
 }

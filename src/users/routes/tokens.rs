@@ -33,6 +33,8 @@ struct NewTokenIn {
     scopes: Vec<String>,
     /// The only servers that it is for.
     servers: Option<Vec<String>>,
+    /// The only tools that it is for, and then for nothing else of servers: `search`, `get_*`, `io.example/weather#forecast`.
+    tools: Option<Vec<String>>,
     #[serde(alias = "expiresAt")]
     expires_at: Option<DateTime<Utc>>,
 }
@@ -54,7 +56,7 @@ async fn create(State(users): State<Users>, actor: Actor, Json(body): Json<NewTo
     let all = || Scope::ALL.map(Scope::as_str).join(", ");
     let scopes: Result<Vec<Scope>, Problem> =
         body.scopes.iter().map(|scope| scope.parse().map_err(|_| unknown("body.scopes", &all()))).collect();
-    let wanted = Wanted { kind, name: body.name, scopes: scopes?, servers: body.servers, expires_at: body.expires_at };
+    let wanted = Wanted { kind, name: body.name, scopes: scopes?, servers: body.servers, tools: body.tools, expires_at: body.expires_at };
     let (id, text) = users.create_token(&actor, wanted).await?;
     Ok((StatusCode::CREATED, Json(Created { id, token: text.expose_secret().to_owned() })))
 }

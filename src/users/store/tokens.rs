@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use platform::{Role, Scope, database::DbError};
+use platform::{Role, Scope, actor::ToolPattern, database::DbError};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ pub(crate) struct Stored {
     pub(crate) hash: Vec<u8>,
     pub(crate) scopes: Vec<Scope>,
     pub(crate) servers: Option<Vec<String>>,
+    pub(crate) tools: Option<Vec<ToolPattern>>,
     pub(crate) expires_at: Option<DateTime<Utc>>,
     pub(crate) revoked: bool,
     /// Whose it is, with the role, unless the account is disabled.
@@ -24,6 +25,11 @@ pub(crate) struct Stored {
 
 fn scopes(texts: &[String], id: Uuid) -> Result<Vec<Scope>, DbError> {
     let bad = |_| DbError::Inconsistent { table: "tokens", column: "scopes", row: id.to_string() };
+    texts.iter().map(|text| text.parse().map_err(bad)).collect()
+}
+
+fn tools(texts: &[String], id: Uuid) -> Result<Vec<ToolPattern>, DbError> {
+    let bad = |()| DbError::Inconsistent { table: "tokens", column: "tools", row: id.to_string() };
     texts.iter().map(|text| text.parse().map_err(bad)).collect()
 }
 
@@ -36,7 +42,7 @@ pub(crate) async fn look_up(connection: &mut PgConnection, handle: &str) -> Resu
     let row = sqlx::query!(
         r#"WITH used AS (UPDATE identity.tokens SET last_used_at = now()
                          WHERE handle = $1 AND revoked_at IS NULL AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute'))
-           SELECT t.id, t.kind, t.hash, t.scopes, t.servers, t.expires_at, t.revoked_at IS NOT NULL AS "revoked!",
+           SELECT t.id, t.kind, t.hash, t.scopes, t.servers, t.tools, t.expires_at, t.revoked_at IS NOT NULL AS "revoked!",
                   u.id AS "user_id?", u.role AS "role?"
            FROM identity.tokens t LEFT JOIN identity.users u ON u.id = t.user_id AND u.disabled_at IS NULL
            WHERE t.handle = $1"#,
@@ -55,6 +61,7 @@ pub(crate) async fn look_up(connection: &mut PgConnection, handle: &str) -> Resu
             hash: row.hash,
             scopes: scopes(&row.scopes, row.id)?,
             servers: row.servers,
+            tools: row.tools.map(|texts| tools(&texts, row.id)).transpose()?,
             expires_at: row.expires_at,
             revoked: row.revoked,
             user,
@@ -72,8 +79,8 @@ pub(crate) async fn create(
 ) -> Result<(), DbError> {
     let scopes: Vec<String> = new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
     sqlx::query!(
-        "INSERT INTO identity.tokens (id, handle, kind, user_id, name, hash, scopes, servers, created_by, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO identity.tokens (id, handle, kind, user_id, name, hash, scopes, servers, tools, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         id.0,
         token.handle,
         new.kind.as_str(),
@@ -82,6 +89,7 @@ pub(crate) async fn create(
         token.hash(),
         &scopes,
         new.servers.as_deref(),
+        new.tools.as_deref(),
         created_by,
         new.expires_at
     )
@@ -98,7 +106,7 @@ pub(crate) async fn list(
     limit: i64,
 ) -> Result<Vec<TokenInfo>, DbError> {
     let rows = sqlx::query!(
-        "SELECT id, handle, kind, name, scopes, servers, created_by, created_at, expires_at, last_used_at, revoked_at FROM identity.tokens
+        "SELECT id, handle, kind, name, scopes, servers, tools, created_by, created_at, expires_at, last_used_at, revoked_at FROM identity.tokens
          WHERE user_id IS NOT DISTINCT FROM $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
         user.map(|user| user.0),
         after.map(|id| id.0),
@@ -116,6 +124,7 @@ pub(crate) async fn list(
                 prefix: Token::beginning(kind, &row.handle),
                 scopes: scopes(&row.scopes, row.id)?,
                 servers: row.servers,
+                tools: row.tools,
                 created_by: row.created_by,
                 created_at: row.created_at,
                 expires_at: row.expires_at,

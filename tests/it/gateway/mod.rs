@@ -4,11 +4,13 @@ mod bad_input;
 mod clients;
 mod command_line;
 mod conformance;
+mod external;
 mod faults;
 mod matrix;
 mod reviewed;
 mod sessions;
 mod shared;
+mod tool_scopes;
 mod virtual_servers;
 
 use std::{

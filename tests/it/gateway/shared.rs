@@ -165,3 +165,23 @@ async fn what_is_shared_is_used_by_all_and_asks_nobody() {
     assert_eq!((one.count("notifications/progress"), two.count("notifications/progress")), (3, 3));
     gateway.app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trail_has_arguments_only_where_that_is_wanted_and_never_secrets() {
+    for (wanted, is_told) in [("false", false), ("true", true)] {
+        let gateway = Gateway::with(&[("FABRIC_AUDIT_ARGUMENTS", wanted)]).await;
+        gateway.run("alpha", &json!({ "FIXTURE_ERA": "legacy" })).await;
+        let client = Mcp::connect(&gateway.endpoint("alpha"), &gateway.app.token, "2025-11-25").await;
+        client.tool("echo", json!({ "message": "plain words", "api_key": "hunter2", "more": { "note": "Bearer hunter2" } })).await;
+        let told = eventually(5, "it is in the trail", || async {
+            let events = gateway.app.op_get("/api/mcp/audit?action=tool.call&server_id=alpha&limit=1").await.expect(200);
+            events["events"].as_array().unwrap().first().cloned()
+        })
+        .await;
+        let text = told.to_string();
+        assert_eq!(text.contains("plain words"), is_told, "{text}");
+        assert_eq!(text.contains("[secret]"), is_told, "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        gateway.app.stop().await;
+    }
+}

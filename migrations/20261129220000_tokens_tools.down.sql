@@ -1,0 +1,1 @@
+ALTER TABLE identity.tokens DROP COLUMN tools;
