@@ -94,6 +94,9 @@ pub enum StartError {
     /// Servers cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Spans cannot be exported as it is asked for.
+    #[error(transparent)]
+    Traces(#[from] platform::traces::TracesError),
     /// Virtual servers cannot be looked at.
     #[error(transparent)]
     VirtualServers(#[from] virtual_servers::VirtualServersError),
@@ -118,7 +121,7 @@ impl StartError {
     /// Whether it is a matter of configuration, which starting again will not mend (exit code 78).
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) | Self::Sandbox(_) => true,
+            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) | Self::Sandbox(_) | Self::Traces(_) => true,
             Self::Database(error) => error.is_configuration(),
             Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
             Self::File(error) => error.is_configuration(),

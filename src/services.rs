@@ -149,7 +149,7 @@ async fn endpoints(
     let virtual_servers = VirtualServers::new(config, database.clone(), audit.clone(), events.clone(), servers.clone(), sources);
     let kept_domains = virtual_servers.check_pool().await?;
     let neighbours = gateway::Neighbours { runtime, audit, servers, virtual_servers: virtual_servers.clone(), kept_domains, events };
-    let gateway = Gateway::start(config, neighbours, metrics, shutdown);
+    let gateway = Gateway::start(config, neighbours, metrics, shutdown)?;
     virtual_servers.set_offers(Arc::new(gateway.clone()));
     Ok((virtual_servers, gateway))
 }

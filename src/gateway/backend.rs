@@ -384,7 +384,7 @@ impl Backend {
         }
         let mut ticket = session.ticket(None);
         let params = raw(json!({ "notifications": wanted }).to_string());
-        let (params, _) = meta::to_server(Some(&params), None, (session.era, ticket.id()), Some(&own_manner()));
+        let (params, _) = meta::to_server(Some(&params), None, (session.era, ticket.id()), Some(&own_manner()), None);
         ticket.send("subscriptions/listen", &params).await.ok()?;
         Some(Listen { ticket, uris })
     }

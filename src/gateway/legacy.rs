@@ -20,6 +20,7 @@ use crate::{
     rpc::{Fault, INVALID_PARAMS, Id, Members, Message, Raw, TIMEOUT, response},
     service::{Busy, Gateway},
     stream::Position,
+    trace,
     work::{By, Said, Work},
 };
 
@@ -77,6 +78,7 @@ impl Come {
             params,
             say,
             accepts: Accepts::of(self.headers()),
+            traceparent: trace::of(self.headers()),
         }
     }
 }

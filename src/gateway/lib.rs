@@ -37,6 +37,7 @@ mod routes;
 mod rpc;
 mod service;
 mod stream;
+mod trace;
 mod trail;
 mod work;
 

@@ -230,7 +230,7 @@ async fn page(session: &Arc<Session>, kind: Kind, cursor: Option<&RawValue>, man
     }
     let params = raw(params.to_string());
     let manner = (session.era == Era::Modern).then_some(manner);
-    let (params, _) = to_server(Some(&params), None, (session.era, ticket.id()), manner);
+    let (params, _) = to_server(Some(&params), None, (session.era, ticket.id()), manner, None);
     let asked = async {
         ticket.send(kind.method(), &params).await?;
         ticket.answer().await

@@ -17,6 +17,8 @@ pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub(crate) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 const PROGRESS: &str = "progressToken";
+/// A key of W3C Trace Context, which MCP reserves.
+pub(crate) const TRACEPARENT: &str = "traceparent";
 
 /// What a client with a handshake said once, and a modern server wants to hear with each request.
 pub(crate) struct Manner {
@@ -31,6 +33,7 @@ pub(crate) fn to_server(
     renamed: Option<(&'static str, &str)>,
     (era, ticket): (Era, u64),
     manner: Option<&Manner>,
+    traceparent: Option<&str>,
 ) -> (String, Option<Raw>) {
     let mut params = params.and_then(Members::of).unwrap_or_default();
     if let Some((member, value)) = renamed {
@@ -56,6 +59,9 @@ pub(crate) fn to_server(
     }
     if token.is_some() {
         meta.set(PROGRESS, raw(ticket.to_string()));
+    }
+    if let Some(traceparent) = traceparent {
+        meta.set(TRACEPARENT, raw(quoted(traceparent)));
     }
     let meta = (!meta.is_empty()).then(|| raw(meta.to_string()));
     if let Some(meta) = meta {
@@ -158,13 +164,13 @@ mod tests {
     fn a_server_hears_of_its_own_era_only() {
         let params = of(r#"{"name":"a__b","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
             "io.modelcontextprotocol/clientCapabilities":{},"progressToken":"mine","traceparent":"00-1"},"arguments":{"z":1,"a":2}}"#);
-        let (legacy, token) = to_server(Some(&params), Some(("name", "b")), (Era::Legacy, 7), None);
+        let (legacy, token) = to_server(Some(&params), Some(("name", "b")), (Era::Legacy, 7), None, None);
         assert_eq!(legacy, r#"{"name":"b","arguments":{"z":1,"a":2},"_meta":{"traceparent":"00-1","progressToken":7}}"#);
         assert_eq!(token.unwrap().get(), "\"mine\"");
-        let (legacy, token) = to_server(None, None, (Era::Legacy, 7), None);
+        let (legacy, token) = to_server(None, None, (Era::Legacy, 7), None, None);
         assert_eq!((legacy.as_str(), token.is_none()), ("{}", true));
         let manner = Manner { capabilities: of("{\"roots\":{}}"), info: None, log_level: Some("info".into()) };
-        let (modern, _) = to_server(None, None, (Era::Modern, 7), Some(&manner));
+        let (modern, _) = to_server(None, None, (Era::Modern, 7), Some(&manner), None);
         assert_eq!(
             modern,
             r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"roots":{}},"io.modelcontextprotocol/logLevel":"info"}}"#

@@ -26,6 +26,7 @@ use crate::{
     rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION},
     service::{Busy, Gateway, Listener},
     stream::{ALIVE, COMMENT, event},
+    trace,
     work::{Alone, By, Work},
 };
 
@@ -71,6 +72,7 @@ pub(crate) async fn post(come: Come, servers: Offer, message: Message) -> Respon
         params,
         say,
         accepts: Accepts::of(come.headers()),
+        traceparent: trace::of(come.headers()),
     };
     if is_subscription {
         return listen(&come, work, busy);

@@ -54,7 +54,7 @@ impl Work {
     }
 
     fn as_it_is(&self) -> Asking<'_> {
-        Asking { method: &self.method, params: self.params.as_deref(), renamed: None }
+        Asking { method: &self.method, params: self.params.as_deref(), renamed: None, traceparent: None }
     }
 
     async fn run_shared(&self) -> Result<String, Fault> {
@@ -175,7 +175,7 @@ impl Work {
     async fn call(&self, kind: Kind) -> Result<String, Fault> {
         let whole = self.param("name")?;
         let (server, name) = self.named(&whole, kind).await?;
-        let asking = Asking { method: &self.method, params: self.params.as_deref(), renamed: Some(("name", &name)) };
+        let asking = Asking { method: &self.method, params: self.params.as_deref(), renamed: Some(("name", &name)), traceparent: None };
         self.forward(server, asking).await
     }
 
@@ -212,7 +212,7 @@ impl Work {
         let mut changed = params.clone();
         changed.set("ref", raw(reference.to_string()));
         let changed: Raw = raw(changed.to_string());
-        self.forward(&server, Asking { method: &self.method, params: Some(&changed), renamed: None }).await
+        self.forward(&server, Asking { method: &self.method, params: Some(&changed), renamed: None, traceparent: None }).await
     }
 
     /// A session says from which level on it wants to hear logs; servers that log by a handshake are told.
@@ -280,7 +280,9 @@ impl Work {
             backend.tells_of(uri).await;
         } else {
             let params = raw(serde_json::json!({ "uri": uri }).to_string());
-            let asked = self.forward(&server, Asking { method: "resources/subscribe", params: Some(&params), renamed: None }).await;
+            let asked = self
+                .forward(&server, Asking { method: "resources/subscribe", params: Some(&params), renamed: None, traceparent: None })
+                .await;
             if let Err(fault) = asked {
                 tracing::debug!(server = server.server_id, error = fault.error(), "a resource cannot be watched");
             }

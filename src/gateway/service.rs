@@ -16,7 +16,14 @@ use futures_util::{
     future::{BoxFuture, join_all},
 };
 use moka::future::Cache;
-use platform::{Actor, Config, Identity, Shutdown, actor::Entry, config::GatewayConfig, http::Address, telemetry::Metrics};
+use platform::{
+    Actor, Config, Identity, Shutdown,
+    actor::Entry,
+    config::GatewayConfig,
+    http::Address,
+    telemetry::Metrics,
+    traces::{Traces, TracesError},
+};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use runtime::{Era, Party, Runtime, RuntimeError, Session};
 use serde_json::value::RawValue;
@@ -59,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) config: GatewayConfig,
     /// Whether the trail is told of arguments.
     pub(crate) tells_arguments: bool,
+    /// Where spans go.
+    pub(crate) traces: Option<Traces>,
     /// How long a server may take for a call.
     pub(crate) call_limit: Duration,
     pub(crate) guard: Guard,
@@ -139,8 +148,9 @@ pub struct Neighbours {
 
 impl Gateway {
     /// The service; what looks after sessions has begun.
-    pub fn start(config: &Config, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Self {
+    pub fn start(config: &Config, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, TracesError> {
         let Neighbours { runtime, audit, servers, virtual_servers, kept_domains, events } = neighbours;
+        let traces = config.traces.as_ref().map(|traces| Traces::start(traces, shutdown)).transpose()?;
         let buckets = [0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
         let gateway = Self {
             inner: Arc::new(Inner {
@@ -152,6 +162,7 @@ impl Gateway {
                 guard: Guard::new(config, &kept_domains),
                 resource: Resource::new(config),
                 tells_arguments: config.audit.arguments,
+                traces,
                 address: config.cache.address.clone(),
                 shutdown: shutdown.clone(),
                 lot: Lot::default(),
@@ -180,7 +191,7 @@ impl Gateway {
         };
         shutdown.spawn(gateway.clone().sweep());
         shutdown.spawn(gateway.clone().follow(events.subscribe()));
-        gateway
+        Ok(gateway)
     }
 
     /// How whoever sent a request reaches this fabric.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use configurations::Configuration;
-use platform::Actor;
+use platform::{Actor, traces::Span};
 use runtime::{Era, Failure, Heard, Next, Party, Session, Ticket, session_of_era};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -60,6 +60,8 @@ pub(crate) struct Work {
     pub(crate) say: mpsc::Sender<Said>,
     /// What it can read.
     pub(crate) accepts: Accepts,
+    /// The span that made the request, as its header says.
+    pub(crate) traceparent: Option<String>,
 }
 
 /// What a client is told before an answer.
@@ -82,6 +84,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) params: Option<&'a RawValue>,
     /// A member of the parameters that the server calls otherwise.
     pub(crate) renamed: Option<(&'static str, &'a str)>,
+    /// The span of the request here, where spans are kept.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Work {
@@ -145,16 +149,21 @@ impl Work {
     }
 
     /// Asks a server, and gives its result as the client is to have it.
-    pub(crate) async fn forward(&self, configuration: &Arc<Configuration>, asking: Asking<'_>) -> Result<String, Fault> {
+    pub(crate) async fn forward(&self, configuration: &Arc<Configuration>, mut asking: Asking<'_>) -> Result<String, Fault> {
         let began = Instant::now();
         let named = asking.renamed.map(|(_, name)| name.to_owned()).or_else(|| name_in(asking.params)).unwrap_or_default();
         self.require_granted(configuration, asking.method, &named)?;
         let mut telling = self.promise(configuration, &asking, &named)?;
+        let mut span = self.span(configuration, &asking, &named);
+        asking.traceparent = span.as_ref().map(Span::traceparent);
         let answer = self.ask(configuration, &asking, &named).await;
         let answer = answer.map(|result| self.as_granted(configuration, asking.method, result));
         let server = configuration.server_id.as_str();
         self.gateway.inner.seconds.with_label_values(&[server, known(asking.method)]).observe(began.elapsed().as_secs_f64());
-        if answer.is_err() {
+        if let Err(fault) = &answer {
+            if let Some(span) = &mut span {
+                span.fail(fault.code().to_string());
+            }
             self.gateway.inner.errors.with_label_values(&[server, &self.label(configuration, &asking, &named)]).inc();
         }
         if let Some(telling) = &mut telling {
@@ -203,7 +212,8 @@ impl Work {
             _ => None,
         };
         let params = params.or(asking.params);
-        let (params, token) = meta::to_server(params, asking.renamed, (session.era, ticket.id()), manner.as_ref());
+        let (params, token) =
+            meta::to_server(params, asking.renamed, (session.era, ticket.id()), manner.as_ref(), asking.traceparent.as_deref());
         let sent = tokio::time::timeout(self.gateway.inner.call_limit, ticket.send(asking.method, &params)).await;
         sent.map_err(|_| Fault::of(TIMEOUT, "the server does not read what it is sent"))??;
         Ok((ticket, token))
@@ -387,7 +397,7 @@ fn name_in(params: Option<&RawValue>) -> Option<String> {
 }
 
 /// A method as a label: what strangers make up is one.
-fn known(method: &str) -> &'static str {
+pub(crate) fn known(method: &str) -> &'static str {
     const METHODS: [&str; 10] = [
         "tools/call",
         "tools/list",

@@ -23,6 +23,7 @@ pub mod secrets;
 pub mod shutdown;
 pub mod sse;
 pub mod telemetry;
+pub mod traces;
 pub mod words;
 
 pub use actor::{Action, Actor, Identity, Origin, Role, Scope};

@@ -24,7 +24,7 @@ pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Patte
 pub use gateway::GatewayConfig;
 pub use runtime::{FirstPackage, Isolation, RuntimeConfig};
 pub use security::{
-    AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, OidcConfig, Registration, VaultConfig, parse_ring_file,
+    AuditConfig, IdentityConfig, InternalListen, KeySource, MutualTls, OidcConfig, Registration, TracesConfig, VaultConfig, parse_ring_file,
 };
 pub use sources::{Layers, Resolved, SETTINGS, Setting, Source};
 
@@ -98,6 +98,8 @@ pub struct Config {
     pub vault: VaultConfig,
     /// The audit trail.
     pub audit: AuditConfig,
+    /// Where spans go.
+    pub traces: Option<TracesConfig>,
     /// What a new fabric installs by itself.
     pub install_on_start: Vec<FirstPackage>,
     /// How servers run.
@@ -244,6 +246,7 @@ impl Config {
             identity: IdentityConfig::from_layers(layers, layers.optional("FABRIC_PUBLIC_URL")?.as_ref())?,
             vault: VaultConfig::from_layers(layers)?,
             audit: AuditConfig::from_layers(layers)?,
+            traces: TracesConfig::from_layers(layers)?,
             install_on_start: runtime::install_on_start(layers)?,
             runtime: RuntimeConfig::from_layers(layers)?,
             gateway: GatewayConfig::from_layers(layers)?,

@@ -101,6 +101,29 @@ pub struct MutualTls {
     pub client_ca: PathBuf,
 }
 
+/// A collector of spans.
+#[derive(Clone, Debug)]
+pub struct TracesConfig {
+    /// Where it is; `/v1/traces` is below.
+    pub endpoint: Url,
+    /// What each request to it carries.
+    pub headers: Vec<(String, SecretString)>,
+}
+
+impl TracesConfig {
+    pub(super) fn from_layers(layers: &Layers) -> Result<Option<Self>, ConfigError> {
+        let Some(endpoint) = layers.optional::<Url>("FABRIC_OTLP_ENDPOINT")? else { return Ok(None) };
+        let pairs: Vec<String> = layers.list("FABRIC_OTLP_HEADERS")?;
+        let pair = |pair: &String| {
+            let (name, value) = pair.split_once('=').filter(|(name, _)| !name.trim().is_empty())?;
+            Some((name.trim().to_owned(), SecretString::from(value.trim().to_owned())))
+        };
+        let headers = pairs.iter().map(pair).collect::<Option<Vec<_>>>();
+        let headers = headers.ok_or_else(|| layers.invalid("FABRIC_OTLP_HEADERS", "is not a list of `name=value`, parted by commas"))?;
+        Ok(Some(Self { endpoint, headers }))
+    }
+}
+
 /// The credential vault.
 #[derive(Clone, Debug)]
 pub struct VaultConfig {

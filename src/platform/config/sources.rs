@@ -118,6 +118,8 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_AUDIT_COPY_FILE"),
     secret("FABRIC_AUDIT_COPY_URL"),
     plain("FABRIC_AUDIT_ARGUMENTS"),
+    plain("FABRIC_OTLP_ENDPOINT"),
+    secret("FABRIC_OTLP_HEADERS"),
     plain("FABRIC_CORS_ORIGINS"),
     plain("FABRIC_TRUST_LOOPBACK"),
     plain("FABRIC_TRUSTED_PROXIES"),

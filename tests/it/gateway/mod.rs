@@ -11,6 +11,7 @@ mod reviewed;
 mod sessions;
 mod shared;
 mod tool_scopes;
+mod traces;
 mod virtual_servers;
 
 use std::{
