@@ -162,6 +162,11 @@ impl Backend {
         }
     }
 
+    /// Whether everybody may use it now.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
     /// Whether it can be started in the era of a session, too.
     pub(crate) fn has_other_era(&self, session: &Session) -> bool {
         let is_dual = session.greeting.as_ref().is_some_and(runtime::Greeting::is_dual);
@@ -322,7 +327,7 @@ impl Backend {
                     "notifications/subscriptions/acknowledged" => {}
                     "notifications/resources/updated" => self.tell_updated(params.as_deref()),
                     // Whose it is cannot be told, and others are not to read it.
-                    "notifications/message" if self.is_shared.load(Ordering::Relaxed) => {}
+                    "notifications/message" if self.is_shared() => {}
                     _ => self.tell_all(&method, params.as_deref()),
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use configurations::{CONFIGURATION_CHANGED, Sharing};
+use configurations::CONFIGURATION_CHANGED;
 use runtime::INSTANCE_STATE_CHANGED;
 use tokio::sync::broadcast::error::RecvError;
 use virtual_servers::VIRTUAL_SERVER_CHANGED;
@@ -47,6 +47,7 @@ impl Gateway {
                 Err(RecvError::Lagged(_)) => {
                     self.inner.members.invalidate_all();
                     self.inner.put_together.invalidate_all();
+                    self.inner.domains.invalidate_all();
                 }
                 Err(RecvError::Closed) => return,
             }
@@ -97,8 +98,7 @@ impl Gateway {
     }
 
     fn is_shared(&self, server: &str) -> bool {
-        let shared = Sharing::Shared;
-        self.backends().values().any(|backend| backend.configuration.server_id == server && backend.configuration.sharing == shared)
+        self.backends().values().any(|backend| backend.configuration.server_id == server && backend.is_shared())
     }
 }
 

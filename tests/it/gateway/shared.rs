@@ -185,3 +185,28 @@ async fn the_trail_has_arguments_only_where_that_is_wanted_and_never_secrets() {
         gateway.app.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shared_later_is_told_to_all_who_may_use_it() {
+    let gateway = Gateway::with(&[]).await;
+    let app = &gateway.app;
+    gateway.install("common", &json!({})).await;
+    let want = async |sharing: &str| {
+        let wanted = json!({ "server_id": "common", "enabled": true, "sharing": sharing });
+        app.op_post_json("/api/mcp/users/me/servers", &wanted).await
+    };
+    want("per_user").await.expect(201);
+    app.instance_in(&app.token, "common", "RUNNING").await;
+    let own = Mcp::connect(&gateway.endpoint("common"), &app.token, "2025-11-25").await;
+    own.tool("echo", json!({ "message": "x" })).await.result();
+    want("shared").await.expect(200);
+    app.person("root@example.org", "admin").await;
+    let ada = app.person("ada@example.org", "member").await;
+    let client = Mcp::connect(&format!("{}/mcp", app.url), &ada.access, "2025-11-25").await;
+    eventually(10, "it is shared", || async { client.names("tools/list").await.contains(&"common__echo".to_owned()).then_some(()) }).await;
+    let mut events = client.listen(None).await;
+    let running = app.instance_in(&app.token, "common", "RUNNING").await;
+    signal(&running["pid"], "-KILL");
+    events.of_method("notifications/tools/list_changed").await;
+    gateway.app.stop().await;
+}
