@@ -29,6 +29,9 @@ use crate::{
     model::{InstanceId, Kept},
 };
 
+/// Processes of one user id, in all containers together: no limit of ours, which is `pids_limit`, but left out it would be
+/// one of the engine's, which Podman raises as far as the kernel goes, and not everywhere may.
+const PROCESSES_OF_USER: i64 = 32_768;
 /// The label that says what a container was made from: another digest is another container.
 const MADE_FROM: &str = "io.github.mcp-fabric.made-from";
 const OWNER: &str = "io.github.mcp-fabric.owner";
@@ -122,15 +125,15 @@ impl Order<'_> {
         ];
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let memory = Some(signed(self.limits.memory_bytes));
-        let files =
-            ResourcesUlimits { name: Some("nofile".into()), soft: Some(signed(self.open_files)), hard: Some(signed(self.open_files)) };
+        let most = |name: &str, most: i64| ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) };
+        let limits = vec![most("nofile", signed(self.open_files)), most("nproc", PROCESSES_OF_USER)];
         let host = HostConfig {
             memory,
             // As much as memory alone: none of it is swapped.
             memory_swap: memory,
             nano_cpus: Some(signed(self.limits.cpu_millis).saturating_mul(1_000_000)),
             pids_limit: Some(signed(self.limits.processes)),
-            ulimits: Some(vec![files]),
+            ulimits: Some(limits),
             readonly_rootfs: Some(true),
             tmpfs: Some(HashMap::from([("/tmp".to_owned(), "rw,nosuid,nodev,size=67108864,mode=1777".to_owned())])),
             cap_drop: Some(vec!["ALL".into()]),

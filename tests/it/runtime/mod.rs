@@ -6,6 +6,7 @@ mod engine_faults;
 mod faults;
 mod oauth;
 mod people;
+mod podman;
 mod real;
 mod remote;
 mod sandbox;
