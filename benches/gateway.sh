@@ -84,9 +84,9 @@ install everything
 
 say "mcp-proxy, mcp-hub"
 port=$(free_port)
-printf '[proxy]\nname = "bench"\nseparator = "/"\n[proxy.listen]\nhost = "127.0.0.1"\nport = %s\n[[backends]]\nname = "everything"\ntransport = "stdio"\ncommand = "node"\nargs = ["%s"]\n' "$port" "$script" >"$work/proxy.toml"
+printf '[proxy]\nname = "bench"\nseparator = "/"\n[proxy.listen]\nhost = "127.0.0.1"\nport = %s\n[[backends]]\nname = "everything"\ntransport = "stdio"\ncommand = "node"\nargs = ["%s"]\n[observability]\nlog_level = "warn"\n' "$port" "$script" >"$work/proxy.toml"
 "$MCP_PROXY" --config "$work/proxy.toml" >"$work/proxy.log" 2>&1 &
-proxy=$! pids+=("$!") proxy_url=http://127.0.0.1:$port/mcp
+proxy=$! pids+=("$!") proxy_url=http://127.0.0.1:$port/
 answers "$proxy_url"
 port=$(free_port)
 printf '{"mcpServers":{"everything":{"command":"node","args":["%s"]}}}' "$script" >"$work/hub.json"

@@ -349,7 +349,7 @@ impl Backend {
         let hearers = self.hearers();
         let mut able = hearers.values().filter_map(Hearer::session).filter(|client| client.is_able(&asked.method));
         if let (Some(client), None) = (able.next(), able.next()) {
-            client.ask_outside(asked);
+            client.ask_outside(asked, &self.shutdown);
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use configurations::Configuration;
-use platform::{clock, random};
+use platform::{Shutdown, clock, random};
 use runtime::{Asked, Party};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
@@ -218,14 +218,25 @@ impl Client {
 
     /// A request of a server as the client is to have it. The client's answer goes to the server, whichever call it was
     /// for: over pipes, a server does not say that.
-    pub(crate) fn ask(&self, asked: Asked) -> Option<String> {
+    /// With it comes what the client is told once the server has taken it back, if it does.
+    pub(crate) fn ask(self: &Arc<Self>, mut asked: Asked) -> Option<(String, impl Future<Output = Option<String>> + Send + use<>)> {
         let (method, params) = (asked.method.clone(), asked.params.clone());
         if !self.is_able(&method) {
             asked.refuse(crate::rpc::METHOD_NOT_FOUND, "the client that is connected does not offer this");
             return None;
         }
+        let taken_back = asked.taken_back();
         let number = self.expect(Pending::Server(asked))?;
-        Some(request(number, &method, params.as_deref()))
+        let client = Arc::downgrade(self);
+        let taken_back = async move {
+            if !taken_back.await {
+                return None;
+            }
+            held(&client.upgrade()?.asked).remove(&number)?;
+            let params = format!("{{\"requestId\":{number},\"reason\":\"the server does not need it any more\"}}");
+            Some(notification("notifications/cancelled", &params))
+        };
+        Some((request(number, &method, params.as_deref()), taken_back))
     }
 
     /// A question of the gateway's own.
@@ -257,10 +268,15 @@ impl Client {
     }
 
     /// Something that a server asks while it does nothing for anybody.
-    pub(crate) fn ask_outside(&self, asked: Asked) {
-        if let Some(message) = self.ask(asked) {
-            self.say(&message);
-        }
+    pub(crate) fn ask_outside(self: &Arc<Self>, asked: Asked, shutdown: &Shutdown) {
+        let Some((message, taken_back)) = self.ask(asked) else { return };
+        self.say(&message);
+        let client = Arc::clone(self);
+        shutdown.spawn(async move {
+            if let Some(message) = taken_back.await {
+                client.say(&message);
+            }
+        });
     }
 
     /// What the client answers to a question; one that nobody asked is passed over.

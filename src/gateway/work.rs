@@ -251,8 +251,9 @@ impl Work {
                 }
                 Next::Heard(Heard::Asked(question)) => match &self.by {
                     By::Session(client) => {
-                        if let Some(message) = client.ask(question) {
+                        if let Some((message, taken_back)) = client.ask(question) {
                             self.say_request(client, message).await;
+                            self.tell_taken_back(client, taken_back);
                         }
                     }
                     By::Alone(alone) if is_able(&alone.capabilities, &question.method) => return Ok(Relayed::Asked(question)),
@@ -295,6 +296,22 @@ impl Work {
         } else {
             client.say(&message);
         }
+    }
+
+    /// What a server takes back of its questions is told where it was asked, as long as that is read.
+    fn tell_taken_back(&self, client: &Arc<Client>, taken_back: impl Future<Output = Option<String>> + Send + 'static) {
+        // Weak: it keeps no answer open.
+        let (say, client, reads_events) = (self.say.downgrade(), Arc::clone(client), self.accepts.events);
+        self.gateway.inner.shutdown.spawn(async move {
+            let Some(message) = taken_back.await else { return };
+            let told = match say.upgrade().filter(|_| reads_events) {
+                Some(say) => say.send(Said { message: message.clone(), may_be_lost: true }).await.is_ok(),
+                None => false,
+            };
+            if !told {
+                client.say(&message);
+            }
+        });
     }
 
     /// Whether the client wants to hear of a notification during its request. Modern clients ask for logs with each.

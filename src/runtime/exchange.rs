@@ -47,11 +47,24 @@ pub struct Asked {
     /// None once it is answered.
     id: Option<Box<RawValue>>,
     wire: Weak<Wire>,
+    taken_back: Option<oneshot::Receiver<()>>,
 }
 
 impl Asked {
     pub(crate) fn new(wire: &Arc<Wire>, method: String, params: Option<Box<RawValue>>, id: &RawValue) -> Self {
-        Self { method, params, id: Some(id.to_owned()), wire: Arc::downgrade(wire) }
+        let taken_back = Some(wire.expect_taken_back(id));
+        Self { method, params, id: Some(id.to_owned()), wire: Arc::downgrade(wire), taken_back }
+    }
+
+    /// Tells when the server has taken it back: `false` once that cannot be any more. To be had once.
+    pub fn taken_back(&mut self) -> impl Future<Output = bool> + Send + use<> {
+        let told = self.taken_back.take();
+        async move {
+            match told {
+                Some(told) => told.await.is_ok(),
+                None => false,
+            }
+        }
     }
 
     /// Answers it with a result or an error.
@@ -69,7 +82,7 @@ impl Asked {
 
     fn tell(&mut self, answer: Result<&RawValue, &RawValue>) {
         if let (Some(id), Some(wire)) = (self.id.take(), self.wire.upgrade()) {
-            wire.offer_answer(&id, answer);
+            wire.answer_asked(&id, answer);
         }
     }
 }

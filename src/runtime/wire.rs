@@ -67,6 +67,8 @@ impl From<Failure> for CallError {
 pub struct Wire {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiting>>,
+    /// What the server asks, by its ids, until that is answered or taken back.
+    asked: Mutex<HashMap<String, oneshot::Sender<()>>>,
     /// `None` once nothing more is said.
     out: Mutex<Option<Out>>,
     room: Arc<Semaphore>,
@@ -125,6 +127,13 @@ struct WireError {
     message: String,
 }
 
+/// What a server takes back.
+#[derive(Deserialize)]
+struct TakenBack<'a> {
+    #[serde(rename = "requestId", borrow)]
+    id: &'a RawValue,
+}
+
 /// To which request a notification belongs.
 #[derive(Default, Deserialize)]
 struct Belonging {
@@ -166,6 +175,7 @@ impl Wire {
         let wire = Arc::new(Self {
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
+            asked: Mutex::default(),
             out: Mutex::new(Some(Out { usual, urgent })),
             room: Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize)),
             urgent_room: Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize)),
@@ -238,7 +248,22 @@ impl Wire {
         }
     }
 
-    pub(crate) fn offer_answer(&self, id: &RawValue, answer: Result<&RawValue, &RawValue>) {
+    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server asks something; gives what tells when it takes that back.
+    pub(crate) fn expect_taken_back(&self, id: &RawValue) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        self.asked().insert(id.get().to_owned(), tell);
+        told
+    }
+
+    /// Answers what the server asks; nobody waits for an answer to what was taken back.
+    pub(crate) fn answer_asked(&self, id: &RawValue, answer: Result<&RawValue, &RawValue>) {
+        if self.asked().remove(id.get()).is_none() {
+            return;
+        }
         let (key, value) = match answer {
             Ok(result) => ("result", result),
             Err(error) => ("error", error),
@@ -294,6 +319,7 @@ impl Wire {
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.waiting().clear();
+        self.asked().clear();
         self.end.notify_waiters();
     }
 
@@ -324,6 +350,12 @@ impl Wire {
     }
 
     fn hear_notification(&self, method: String, params: Option<Box<RawValue>>) {
+        if method == "notifications/cancelled"
+            && let Some(back) = params.as_deref().and_then(|params| serde_json::from_str::<TakenBack<'_>>(params.get()).ok())
+            && let Some(tell) = self.asked().remove(back.id.get())
+        {
+            tell.send(()).ok();
+        }
         let belonging: Belonging = params.as_deref().and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
         let of = belonging.progress.or_else(|| belonging.meta.and_then(BelongingMeta::subscription));
         match (method.as_str(), params, of) {

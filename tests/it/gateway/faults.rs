@@ -70,11 +70,12 @@ async fn a_client_that_goes_away_in_the_middle_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_do_not_read_cost_nobody_else_anything() {
-    let gateway = Gateway::with(&[]).await;
+    let most = [("FABRIC_MCP_MAX_SESSIONS_PER_USER", "1100"), ("FABRIC_MCP_MAX_SESSIONS", "1100"), ("FABRIC_MAX_CONNECTIONS", "4096")];
+    let gateway = Gateway::with(&[&most[..], &[("FABRIC_RATE_LIMIT", "0")]].concat()).await;
     gateway.run("dual", &json!({})).await;
     let client = Mcp::connect(&gateway.endpoint("dual"), &gateway.app.token, "2025-11-25").await;
     let mut held = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..1000 {
         let session = Mcp::connect(&gateway.endpoint("dual"), &gateway.app.token, "2025-11-25").await;
         held.push(session.listen(None).await);
     }
