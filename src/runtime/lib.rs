@@ -23,6 +23,7 @@ mod launch;
 mod lines;
 mod live;
 mod log;
+mod message;
 mod model;
 mod older;
 mod outgoing;

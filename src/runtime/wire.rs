@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
@@ -21,6 +20,7 @@ use crate::{
     exchange::{Asked, Failure, Heard, Party, Reply, Ticket, UNHEARD},
     lines::{Line, Lines},
     log::Log,
+    message::{Belonging, BelongingMeta, Message, TakenBack, WireError},
 };
 
 /// How many messages may wait to be written to a process that does not read.
@@ -104,57 +104,6 @@ struct Waiting {
 struct Unwritten {
     line: Vec<u8>,
     _room: OwnedSemaphorePermit,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    method: Option<String>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-struct WireError {
-    #[serde(default)]
-    code: i64,
-    #[serde(default)]
-    message: String,
-}
-
-/// What a server takes back.
-#[derive(Deserialize)]
-struct TakenBack<'a> {
-    #[serde(rename = "requestId", borrow)]
-    id: &'a RawValue,
-}
-
-/// To which request a notification belongs.
-#[derive(Default, Deserialize)]
-struct Belonging {
-    #[serde(rename = "progressToken")]
-    progress: Option<u64>,
-    #[serde(rename = "_meta")]
-    meta: Option<BelongingMeta>,
-}
-
-#[derive(Deserialize)]
-struct BelongingMeta {
-    /// As it was sent, or as a text.
-    #[serde(rename = "io.modelcontextprotocol/subscriptionId")]
-    subscription: Option<Value>,
-}
-
-impl BelongingMeta {
-    fn subscription(self) -> Option<u64> {
-        let id = self.subscription?;
-        id.as_u64().or_else(|| id.as_str()?.parse().ok())
-    }
 }
 
 /// What a stranger says, for people.
