@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     lists::Kind,
-    rpc::{Fault, INVALID_PARAMS, INVALID_REQUEST, Members, Raw, raw},
+    rpc::{Fault, INVALID_PARAMS, INVALID_REQUEST, Members, Raw, plain, raw},
     work::Work,
 };
 
@@ -20,7 +20,7 @@ impl Work {
         match method {
             "tools/call" if self.actor.may_use_tool(&configuration.server_id, named) => Ok(()),
             "tools/call" => {
-                let shown: String = named.chars().filter(|c| !c.is_control()).take(128).collect();
+                let shown = plain(named, 128);
                 let told = NewEvent::new(EventType::Authorization, "access.deny").server(configuration.server_id.clone());
                 let told = told.with("action", Action::ToolsCall.as_str()).with("name", shown.as_str()).outcome(Outcome::Denied);
                 self.gateway.inner.audit.note(&self.actor, told);

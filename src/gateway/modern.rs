@@ -23,7 +23,7 @@ use crate::{
     revision::{ALL, Revision},
     rights::while_allowed,
     route::repeats,
-    rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION},
+    rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Id, Members, Message, Raw, UNSUPPORTED_REVISION, plain},
     service::{Busy, Gateway, Listener},
     stream::{ALIVE, COMMENT, event},
     trace,
@@ -107,7 +107,7 @@ fn check(headers: &HeaderMap, method: &str, params: Option<&RawValue>) -> Result
         return Err(bad(HEADER_MISMATCH, "the header `MCP-Protocol-Version` is not what `_meta` says".into()));
     }
     if version != Revision::Modern.as_str() {
-        let shown: String = version.chars().filter(|c| !c.is_control()).take(64).collect();
+        let shown = plain(&version, 64);
         let data = json!({ "supported": ALL, "requested": shown });
         return Err(bad(UNSUPPORTED_REVISION, "Unsupported protocol version".into()).with(data));
     }

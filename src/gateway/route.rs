@@ -21,7 +21,7 @@ use crate::{
     meta::for_modern,
     modern::single,
     names,
-    rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Members, Raw, quoted, raw},
+    rpc::{Fault, HEADER_MISMATCH, INVALID_PARAMS, Members, Raw, plain, quoted, raw},
     work::{Asking, By, Work},
 };
 
@@ -137,7 +137,7 @@ impl Work {
     /// The server that a whole name says, and what that calls the thing itself.
     async fn named(&self, whole: &str, kind: Kind) -> Result<(&Arc<Configuration>, String), Fault> {
         let unknown = || {
-            let shown: String = whole.chars().filter(|c| !c.is_control()).take(128).collect();
+            let shown = plain(whole, 128);
             Fault::of(INVALID_PARAMS, format!("Unknown {}: {shown}", if kind == Kind::Tools { "tool" } else { "prompt" }))
         };
         let base = if kind == Kind::Tools { self.servers.tool_base(whole).ok_or_else(unknown)? } else { whole.to_owned() };

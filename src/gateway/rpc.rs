@@ -95,6 +95,11 @@ impl fmt::Display for Members<'_> {
     }
 }
 
+/// So much of a stranger's text at most, without control characters.
+pub(crate) fn plain(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}
+
 /// A text as JSON.
 pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
@@ -272,7 +277,7 @@ impl Fault {
     }
 
     pub(crate) fn method_not_found(method: &str) -> Self {
-        let shown: String = method.chars().filter(|c| !c.is_control()).take(100).collect();
+        let shown = plain(method, 100);
         Self::of(METHOD_NOT_FOUND, format!("Method not found: {shown}"))
     }
 

@@ -6,7 +6,7 @@ use platform::traces::Span;
 
 use crate::{
     meta::TRACEPARENT,
-    rpc::Members,
+    rpc::{Members, plain},
     work::{Asking, Work, known},
 };
 
@@ -28,7 +28,7 @@ impl Work {
         let said = params.as_ref().and_then(|params| Members::of(params.get("_meta")?)?.text(TRACEPARENT));
         let method = known(asking.method);
         let is_tool = method == "tools/call";
-        let shown: String = named.chars().filter(|c| !c.is_control()).take(128).collect();
+        let shown = plain(named, 128);
         let name = if is_tool { format!("{method} {shown}") } else { method.to_owned() };
         let mut span = traces.serve(name, said.as_deref().or(self.traceparent.as_deref()));
         span.set("mcp.method.name", method);

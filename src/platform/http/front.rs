@@ -25,11 +25,11 @@ use prometheus::{HistogramVec, IntCounterVec};
 
 use super::{
     Peer,
-    access::{Access, Audience, Refusal, Unauthenticated},
+    access::{Access, Refusal, Unauthenticated},
     rate::{Key, Limiter},
 };
 use crate::{
-    Actor, Config, Identity, Origin,
+    Actor, Config, Origin,
     actor::Door,
     ids,
     problem::{Class, Coded as _, Problem},
@@ -110,14 +110,9 @@ impl Front {
         Ok(parts.extensions.get::<Self>().ok_or(Unauthenticated)?.clone())
     }
 
-    pub(super) async fn identify(
-        &self,
-        headers: &HeaderMap,
-        peer: Option<Peer>,
-        origin: &Origin,
-        audience: Option<&Audience>,
-    ) -> Result<Identity, Problem> {
-        self.inner.access.authenticate(headers, peer, origin, audience).await
+    /// What decides who a request comes from.
+    pub(super) fn access(&self) -> &Access {
+        &self.inner.access
     }
 
     fn count_actor(&self, actor: &Actor) -> Result<(), Problem> {
@@ -141,7 +136,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Actor {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let origin = Origin::from_request_parts(parts, state).await?;
         let front = Front::of(parts)?;
-        let identity = front.identify(&parts.headers, parts.extensions.get().copied(), &origin, parts.extensions.get()).await?;
+        let identity =
+            front.access().authenticate(&parts.headers, parts.extensions.get().copied(), &origin, parts.extensions.get()).await?;
         let actor = Self::new(identity, Arc::new(origin));
         front.count_actor(&actor)?;
         Ok(actor)

@@ -29,7 +29,7 @@ impl Standing {
     pub async fn ended(self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            match self.front.identify(&self.headers, self.peer, &self.actor.origin, None).await {
+            match self.front.access().authenticate(&self.headers, self.peer, &self.actor.origin, None).await {
                 Ok(identity) if identity != self.actor.identity => return,
                 Err(problem) if problem.class == Class::Unauthenticated => return,
                 Ok(_) | Err(_) => {}

@@ -11,7 +11,7 @@ const tried = (what) => { try { what(); return 'done'; } catch (error) { return 
 const report = {
   event: process.env.npm_lifecycle_event, cwd: process.cwd(), uid: process.getuid(), names: Object.keys(process.env).sort(),
   token: tried(() => fs.readFileSync(process.env.npm_package_json.split('/trees/')[0] + '/operator.token')),
-  outside: tried(() => fs.writeFileSync('/tmp/script-was-here', 'x')),
+  outside: tried(() => fs.writeFileSync(path.join(path.sep, 'tmp', 'script-was-here'), 'x')),
   sibling: tried(() => fs.writeFileSync('../tool/cli.js', 'x')),
   own: tried(() => { fs.unlinkSync('made.txt'); fs.writeFileSync('made.txt', 'anew'); fs.writeFileSync('run', '#!/bin/sh\n', { mode: 0o777 }); }),
 };
