@@ -29,6 +29,7 @@ mod news;
 mod offer;
 mod parked;
 mod place;
+mod questions;
 mod resource;
 mod revision;
 mod rights;

@@ -20,6 +20,7 @@ use crate::{
     offer::Offer,
     parked::{Asker, Parked, QUESTION},
     place::Place,
+    questions::Questions,
     rpc::{Fault, INVALID_PARAMS, INVALID_REQUEST, Id, Members, Raw, TIMEOUT, UNAVAILABLE, notification, raw},
     service::Gateway,
     trail::Came,
@@ -222,9 +223,14 @@ impl Work {
     /// Passes on what a server says until it answers.
     async fn relay(&self, ticket: &mut Ticket, token: Option<&RawValue>, backend: &Backend) -> Result<Relayed, Fault> {
         let (limit, began) = (self.gateway.inner.call_limit, Instant::now());
+        let mut questions = self.questions();
         loop {
             let next = tokio::select! {
                 next = tokio::time::timeout(limit, ticket.next()) => next,
+                Some(message) = questions.taken_back() => {
+                    questions.tell(message).await;
+                    continue;
+                }
                 () = tokio::time::sleep_until((began + limit * MOST_LIMITS).into()) => {
                     return Err(Fault::of(TIMEOUT, "the server went on for too long without an answer"));
                 }
@@ -253,13 +259,14 @@ impl Work {
                     By::Session(client) => {
                         if let Some((message, taken_back)) = client.ask(question) {
                             self.say_request(client, message).await;
-                            self.tell_taken_back(client, taken_back);
+                            questions.add(client, taken_back);
                         }
                     }
                     By::Alone(alone) if is_able(&alone.capabilities, &question.method) => return Ok(Relayed::Asked(question)),
                     By::Alone(_) => question.refuse(crate::rpc::METHOD_NOT_FOUND, "the client that calls does not offer this"),
                 },
                 Next::Answer(answer) => {
+                    questions.tell_what_is_taken_back().await;
                     backend.note_answer(true);
                     let result = answer.map_err(|failure| self.fault(failure))?;
                     if result.get().len() > self.gateway.inner.config.result_bytes {
@@ -298,20 +305,9 @@ impl Work {
         }
     }
 
-    /// What a server takes back of its questions is told where it was asked, as long as that is read.
-    fn tell_taken_back(&self, client: &Arc<Client>, taken_back: impl Future<Output = Option<String>> + Send + 'static) {
-        // Weak: it keeps no answer open.
-        let (say, client, reads_events) = (self.say.downgrade(), Arc::clone(client), self.accepts.events);
-        self.gateway.inner.shutdown.spawn(async move {
-            let Some(message) = taken_back.await else { return };
-            let told = match say.upgrade().filter(|_| reads_events) {
-                Some(say) => say.send(Said { message: message.clone(), may_be_lost: true }).await.is_ok(),
-                None => false,
-            };
-            if !told {
-                client.say(&message);
-            }
-        });
+    fn questions(&self) -> Questions {
+        let say = self.accepts.events.then(|| self.say.downgrade());
+        Questions::new(say, self.gateway.inner.shutdown.clone())
     }
 
     /// Whether the client wants to hear of a notification during its request. Modern clients ask for logs with each.
