@@ -46,8 +46,8 @@ cpu() { awk -v ticks="$ticks" '{ print ($14 + $15) * 1000 / ticks }' "/proc/$1/s
 resident() { awk '/VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 
 say "building"
-cargo build --release --quiet --bench calls --manifest-path "$repo/Cargo.toml"
-calls=$(cargo build --release --quiet --bench calls --manifest-path "$repo/Cargo.toml" --message-format=json | jq -r 'select(.target.name == "calls") | .executable' | tail -n 1)
+cargo build --release --quiet -p calls --manifest-path "$repo/Cargo.toml"
+calls=$(cargo build --release --quiet -p calls --manifest-path "$repo/Cargo.toml" --message-format=json | jq -r 'select(.target.name == "calls") | .executable' | tail -n 1)
 mkdir "$work/npm"
 (cd "$work/npm" && npm install --no-audit --no-fund --no-update-notifier "$PACKAGE" mcp-hub@4.2.1 >"$work/npm.log" 2>&1)
 script=$work/npm/node_modules/$PACKAGE/dist/index.js
