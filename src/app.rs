@@ -230,6 +230,7 @@ impl App {
         let limits = Limits {
             places: Arc::new(Semaphore::new(config.http.max_connections as usize)),
             unread: config.http.write_timeout,
+            silent: HEADER_LIMIT,
             open: metrics.gauge("fabric_http_connections", "Connections that are open"),
             refused: metrics.counter("fabric_http_connections_refused_total", "Connections beyond FABRIC_MAX_CONNECTIONS"),
         };
@@ -294,8 +295,8 @@ fn spawn_server(
     let service = service.into_make_service_with_connect_info::<SocketAddr>();
     macro_rules! limited {
         ($server:expr) => {{
-            // With one protocol there is no guessing which one it is, which nothing limits in time.
-            let mut server = $server.map(|accept| limits.around(accept)).http1_only().handle(handle);
+            // Limited to one version of HTTP, the server would upgrade no connection to a WebSocket: `connections` does that.
+            let mut server = $server.map(|accept| limits.around(accept)).handle(handle);
             let http1 = &mut server.http_builder().http1();
             http1.header_read_timeout(HEADER_LIMIT).timer(hyper_util::rt::TokioTimer::new());
             server

@@ -7,6 +7,7 @@ pub mod cli;
 mod connections;
 mod health;
 mod internal;
+pub mod kinds;
 pub mod openapi;
 mod router;
 mod services;

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
+use bulk::Bulk;
 use cache::Cache;
 use configurations::Configurations;
 use credentials::Credentials;
@@ -53,6 +54,7 @@ pub(crate) struct Services {
     pub(crate) sources: Sources,
     pub(crate) virtual_servers: VirtualServers,
     pub(crate) gateway: Gateway,
+    pub(crate) bulk: Bulk,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -74,6 +76,7 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(sources::router(services.sources))
         .merge(virtual_servers::router(services.virtual_servers, config.cache.address.clone()))
         .merge(gateway::router(services.gateway.clone()))
+        .merge(bulk::router(services.bulk))
         .merge(audit::router(services.audit))
         .merge(jobs::router(services.jobs))
         .merge(events::router(services.events));

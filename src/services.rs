@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use audit::{Audit, AuditKeys};
+use bulk::Bulk;
 use cache::Cache;
 use configurations::Configurations;
 use credentials::{Credentials, Ring};
@@ -25,7 +26,7 @@ use sync::{Sync, Upstream};
 use users::Users;
 use virtual_servers::VirtualServers;
 
-use crate::{app::StartError, health::Health, router::Services};
+use crate::{app::StartError, health::Health, kinds::KINDS, router::Services};
 
 /// The services, and what does their jobs.
 pub(crate) struct Built {
@@ -44,9 +45,9 @@ pub(crate) async fn build(
     let ring = Ring::open(config, database).await?;
     let jwt_key = credentials::jwt_key(config, &ring)?;
     let keys = AuditKeys::derive(&credentials::instance_secret(&ring, database).await?);
-    let audit = Audit::start(config, database.clone(), keys, metrics, shutdown)?;
+    let events = Events::start(config, database.clone(), KINDS, metrics, shutdown).await.map_err(OpenError::from)?;
+    let audit = Audit::start(config, database.clone(), events.clone(), keys, metrics, shutdown)?;
     let users = Users::start(config, database.clone(), audit.clone(), jwt_key, shutdown).await?;
-    let events = Events::start(database.clone(), config.event_retention, shutdown).await.map_err(OpenError::from)?;
     let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());
     let servers = Servers::start(config, database.clone(), events.clone(), shutdown).await?;
     let sync = mirror(config, database, (&audit, &events, &jobs, &servers), metrics)?;
@@ -56,10 +57,7 @@ pub(crate) async fn build(
     let cache = Cache::start(config, node.to_owned(), neighbours, metrics, shutdown).await?;
     let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
     let configurations = Configurations::new(database.clone(), audit.clone(), events.clone(), servers.clone(), credentials.clone());
-    let machine = Machine::look(&config.runtime, node, &files::servers_place(&config.data_dir).map_err(PackagesError::from)?)
-        .map(Arc::new)
-        .map_err(StartError::Sandbox)?;
-    let neighbours = packages::Neighbours {
+    let below = Below {
         database: database.clone(),
         audit: audit.clone(),
         events: events.clone(),
@@ -68,28 +66,26 @@ pub(crate) async fn build(
         cache: cache.clone(),
         credentials: credentials.clone(),
         configurations: configurations.clone(),
-        machine: Arc::clone(&machine),
     };
-    let packages = Packages::open(config, neighbours)?;
-    let neighbours =
-        oauth::Neighbours { database: database.clone(), audit: audit.clone(), servers: servers.clone(), credentials: credentials.clone() };
-    let oauth = Oauth::new(config, neighbours)?;
-    let neighbours = runtime::Neighbours {
-        database: database.clone(),
-        audit: audit.clone(),
-        events: events.clone(),
-        servers: servers.clone(),
-        credentials: credentials.clone(),
-        configurations: configurations.clone(),
-        packages: packages.clone(),
-        oauth: oauth.clone(),
-        machine,
-    };
-    let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
+    let (packages, oauth, runtime) = running(config, node, below, metrics, shutdown)?;
     let sources = Sources::new(database.clone(), audit.clone(), credentials.clone());
     let neighbours = (audit.clone(), servers.clone(), events.clone(), runtime.clone(), sources.clone());
     let (virtual_servers, gateway) = endpoints(config, database, neighbours, metrics, shutdown).await?;
+    let neighbours = bulk::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        events: events.clone(),
+        jobs: jobs.clone(),
+        users: users.clone(),
+        servers: servers.clone(),
+        cache: cache.clone(),
+        configurations: configurations.clone(),
+        packages: packages.clone(),
+        runtime: runtime.clone(),
+    };
+    let bulk = Bulk::new(config, neighbours);
     users.set_belongings(vec![
+        Arc::new(bulk.clone()),
         Arc::new(credentials.clone()),
         Arc::new(configurations.clone()),
         Arc::new(oauth.clone()),
@@ -98,7 +94,7 @@ pub(crate) async fn build(
         Arc::new(sources.clone()),
     ]);
 
-    let handlers = packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))));
+    let handlers = bulk.handlers(packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default())))));
     let services = Services {
         audit,
         users,
@@ -113,11 +109,58 @@ pub(crate) async fn build(
         sources,
         virtual_servers,
         gateway,
+        bulk,
         jobs,
         events,
         health,
     };
     Ok(Built { services, handlers })
+}
+
+/// What running servers are built on.
+struct Below {
+    database: Database,
+    audit: Audit,
+    events: Events,
+    jobs: Jobs,
+    servers: Servers,
+    cache: Cache,
+    credentials: Credentials,
+    configurations: Configurations,
+}
+
+/// What installs and runs servers.
+fn running(
+    config: &Config,
+    node: &str,
+    below: Below,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<(Packages, Oauth, Runtime), StartError> {
+    let Below { database, audit, events, jobs, servers, cache, credentials, configurations } = below;
+    let machine = Machine::look(&config.runtime, node, &files::servers_place(&config.data_dir).map_err(PackagesError::from)?)
+        .map(Arc::new)
+        .map_err(StartError::Sandbox)?;
+    let neighbours = packages::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        events: events.clone(),
+        jobs,
+        servers: servers.clone(),
+        cache,
+        credentials: credentials.clone(),
+        configurations: configurations.clone(),
+        machine: Arc::clone(&machine),
+    };
+    let packages = Packages::open(config, neighbours)?;
+    let neighbours =
+        oauth::Neighbours { database: database.clone(), audit: audit.clone(), servers: servers.clone(), credentials: credentials.clone() };
+    let oauth = Oauth::new(config, neighbours)?;
+    let (ours, theirs) = (packages.clone(), oauth.clone());
+    let neighbours =
+        runtime::Neighbours { database, audit, events, servers, credentials, configurations, packages: ours, oauth: theirs, machine };
+    let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
+    Ok((packages, oauth, runtime))
 }
 
 /// What follows the upstream registry.

@@ -1,8 +1,11 @@
 //! Calls one tool over and over: over streamable HTTP by sessions that each wait for their answer, by plain POSTs, or
-//! over the pipes of a server that is started for it. Prints what came of it as one line of JSON.
+//! over the pipes of a server that is started for it; or follows the events of a fabric. Prints what came of it as one
+//! line of JSON.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 #![expect(clippy::disallowed_methods, reason = "it stands outside of the program that it measures")]
+
+mod follow;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -23,6 +26,7 @@ Calls a tool of an MCP server over and over.
   calls churn URL SESSIONS              opens sessions one after the other, lists tools in each, and ends each
   calls post URL SESSIONS CALLS BODY    plain POSTs of one body
   calls stdio CALLS TOOL PROGRAM…       a program that is started for it
+  calls follow URL FOLLOWERS CHANNEL SECONDS   events of a fabric: how long after it was written each is heard
 
   TOKEN in the environment is sent as a bearer token.";
 const REVISION: &str = "2025-11-25";
@@ -30,13 +34,13 @@ const REVISION: &str = "2025-11-25";
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    // Cargo itself adds `--bench`.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["mcp", url, sessions, calls, tool] => run(url, sessions, calls, &Way::Mcp(tool.to_owned())),
         ["churn", url, sessions] => run(url, "1", sessions, &Way::Churn),
         ["post", url, sessions, calls, body] => run(url, sessions, calls, &Way::Post(body.to_owned())),
+        ["follow", url, followers, channel, seconds] => follow::follow(url, followers, channel, seconds),
         ["stdio", calls, tool, program, ref arguments @ ..] => stdio(calls, tool, program, arguments),
         _ => Err(USAGE.into()),
     };
@@ -70,13 +74,14 @@ fn greeting() -> Value {
 
 fn summary(mut times: Vec<Duration>, whole: Duration) -> Value {
     times.sort_unstable();
-    let at = |part: usize| {
-        times
-            .get((times.len() * part / 100).min(times.len().saturating_sub(1)))
-            .map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
-    };
     let per_second = times.len() as u128 * 1_000_000 / whole.as_micros().max(1);
-    json!({ "calls": times.len(), "per_second": u64::try_from(per_second).unwrap_or(u64::MAX), "p50_us": at(50), "p99_us": at(99) })
+    json!({ "calls": times.len(), "per_second": u64::try_from(per_second).unwrap_or(u64::MAX), "p50_us": at_percent(&times, 50), "p99_us": at_percent(&times, 99) })
+}
+
+/// The time that so many of a hundred do not exceed, in microseconds; they are in order.
+fn at_percent(times: &[Duration], part: usize) -> u64 {
+    let time = times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
+    time.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -31,5 +31,6 @@ pub use error::AuditError;
 pub use keys::AuditKeys;
 pub use model::{Event, EventId, EventType, NewEvent, Outcome};
 pub use routes::router;
+pub use sealer::AUDIT_RECORDED;
 pub use service::{Audit, Filter, Prepared, Promise};
 pub use verify::{Damage, Found, Report, verify_export};

@@ -9,8 +9,10 @@ use std::{
 };
 
 use chrono::{NaiveDate, TimeDelta};
+use events::{Audience, Events};
 use platform::{Actor, Database, Shutdown, clock, database::DbError, telemetry::Metrics};
 use prometheus::{IntCounter, IntGauge};
+use serde_json::json;
 use sqlx::{Connection as _, Postgres, Transaction};
 use tokio::{sync::Notify, time::sleep};
 use uuid::Uuid;
@@ -41,9 +43,19 @@ const CHECKPOINT_EVERY: TimeDelta = TimeDelta::hours(1);
 #[derive(Clone)]
 pub(crate) struct Sealer {
     database: Database,
+    events: Events,
     keys: AuditKeys,
     shared: Arc<Shared>,
 }
+
+/// The event that says that the trail has grown.
+pub static AUDIT_RECORDED: events::Kind = events::Kind {
+    name: "AUDIT_RECORDED",
+    channel: "audit",
+    told: "When events were taken into the audit trail: once for many of them, which `/api/mcp/audit` gives by their `seq`.",
+    heard_by: "Administrators and auditors.",
+    payload: &[("firstSeq", "the first of them"), ("lastSeq", "the last of them"), ("count", "how many there are")],
+};
 
 struct Shared {
     wake: Notify,
@@ -53,14 +65,14 @@ struct Shared {
 }
 
 impl Sealer {
-    pub(crate) fn new(database: Database, keys: AuditKeys, metrics: &Metrics) -> Self {
+    pub(crate) fn new(database: Database, events: Events, keys: AuditKeys, metrics: &Metrics) -> Self {
         let shared = Shared {
             wake: Notify::new(),
             awake: AtomicBool::new(false),
             chained: metrics.counter("fabric_audit_events_total", "Events that were taken into the chain"),
             stuck: metrics.gauge("fabric_audit_stuck", "1 while events cannot be taken into the chain"),
         };
-        Self { database, keys, shared: Arc::new(shared) }
+        Self { database, events, keys, shared: Arc::new(shared) }
     }
 
     /// Something has been written, or will be within a moment.
@@ -138,6 +150,9 @@ impl Sealer {
         store::chain::append(&mut transaction, day, &links).await?;
         store::chain::append_personal(&mut transaction, day, &personal).await?;
         store::chain::set_head(&mut transaction, &self.head_after(&links, &head, day)).await?;
+        let payload = json!({ "firstSeq": head.seq + 1, "lastSeq": links.last().map_or(head.seq, |link| link.seq), "count": links.len() });
+        let told = events::NewEvent { kind: &AUDIT_RECORDED, audience: Audience::Auditors, server: None, payload };
+        self.events.publish_in(&mut transaction, &told).await?;
         transaction.commit().await?;
         self.shared.chained.inc_by(links.len() as u64);
         Ok(taken)

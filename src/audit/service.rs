@@ -5,6 +5,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use events::Events;
 use platform::{Action, Actor, Config, Database, Shutdown, client::ClientError, telemetry::Metrics};
 use prometheus::IntCounter;
 use sqlx::PgConnection;
@@ -89,13 +90,14 @@ impl Audit {
     pub fn start(
         config: &Config,
         database: Database,
+        events: Events,
         keys: AuditKeys,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Self, ClientError> {
         let (sender, receiver) = mpsc::channel(notes::WAITING);
         let (promised, kept) = mpsc::channel(notes::WAITING);
-        let sealer = Sealer::new(database.clone(), keys.clone(), metrics);
+        let sealer = Sealer::new(database.clone(), events, keys.clone(), metrics);
         let audit = Self {
             inner: Arc::new(Inner {
                 database,

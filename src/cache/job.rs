@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use jobs::{Context, Failure, Handler, LogLevel, Outcome, Policy, Progress, Retry};
+use jobs::{Context, Failure, Handler, LogLevel, Outcome, PROGRESS_MEMBERS, Policy, Progress, ProgressEvent, Retry};
 use platform::{Coded as _, clock, config::Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,12 +26,21 @@ pub(crate) struct Payload {
     pub(crate) targets: Vec<String>,
 }
 
+/// The event that says how far a download into the cache is.
+pub static CACHE_PROGRESS: events::Kind = events::Kind {
+    name: "CACHE_PROGRESS",
+    channel: "cache",
+    told: "While packages are brought into the cache, and when that ends.",
+    heard_by: "Whoever asked for them, and administrators.",
+    payload: PROGRESS_MEMBERS,
+};
+
 impl Handler for CacheJob {
     const KIND: &'static str = "cache";
     type Payload = Payload;
 
     fn policy(&self) -> Policy {
-        Policy { limit: 8, ..Policy::default() }
+        Policy { limit: 8, progress: Some(ProgressEvent { kind: &CACHE_PROGRESS, is_public: false }), ..Policy::default() }
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {

@@ -50,6 +50,7 @@ pub use archive::ArchiveError;
 pub use blobs::BlobsError;
 pub use download::DownloadError;
 pub use error::CacheError;
+pub use job::CACHE_PROGRESS;
 pub use model::Wanted;
 pub use names::{InvalidName, RegistryType};
 pub use policy::Refusal;

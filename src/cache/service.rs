@@ -180,7 +180,13 @@ impl Cache {
         handlers.with(CacheJob { cache: cache() }).with(VerifyJob { cache: cache() }).with(PruneJob { cache: cache() })
     }
 
-    /// Asks that packages of a server are cached: a job, or nothing when they are here already.
+    /// Asks that the packages of a server are cached with everything that an install needs: a job, or nothing when they are
+    /// here already.
+    pub async fn fill(&self, actor: &Actor, server: &ServerRef) -> Result<Option<JobId>, CacheError> {
+        Ok(self.cache(actor, server, &Fill { closure: true, ..Fill::default() }).await?.0)
+    }
+
+    /// The same, as it is asked for.
     pub(crate) async fn cache(&self, actor: &Actor, server: &ServerRef, order: &Fill) -> Result<Filling, CacheError> {
         actor.require(Action::CacheFill)?;
         let wanted = self.wanted(server, order.version.as_deref(), order.registry_type.as_deref()).await?;

@@ -14,4 +14,4 @@ mod store;
 pub use error::ConfigurationsError;
 pub use model::{Configuration, ConfigurationId, Lifecycle, Limits, Restart, Sharing, Standing};
 pub use routes::router;
-pub use service::{CONFIGURATION_CHANGED, Configurations};
+pub use service::{CONFIGURATION_CHANGED, Configurations, Shown};

@@ -117,6 +117,11 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// Whether it was removed, and can be restored.
+    pub fn is_archived(&self) -> bool {
+        self.status == Standing::Archived
+    }
+
     /// Whether each session of a client has an instance of its own.
     pub fn is_per_session(&self) -> bool {
         self.sharing == Sharing::PerSession || self.lifecycle == Lifecycle::PerSession

@@ -2,11 +2,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use audit::{Audit, NewEvent};
 use credentials::Credentials;
-use events::Events;
+use events::{Events, Kind};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, Database, clock, ids};
 use serde_json::{Value, json};
-use servers::{DeclaredInput, ServerRef, Servers};
+use servers::{DeclaredInput, ServerRef, Servers, uuid_of};
 use sqlx::PgConnection;
 use users::{Belongings, UserId};
 
@@ -18,7 +18,19 @@ use crate::{
 };
 
 /// The event that says that somebody wants something else of a server.
-pub const CONFIGURATION_CHANGED: &str = "CONFIGURATION_CHANGED";
+pub static CONFIGURATION_CHANGED: Kind = Kind {
+    name: "CONFIGURATION_CHANGED",
+    channel: "configurations",
+    told: "When somebody wants something else of a server.",
+    heard_by: "Whose configuration it is, and administrators.",
+    payload: &[
+        ("serverId", "the server's UUID"),
+        ("configurationId", "the configuration"),
+        ("enabled", "whether it is to run"),
+        ("status", "`active` or `archived`"),
+        ("revision", "of the configuration, for `If-Match`"),
+    ],
+};
 
 /// What users want of servers; cheap to clone.
 #[derive(Clone)]
@@ -35,11 +47,11 @@ struct Inner {
 }
 
 /// A configuration as its owner sees it.
-pub(crate) struct Shown {
+pub struct Shown {
     /// With `[secret]` for what the vault has.
-    pub(crate) configuration: Configuration,
+    pub configuration: Configuration,
     /// What the server needs and was not given.
-    pub(crate) missing: Vec<String>,
+    pub missing: Vec<String>,
 }
 
 impl Configurations {
@@ -67,6 +79,11 @@ impl Configurations {
         actor.require(Action::ConfigurationsRead)?;
         let mut transaction = self.inner.database.begin(actor).await?;
         Ok(store::list(&mut transaction, &actor.to_string(), actor.servers(), status, after, limit.into()).await?)
+    }
+
+    /// All of the actor's own that count, so many at most.
+    pub async fn all_of(&self, actor: &Actor, limit: usize) -> Result<Vec<Configuration>, ConfigurationsError> {
+        self.list(actor, Standing::Active, "", u32::try_from(limit).unwrap_or(u32::MAX)).await
     }
 
     /// The actor's own for one server.
@@ -202,7 +219,7 @@ impl Configurations {
     }
 
     /// Removes the actor's own for a server, so that it can be restored. The server may be gone from the catalogue.
-    pub(crate) async fn archive(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), ConfigurationsError> {
+    pub async fn archive(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), ConfigurationsError> {
         actor.require(Action::ConfigurationsWrite)?;
         let id = self.inner.servers.id_of(server).await?;
         actor.require_server(Action::ConfigurationsWrite, &id)?;
@@ -210,7 +227,7 @@ impl Configurations {
     }
 
     /// Brings back the actor's own for a server; it is not enabled.
-    pub(crate) async fn restore(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<Shown, ConfigurationsError> {
+    pub async fn restore(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<Shown, ConfigurationsError> {
         let (id, inputs) = self.server(actor, Action::ConfigurationsWrite, server).await?;
         let restored = self.turn(actor, &id, expected, Standing::Active, "configuration.restore").await?;
         self.show(actor, restored, &inputs).await
@@ -249,8 +266,11 @@ impl Configurations {
         let told = NewEvent::change(action).on("configuration", new.id).server(&new.server_id);
         let told = told.with("enabled", new.enabled).with("revision", new.revision).of(&new.owner);
         self.inner.audit.record_in(transaction, actor, told).await?;
-        let payload = json!({ "server_id": new.server_id, "enabled": new.enabled, "status": new.status, "revision": new.revision });
-        let event = events::NewEvent { kind: CONFIGURATION_CHANGED, channel: "configurations", owner: Some(new.owner.clone()), payload };
+        let payload = json!({
+            "serverId": uuid_of(&new.server_id), "configurationId": new.id, "enabled": new.enabled, "status": new.status,
+            "revision": new.revision,
+        });
+        let event = events::NewEvent::of(&new.owner, &CONFIGURATION_CHANGED, payload).about(&new.server_id);
         Ok(self.inner.events.publish_in(transaction, &event).await?)
     }
 }

@@ -1,36 +1,101 @@
+use std::sync::OnceLock;
+
 use chrono::{DateTime, Utc};
-use platform::{Actor, Identity, clock};
+use platform::{Action, Actor, Identity, clock};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::kind::Kind;
+
+/// How the table writes [`Audience::Auditors`].
+const AUDITORS: &str = "auditors";
+
+/// Who may hear of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every actor.
+    Everyone,
+    /// One actor, as [`Actor`] is written.
+    Owner(String),
+    /// Whoever may read the whole audit trail.
+    Auditors,
+}
+
+impl Audience {
+    pub(crate) fn stored(&self) -> Option<&str> {
+        match self {
+            Self::Everyone => None,
+            Self::Owner(owner) => Some(owner),
+            Self::Auditors => Some(AUDITORS),
+        }
+    }
+
+    pub(crate) fn of_stored(owner: Option<String>) -> Self {
+        match owner {
+            None => Self::Everyone,
+            Some(owner) if owner == AUDITORS => Self::Auditors,
+            Some(owner) => Self::Owner(owner),
+        }
+    }
+}
 
 /// Something that is about to be told.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// `SCREAMING_SNAKE_CASE`, as clients compare it: `JOB_STATUS_CHANGED`.
-    pub kind: &'static str,
-    /// What it can be filtered by: `jobs`, `catalogue`.
-    pub channel: &'static str,
-    /// Whose it is, as [`Actor`] is written; `None` for every actor.
-    pub owner: Option<String>,
-    /// What clients read.
+    /// Its type.
+    pub kind: &'static Kind,
+    /// For whom.
+    pub audience: Audience,
+    /// The id of the server that it is about.
+    pub server: Option<String>,
+    /// What clients read: the members that the type declares.
     pub payload: Value,
 }
 
+impl NewEvent {
+    /// An event that every actor may hear of.
+    pub fn for_everyone(kind: &'static Kind, payload: Value) -> Self {
+        Self { kind, audience: Audience::Everyone, server: None, payload }
+    }
+
+    /// An event of one actor, as [`Actor`] is written.
+    pub fn of(owner: impl Into<String>, kind: &'static Kind, payload: Value) -> Self {
+        Self { kind, audience: Audience::Owner(owner.into()), server: None, payload }
+    }
+
+    /// It is about a server; who may not use that does not hear of it.
+    #[must_use]
+    pub fn about(mut self, server: impl Into<String>) -> Self {
+        self.server = Some(server.into());
+        self
+    }
+
+    /// Whether its payload is what its type declares; documents would be wrong otherwise.
+    pub(crate) fn is_as_declared(&self) -> bool {
+        let declared = |name: &String| self.kind.payload.iter().any(|(member, _)| member == name);
+        self.payload.as_object().is_some_and(|payload| payload.keys().all(declared))
+    }
+}
+
 /// Something that happened.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Event {
     /// Grows in commit order; what `Last-Event-ID` refers to.
     pub id: i64,
-    /// `SCREAMING_SNAKE_CASE`.
+    /// The name of its type.
     pub kind: String,
     /// What it can be filtered by.
     pub channel: String,
-    /// Whose it is; `None` for every actor.
-    pub owner: Option<String>,
+    /// For whom.
+    pub audience: Audience,
+    /// The id of the server that it is about.
+    pub server: Option<String>,
     /// What clients read.
     pub payload: Value,
     /// When it happened.
     pub created_at: DateTime<Utc>,
+    /// What followers are sent, once somebody was.
+    pub(crate) text: OnceLock<String>,
 }
 
 #[derive(Serialize)]
@@ -38,28 +103,43 @@ struct Wire<'a> {
     id: i64,
     r#type: &'a str,
     channel: &'a str,
-    payload: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<&'a str>,
+    payload: Value,
     timestamp: String,
 }
 
 impl Event {
-    /// Whether `actor` may hear of it; the same rule as the table's row-level security.
-    pub fn is_visible_to(&self, actor: &Actor) -> bool {
-        match actor.identity {
-            Identity::Operator | Identity::System(_) => true,
-            Identity::User { .. } | Identity::Service(_) => self.owner.as_ref().is_none_or(|owner| *owner == actor.to_string()),
-            Identity::Nobody => false,
-        }
+    /// Whether it is of this type.
+    pub fn is(&self, kind: &Kind) -> bool {
+        self.kind == kind.name
     }
 
-    /// `{id, type, channel, payload, timestamp}`.
-    pub fn wire(&self) -> Value {
-        json!(Wire {
-            id: self.id,
-            r#type: &self.kind,
-            channel: &self.channel,
-            payload: &self.payload,
-            timestamp: clock::rfc3339(self.created_at),
+    /// Whether `actor` may hear of it.
+    pub fn is_visible_to(&self, actor: &Actor) -> bool {
+        let is_server_granted = match (&self.server, actor.servers()) {
+            (Some(server), Some(granted)) => granted.contains(server),
+            _ => true,
+        };
+        is_server_granted
+            && match (&actor.identity, &self.audience) {
+                (Identity::Nobody, _) => false,
+                (Identity::Operator | Identity::System(_), _) | (_, Audience::Everyone) => true,
+                (_, Audience::Owner(owner)) => *owner == actor.to_string(),
+                (_, Audience::Auditors) => actor.may(Action::AuditReadAll),
+            }
+    }
+
+    /// `{id, type, channel, server, payload, timestamp}` as JSON, as every follower has it.
+    pub fn text(&self) -> &str {
+        self.text.get_or_init(|| {
+            let timestamp = clock::rfc3339(self.created_at);
+            let mut payload = self.payload.clone();
+            if let Some(payload) = payload.as_object_mut() {
+                payload.insert("timestamp".into(), timestamp.clone().into());
+            }
+            json!(Wire { id: self.id, r#type: &self.kind, channel: &self.channel, server: self.server.as_deref(), payload, timestamp })
+                .to_string()
         })
     }
 }

@@ -1,20 +1,19 @@
 use std::{sync::Arc, time::Duration};
 
-use async_stream::stream;
-use futures_util::Stream;
-use platform::{Action, Actor, Database, Shutdown, actor::Forbidden, clock, database::DbError};
+use platform::{Action, Actor, Config, Database, Shutdown, actor::Forbidden, clock, database::DbError, telemetry::Metrics};
+use prometheus::{IntGauge, IntGaugeVec};
 use sqlx::PgConnection;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast;
 
 use crate::{
+    follower::{BATCH, Follower, Wanted},
+    kind::Kind,
     model::{Event, NewEvent},
     store,
 };
 
 /// How many events a slow reader may be behind before it is served from the table again.
 const BUFFER: usize = 1024;
-/// How many rows one look at the table takes.
-const BATCH: i64 = 500;
 /// A look at the table without a notification, should one have been lost.
 const POLL: Duration = Duration::from_secs(15);
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
@@ -22,146 +21,129 @@ const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// Publishes events and lets others follow them.
 #[derive(Clone)]
 pub struct Events {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     database: Database,
     live: broadcast::Sender<Arc<Event>>,
     shutdown: Shutdown,
-}
-
-/// What a follower is given.
-pub enum Followed {
-    /// An event.
-    Event(Arc<Event>),
-    /// Events after the given id are no longer kept: the follower has to read the state afresh.
-    Gap {
-        /// The oldest event that is still there.
-        oldest: i64,
-    },
+    kinds: &'static [&'static Kind],
+    origins: Vec<String>,
+    heartbeat: Duration,
+    followers: IntGaugeVec,
 }
 
 impl Events {
-    /// Starts to carry events from the table to the followers of this process, keeping the newest `keep`.
-    pub async fn start(database: Database, keep: u32, shutdown: &Shutdown) -> Result<Self, DbError> {
+    /// Starts to carry events from the table to the followers of this process, and to forget the oldest ones. `kinds` are
+    /// all that the program tells.
+    pub async fn start(
+        config: &Config,
+        database: Database,
+        kinds: &'static [&'static Kind],
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Result<Self, DbError> {
         let newest = store::bounds(database.system()).await?.map_or(0, |(_, newest)| newest);
-        let events = Self { database, live: broadcast::channel(BUFFER).0, shutdown: shutdown.clone() };
+        let events = Self {
+            inner: Arc::new(Inner {
+                database,
+                live: broadcast::channel(BUFFER).0,
+                shutdown: shutdown.clone(),
+                kinds,
+                origins: config.http.cors_origins.clone(),
+                heartbeat: config.event_heartbeat,
+                followers: metrics.gauges("fabric_event_followers", "Who follows the events now, by stream", &["stream"]),
+            }),
+        };
         shutdown.spawn(events.clone().carry(newest));
-        shutdown.spawn(events.clone().prune(keep.into()));
+        shutdown.spawn(events.clone().prune(config.event_retention.into()));
         Ok(events)
     }
 
     /// Publishes when the caller's transaction commits. Call it last: it makes publishers take turns.
     pub async fn publish_in(&self, transaction: &mut PgConnection, event: &NewEvent) -> Result<(), DbError> {
+        debug_assert!(event.is_as_declared(), "{event:?}");
         Ok(store::insert(transaction, event, clock::now()).await?)
     }
 
     /// Publishes at once.
     pub async fn publish(&self, event: &NewEvent) -> Result<(), DbError> {
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.inner.database.system().begin().await?;
         self.publish_in(&mut transaction, event).await?;
         Ok(transaction.commit().await?)
     }
 
     /// Every event of this process's life from now on, in order; lagging readers miss some.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.live.subscribe()
+        self.inner.live.subscribe()
     }
 
-    /// The events after `after` (or from now on) that `actor` may hear of, until the program stops.
-    pub async fn follow(
-        &self,
-        actor: &Actor,
-        after: Option<i64>,
-    ) -> Result<impl Stream<Item = Result<Followed, DbError>> + use<>, FollowError> {
+    /// Reads the events after `after` (or from now on) that `actor` may hear of.
+    pub async fn follow(&self, actor: &Actor, wanted: Wanted, after: Option<i64>) -> Result<Follower, FollowError> {
         actor.require(Action::EventsRead)?;
-        let mut live = self.live.subscribe();
-        let bounds = store::bounds(self.database.system()).await.map_err(DbError::from)?;
-        let newest = bounds.map_or(0, |(_, newest)| newest);
-        let gap = match (after, bounds) {
-            // A number beyond the newest is of a database that has since been replaced.
-            (Some(after), Some((oldest, newest))) if after < oldest - 1 || after > newest => Some(oldest),
-            _ => None,
-        };
-        let mut last = match gap {
-            Some(oldest) => oldest - 1,
-            None => after.unwrap_or(newest),
-        };
-        let (this, actor) = (self.clone(), actor.clone());
-        Ok(stream! {
-            if let Some(oldest) = gap {
-                yield Ok(Followed::Gap { oldest });
-            }
-            let mut behind = last < newest;
-            loop {
-                if behind {
-                    match store::bounds(this.database.system()).await {
-                        Ok(Some((oldest, _))) if last < oldest - 1 => {
-                            last = oldest - 1;
-                            yield Ok(Followed::Gap { oldest });
-                        }
-                        Ok(_) => {}
-                        Err(error) => {
-                            yield Err(DbError::from(error));
-                            return;
-                        }
-                    }
-                }
-                while behind {
-                    let batch = match store::after(this.database.system(), last, BATCH).await {
-                        Ok(batch) => batch,
-                        Err(error) => {
-                            yield Err(error.into());
-                            return;
-                        }
-                    };
-                    behind = i64::try_from(batch.len()) == Ok(BATCH);
-                    for event in batch {
-                        last = event.id;
-                        if event.is_visible_to(&actor) {
-                            yield Ok(Followed::Event(Arc::new(event)));
-                        }
-                    }
-                }
-                let heard = tokio::select! {
-                    heard = live.recv() => heard,
-                    () = this.shutdown.begun() => return,
-                };
-                match heard {
-                    Ok(event) if event.id > last => {
-                        last = event.id;
-                        if event.is_visible_to(&actor) {
-                            yield Ok(Followed::Event(event));
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(_)) => behind = true,
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        })
+        Ok(Follower::new(self, actor, wanted, after).await?)
+    }
+
+    /// Whether events are told on a channel.
+    pub(crate) fn knows_channel(&self, channel: &str) -> bool {
+        self.inner.kinds.iter().any(|kind| kind.channel == channel)
+    }
+
+    /// Every channel.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &'static str> {
+        self.inner.kinds.iter().map(|kind| kind.channel)
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// The pages elsewhere that may call this fabric.
+    pub(crate) fn origins(&self) -> &[String] {
+        &self.inner.origins
+    }
+
+    /// How often a WebSocket is asked for a sign of life.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.inner.heartbeat
+    }
+
+    /// Counts a follower for as long as it is kept.
+    pub(crate) fn count(&self, stream: &str) -> Counted {
+        let gauge = self.inner.followers.with_label_values(&[stream]);
+        gauge.inc();
+        Counted(gauge)
+    }
+
+    /// Ready once the program stops.
+    pub(crate) async fn stopping(&self) {
+        self.inner.shutdown.begun().await;
     }
 
     /// Tells the followers of this process of everything after `last`.
     async fn carry(self, mut last: i64) {
-        while !self.shutdown.has_begun() {
+        while !self.inner.shutdown.has_begun() {
             if let Err(error) = self.carry_while_connected(&mut last).await {
                 tracing::warn!(%error, "lost the event channel; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                    () = self.shutdown.begun() => {}
+                    () = self.stopping() => {}
                 }
             }
         }
     }
 
     async fn carry_while_connected(&self, last: &mut i64) -> Result<(), DbError> {
-        let mut listener = self.database.listener().await?;
+        let mut listener = self.inner.database.listener().await?;
         listener.listen("fabric_events").await?;
         loop {
-            let batch = store::after(self.database.system(), *last, BATCH).await?;
+            let batch = store::after(self.inner.database.system(), *last, BATCH).await?;
             let is_full = i64::try_from(batch.len()) == Ok(BATCH);
             for event in batch {
                 *last = event.id;
                 // Without followers there is nobody to tell.
-                self.live.send(Arc::new(event)).ok();
+                self.inner.live.send(Arc::new(event)).ok();
             }
             if is_full {
                 continue;
@@ -169,7 +151,7 @@ impl Events {
             tokio::select! {
                 notified = listener.try_recv() => { notified?; }
                 () = tokio::time::sleep(POLL) => {}
-                () = self.shutdown.begun() => return Ok(()),
+                () = self.stopping() => return Ok(()),
             }
             while listener.next_buffered().is_some() {}
         }
@@ -179,12 +161,28 @@ impl Events {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PRUNE_EVERY) => {}
-                () = self.shutdown.begun() => return,
+                () = self.stopping() => return,
             }
-            if let Err(error) = store::prune(self.database.system(), keep).await {
+            if let Err(error) = self.prune_now(keep).await {
                 tracing::warn!(%error, "could not prune the events");
             }
         }
+    }
+
+    async fn prune_now(&self, keep: i64) -> Result<(), DbError> {
+        store::prune(self.inner.database.system(), keep).await?;
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        store::drop_tickets(&mut transaction, clock::now()).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// One who follows.
+pub(crate) struct Counted(IntGauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

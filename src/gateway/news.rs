@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use configurations::CONFIGURATION_CHANGED;
-use runtime::INSTANCE_STATE_CHANGED;
+use events::Audience;
+use runtime::SERVER_STATE_CHANGED;
 use tokio::sync::broadcast::error::RecvError;
 use virtual_servers::VIRTUAL_SERVER_CHANGED;
 
@@ -24,23 +25,23 @@ impl Gateway {
                 () = self.inner.shutdown.begun() => return,
             };
             match event {
-                Ok(event) if event.kind == CONFIGURATION_CHANGED => self.inner.members.invalidate_all(),
-                Ok(event) if event.kind == VIRTUAL_SERVER_CHANGED => {
+                Ok(event) if event.is(&CONFIGURATION_CHANGED) => self.inner.members.invalidate_all(),
+                Ok(event) if event.is(&VIRTUAL_SERVER_CHANGED) => {
                     self.inner.put_together.invalidate_all();
                     self.inner.domains.invalidate_all();
-                    if let Some(id) = event.payload["virtual_server_id"].as_str().and_then(|id| id.parse().ok()) {
+                    if let Some(id) = event.payload["virtualServerId"].as_str().and_then(|id| id.parse().ok()) {
                         self.tell_place(&Place::Virtual(id));
                     }
                 }
-                Ok(event) if event.kind == INSTANCE_STATE_CHANGED => {
+                Ok(event) if event.is(&SERVER_STATE_CHANGED) => {
                     // Of one that is for a session, or for one era, whoever uses it hears by itself.
                     let is_for_all = event.payload["session"].is_null();
-                    let has_turned = event.payload["to"] == "RUNNING" || event.payload["from"] == "RUNNING";
+                    let has_turned = event.payload["newState"] == "RUNNING" || event.payload["oldState"] == "RUNNING";
                     if is_for_all
                         && has_turned
-                        && let Some(server) = event.payload["server_id"].as_str()
+                        && let (Some(server), Audience::Owner(owner)) = (&event.server, &event.audience)
                     {
-                        self.tell_of(server, event.owner.as_deref());
+                        self.tell_of(server, owner);
                     }
                 }
                 Ok(_) => {}
@@ -55,11 +56,11 @@ impl Gateway {
     }
 
     /// What a server offers is there, or not there any more: sessions that may be offered it hear of it.
-    fn tell_of(&self, server: &str, owner: Option<&str>) {
+    fn tell_of(&self, server: &str, owner: &str) {
         let is_concerned = |place: &Place, user: &str| match place {
             Place::Server(id) => id == server,
             // Whether a virtual server has it is not looked at: to hear once too often costs a list.
-            Place::All | Place::Virtual(_) => owner.is_none_or(|owner| owner == user) || self.is_shared(server),
+            Place::All | Place::Virtual(_) => owner == user || self.is_shared(server),
         };
         let clients: Vec<Arc<Client>> = {
             let clients = self.clients();

@@ -1,15 +1,15 @@
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use events::Events;
+use events::{Events, NewEvent};
 use platform::{Coded, clock, database::DbError, public_message};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::{
     context::Context,
-    model::{Job, JobStatus, status_event},
+    model::{Job, JobStatus, Progress, status_event},
 };
 
 /// How long a job waits for a database that is not available.
@@ -56,11 +56,30 @@ pub struct Policy {
     pub backoff: Duration,
     /// How many jobs of this kind run at once, over all replicas.
     pub limit: i32,
+    /// What tells of its progress beside `JOB_PROGRESS`.
+    pub progress: Option<ProgressEvent>,
 }
+
+/// A type of event for the progress of jobs of one kind, with the payload that [`PROGRESS_MEMBERS`] names.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgressEvent {
+    /// The type.
+    pub kind: &'static events::Kind,
+    /// Whether every actor hears of it, or whose job it is.
+    pub is_public: bool,
+}
+
+/// The payload of such events.
+pub const PROGRESS_MEMBERS: &[(&str, &str)] = &[
+    ("jobId", "the job"),
+    ("status", "`processing`, and in the end `complete`, `failed` or `cancelled`"),
+    ("progress", "`{done, total, unit, message}`; `total` is null while it is not known"),
+    ("error", "`{code, message}` when it failed"),
+];
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_attempts: 3, backoff: Duration::from_secs(5), limit: 64 }
+        Self { max_attempts: 3, backoff: Duration::from_secs(5), limit: 64, progress: None }
     }
 }
 
@@ -121,6 +140,13 @@ impl From<DbError> for Failure {
     }
 }
 
+impl ProgressEvent {
+    pub(crate) fn of(self, job: &Job, status: JobStatus, progress: Option<&Progress>, error: Option<&Value>) -> NewEvent {
+        let payload = json!({ "jobId": job.id, "status": status, "progress": progress, "error": error });
+        if self.is_public { NewEvent::for_everyone(self.kind, payload) } else { NewEvent::of(&job.created_by, self.kind, payload) }
+    }
+}
+
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) trait AnyHandler: Send + Sync {
@@ -168,10 +194,17 @@ impl Handlers {
         self
     }
 
+    pub(crate) fn progress_of(&self, kind: &str) -> Option<ProgressEvent> {
+        self.by_kind.get(kind)?.policy().progress
+    }
+
     /// Tells the job's own feature, and those who watch, how it ended or that it is to be tried again.
     pub(crate) async fn tell_end(&self, connection: &mut PgConnection, events: &Events, job: &Job, ended: &Ended) -> Result<(), DbError> {
         if let Some(handler) = self.by_kind.get(job.kind.as_str()) {
             handler.ended(connection, job.payload.clone(), ended).await?;
+        }
+        if let Some(progress) = self.progress_of(&job.kind) {
+            events.publish_in(connection, &progress.of(job, ended.status, None, ended.error.as_ref())).await?;
         }
         events.publish_in(connection, &status_event(job.id, &job.kind, &job.created_by, ended.status)).await
     }

@@ -16,7 +16,7 @@ mod worker;
 
 pub use context::Context;
 pub use error::JobsError;
-pub use handler::{Ended, Failure, Handler, Handlers, Outcome, Policy, Retry};
-pub use model::{Job, JobId, JobStatus, LogLevel, LogLine, NewJob, Progress};
+pub use handler::{Ended, Failure, Handler, Handlers, Outcome, PROGRESS_MEMBERS, Policy, ProgressEvent, Retry};
+pub use model::{JOB_PROGRESS, JOB_STATUS_CHANGED, Job, JobId, JobStatus, LogLevel, LogLine, NewJob, Progress};
 pub use routes::{router, wire};
 pub use service::Jobs;

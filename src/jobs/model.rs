@@ -1,6 +1,6 @@
 use audit::{EventType, NewEvent as Told};
 use chrono::{DateTime, Utc};
-use events::NewEvent;
+use events::{Kind, NewEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -153,12 +153,33 @@ impl NewJob {
     }
 }
 
+/// The event that says that a job has another status.
+pub static JOB_STATUS_CHANGED: Kind = Kind {
+    name: "JOB_STATUS_CHANGED",
+    channel: "jobs",
+    told: "When a job is queued, begins, or ends.",
+    heard_by: "Whoever asked for the job, and administrators.",
+    payload: &[
+        ("jobId", "the job"),
+        ("kind", "what it does: `sync`, `cache`, `install`, …"),
+        ("status", "`pending`, `processing`, `complete`, `failed`, `cancelled`, `needs_input`"),
+    ],
+};
+
+/// The event that says how far a job is.
+pub static JOB_PROGRESS: Kind = Kind {
+    name: "JOB_PROGRESS",
+    channel: "jobs",
+    told: "While a job runs, a few times a second at most.",
+    heard_by: "Whoever asked for the job, and administrators.",
+    payload: &[
+        ("jobId", "the job"),
+        ("kind", "what it does"),
+        ("progress", "`{done, total, unit, message}`; `total` is null while it is not known"),
+    ],
+};
+
 /// What watchers hear when a job gets another status.
 pub(crate) fn status_event(id: JobId, kind: &str, created_by: &str, status: JobStatus) -> NewEvent {
-    NewEvent {
-        kind: "JOB_STATUS_CHANGED",
-        channel: "jobs",
-        owner: Some(created_by.to_owned()),
-        payload: json!({ "jobId": id, "kind": kind, "status": status }),
-    }
+    NewEvent::of(created_by, &JOB_STATUS_CHANGED, json!({ "jobId": id, "kind": kind, "status": status }))
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     context::Context,
     handler::{AnyHandler, Ended, Failure, Handlers, Outcome, Retry},
-    model::{Job, JobStatus, Progress, status_event},
+    model::{JOB_PROGRESS, Job, JobStatus, Progress, status_event},
     store::{self, Ending, Lease, Takes},
 };
 
@@ -183,8 +183,10 @@ impl Worker {
             }
             if let Some(news) = news {
                 let payload = json!({ "jobId": job.id, "kind": job.kind, "progress": news });
-                let event = NewEvent { kind: "JOB_PROGRESS", channel: "jobs", owner: Some(job.created_by.clone()), payload };
-                self.events.publish(&event).await.ok();
+                self.events.publish(&NewEvent::of(&job.created_by, &JOB_PROGRESS, payload)).await.ok();
+                if let Some(progress) = self.handlers.progress_of(&job.kind) {
+                    self.events.publish(&progress.of(job, JobStatus::Processing, Some(&news), None)).await.ok();
+                }
             }
         }
     }

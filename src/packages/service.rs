@@ -32,7 +32,13 @@ use crate::{
 };
 
 /// The event that says that an installation stands elsewhere than before.
-pub const INSTALLATION_CHANGED: &str = "INSTALLATION_CHANGED";
+pub static INSTALLATION_CHANGED: events::Kind = events::Kind {
+    name: "INSTALLATION_CHANGED",
+    channel: "packages",
+    told: "When a package is being installed, is installed, failed to be, or is gone.",
+    heard_by: "Everybody who may use the server.",
+    payload: &[("serverId", "the server's UUID"), ("status", "`installing`, `installed`, `error`, `uninstalled`")],
+};
 const MOST_ARGS: usize = 200;
 const LONGEST_ARG: usize = 8 << 10;
 
@@ -217,8 +223,8 @@ impl Packages {
     }
 
     pub(crate) async fn tell_in(&self, transaction: &mut PgConnection, server_id: &str, status: &str) -> Result<(), DbError> {
-        let payload = json!({ "server_id": server_id, "status": status });
-        let event = events::NewEvent { kind: INSTALLATION_CHANGED, channel: "packages", owner: None, payload };
+        let payload = json!({ "serverId": servers::uuid_of(server_id), "status": status });
+        let event = events::NewEvent::for_everyone(&INSTALLATION_CHANGED, payload).about(server_id);
         self.inner.events.publish_in(transaction, &event).await
     }
 

@@ -47,6 +47,6 @@ pub use model::{Backend, Era, Instance, InstanceId, Keeper, Kept, Reason, State,
 pub use older::older;
 pub use reach::Reached;
 pub use routes::router;
-pub use service::{INSTANCE_STATE_CHANGED, Neighbours, Runtime, Usage};
+pub use service::{Neighbours, Runtime, SERVER_STATE_CHANGED, Usage};
 pub use session::{Greeting, Session};
 pub use wire::{CallError, Wire};

@@ -19,7 +19,7 @@ use crate::{
     live::{Live, Wanted},
     log::Log,
     model::{Backend, Cap, Instance, InstanceId, Reason, State},
-    service::{About, INSTANCE_STATE_CHANGED, Inner},
+    service::{About, Inner, SERVER_STATE_CHANGED},
     store::{self, Claim, Lost},
     supervisor::{FABRIC_STOPPED, Supervisor},
 };
@@ -65,9 +65,9 @@ impl Inner {
                     () = &mut next => break,
                     () = self.wake.notified() => break,
                     event = events.recv() => match event {
-                        Ok(event) if [CONFIGURATION_CHANGED, INSTALLATION_CHANGED].contains(&event.kind.as_str()) => break,
+                        Ok(event) if event.is(&CONFIGURATION_CHANGED) || event.is(&INSTALLATION_CHANGED) => break,
                         // Another fabric may have ended.
-                        Ok(event) if event.kind == INSTANCE_STATE_CHANGED && event.payload["reason"] == FABRIC_STOPPED => break,
+                        Ok(event) if event.is(&SERVER_STATE_CHANGED) && event.payload["reason"] == FABRIC_STOPPED => break,
                         Ok(_) => {}
                         Err(RecvError::Lagged(_)) => break,
                         Err(RecvError::Closed) => return,

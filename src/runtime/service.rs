@@ -8,7 +8,7 @@ use std::{
 use audit::{Audit, EventType, NewEvent};
 use configurations::{Configuration, Configurations, ConfigurationsError, Lifecycle};
 use credentials::Credentials;
-use events::Events;
+use events::{Events, Kind};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use oauth::Oauth;
 use packages::{Installation, NoToolchain, Packages, Toolchain};
@@ -18,7 +18,7 @@ use platform::{
 use prometheus::IntCounterVec;
 use sandbox::Machine;
 use serde_json::{Value, json, value::RawValue};
-use servers::{ServerRef, Servers, ServersError, first_remote};
+use servers::{ServerRef, Servers, ServersError, first_remote, uuid_of};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
@@ -38,7 +38,20 @@ use crate::{
 };
 
 /// The event that says that an instance stands elsewhere than before.
-pub const INSTANCE_STATE_CHANGED: &str = "INSTANCE_STATE_CHANGED";
+pub static SERVER_STATE_CHANGED: Kind = Kind {
+    name: "SERVER_STATE_CHANGED",
+    channel: "servers",
+    told: "When an instance goes from one state to another (docs/states.md).",
+    heard_by: "Whose instance it is, and administrators.",
+    payload: &[
+        ("serverId", "the server's UUID"),
+        ("instanceId", "the instance"),
+        ("session", "the session that it is for, or null"),
+        ("oldState", "where it stood; null for a new one"),
+        ("newState", "where it stands"),
+        ("reason", "why, as a code, where there is a reason"),
+    ],
+};
 
 /// Running servers; cheap to clone.
 #[derive(Clone)]
@@ -150,10 +163,10 @@ impl Inner {
         reason: Option<&Reason>,
     ) -> Result<(), DbError> {
         let payload = json!({
-            "instance_id": about.id, "server_id": about.server_id, "session": (!about.session.is_empty()).then_some(about.session),
-            "from": from, "to": to, "reason": reason.map(|reason| &reason.code),
+            "serverId": uuid_of(about.server_id), "instanceId": about.id, "session": (!about.session.is_empty()).then_some(about.session),
+            "oldState": from, "newState": to, "reason": reason.map(|reason| &reason.code),
         });
-        let event = events::NewEvent { kind: INSTANCE_STATE_CHANGED, channel: "instances", owner: Some(about.owner.to_owned()), payload };
+        let event = events::NewEvent::of(about.owner, &SERVER_STATE_CHANGED, payload).about(about.server_id);
         self.events.publish_in(transaction, &event).await
     }
 
@@ -333,6 +346,12 @@ impl Runtime {
         actor.require_server(action, &id)?;
         let found = self.inner.configurations.of(&actor.to_string(), &id).await?;
         found.ok_or(RuntimeError::Configurations(ConfigurationsError::NotFound))
+    }
+
+    /// The instance of a configuration that is for no session, if there ever was one.
+    pub async fn main_instance(&self, configuration: &Configuration) -> Result<Option<Instance>, RuntimeError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        Ok(store::of_configuration(&mut transaction, configuration.id.0, "").await?)
     }
 
     async fn instance_of(&self, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {

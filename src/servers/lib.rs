@@ -29,7 +29,9 @@ pub use document::{Entry, Skip, SkipReason, parse_entry};
 pub use error::ServersError;
 pub use ingest::Applied;
 pub use local::rewritten;
-pub use model::{CachedPackage, DeclaredInput, Described, Origin, ServerId, ServerPackage, ServerRef, Status, first_remote};
+pub use model::{
+    CachedPackage, DeclaredInput, Described, Filter, Origin, ServerId, ServerPackage, ServerRef, Status, first_remote, uuid_of,
+};
 pub use registry::{open_to_all, other_method, router as registry_router};
 pub use routes::router;
-pub use service::{CATALOGUE_CHANGED, Servers};
+pub use service::{CATALOG_CHANGED, Servers};

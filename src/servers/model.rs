@@ -44,7 +44,7 @@ impl ServerId {
 
     /// A stable UUID (version 5) that is accepted wherever an id is.
     pub fn uuid(&self) -> Uuid {
-        Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_DNS, LOCAL_NAMESPACE.as_bytes()), self.0.as_bytes())
+        uuid_of(&self.0)
     }
 
     /// The text.
@@ -57,6 +57,11 @@ impl fmt::Display for ServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The UUID of a server by its id, as events have it.
+pub fn uuid_of(id: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_DNS, LOCAL_NAMESPACE.as_bytes()), id.as_bytes())
 }
 
 /// How a caller names a server: by id, by registry name, or by UUID.
@@ -136,15 +141,25 @@ pub(crate) struct Summary {
 
 /// What a list of servers is asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Filter {
-    pub(crate) search: Option<String>,
-    pub(crate) category: Option<String>,
-    pub(crate) registry_type: Option<String>,
-    pub(crate) transport: Option<String>,
-    pub(crate) origin: Option<Origin>,
-    pub(crate) status: Option<Status>,
-    pub(crate) has_remote: Option<bool>,
-    pub(crate) updated_since: Option<DateTime<Utc>>,
+pub struct Filter {
+    /// Words to find in name, title and description.
+    pub search: Option<String>,
+    /// Of this category.
+    pub category: Option<String>,
+    /// With a package of this type.
+    pub registry_type: Option<String>,
+    /// That speak this.
+    pub transport: Option<String>,
+    /// That came from there.
+    pub origin: Option<Origin>,
+    /// With this status; without it, all but deleted ones.
+    pub status: Option<Status>,
+    /// That have a remote, or have none.
+    pub has_remote: Option<bool>,
+    /// That changed after this moment.
+    pub updated_since: Option<DateTime<Utc>>,
+    /// Only of these.
+    pub among: Option<Vec<String>>,
 }
 
 /// The key of the last line of a page.

@@ -290,6 +290,7 @@ impl ListQuery {
                 "an RFC 3339 timestamp, such as 2025-08-07T13:15:04.280Z",
             )?,
             search,
+            among: None,
         };
         let usual = if filter.search.is_some() { Sort::Relevance } else { Sort::Name };
         let sort = sort.filter(|sort| *sort != Sort::Relevance || filter.search.is_some()).unwrap_or(usual);

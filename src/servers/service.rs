@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use events::{Events, NewEvent};
+use events::{Events, Kind, NewEvent};
 use platform::{Action, Actor, Config, Database, Shutdown, clock, database::DbError, http::Answer};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::broadcast::error::RecvError;
@@ -22,7 +22,13 @@ use crate::{
 };
 
 /// The event that says that the catalogue is another one now.
-pub const CATALOGUE_CHANGED: &str = "CATALOGUE_CHANGED";
+pub static CATALOG_CHANGED: Kind = Kind {
+    name: "CATALOG_CHANGED",
+    channel: "catalog",
+    told: "When servers of the catalogue are new, changed or gone: once for many of them.",
+    heard_by: "Everybody.",
+    payload: &[],
+};
 /// How many servers are sorted anew in one go.
 const SORT_BATCH: i64 = 1000;
 /// Memory for what servers require.
@@ -163,8 +169,7 @@ impl Servers {
     /// Tells every replica and follower that the catalogue changed, when the transaction commits.
     pub async fn announce_in(&self, transaction: &mut PgConnection) -> Result<(), DbError> {
         upkeep::settle_searches(transaction).await?;
-        let event = NewEvent { kind: CATALOGUE_CHANGED, channel: "catalogue", owner: None, payload: serde_json::json!({}) };
-        self.inner.events.publish_in(transaction, &event).await
+        self.inner.events.publish_in(transaction, &NewEvent::for_everyone(&CATALOG_CHANGED, serde_json::json!({}))).await
     }
 
     /// Forgets what is kept in this process, once a transaction that announced a change has committed:
@@ -283,6 +288,13 @@ impl Servers {
     /// How many mirrored servers come up to `id` by name, and how many there are.
     pub async fn place_of(&self, id: &ServerId) -> Result<(i64, i64), ServersError> {
         Ok(upkeep::place_of(self.inner.database.public(), id).await?)
+    }
+
+    /// The ids of servers that fit, by id, so many at most.
+    pub async fn find(&self, filter: &Filter, limit: usize) -> Result<Vec<String>, ServersError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (found, _) = list::list(self.inner.database.public(), filter, Sort::Name, None, limit).await?;
+        Ok(found.into_iter().map(|found| found.id).collect())
     }
 
     pub(crate) async fn list(
@@ -412,7 +424,7 @@ impl Servers {
                 () = shutdown.begun() => return,
             };
             match event {
-                Ok(event) if event.kind != CATALOGUE_CHANGED => {}
+                Ok(event) if !event.is(&CATALOG_CHANGED) => {}
                 Ok(_) | Err(RecvError::Lagged(_)) => self.forget(),
                 Err(RecvError::Closed) => return,
             }

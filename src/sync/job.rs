@@ -7,8 +7,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use events::{Events, NewEvent};
-use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Policy, Progress, Retry};
+use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, PROGRESS_MEMBERS, Policy, Progress, ProgressEvent, Retry};
 use platform::{Database, clock, config::SyncConfig, database::DbError, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -41,7 +40,6 @@ const MAX_EMPTY_PAGES: u32 = 100;
 /// Mirrors the upstream registry.
 pub struct SyncJob {
     pub(crate) database: Database,
-    pub(crate) events: Events,
     pub(crate) servers: Servers,
     pub(crate) upstream: Upstream,
     pub(crate) config: SyncConfig,
@@ -54,13 +52,27 @@ pub struct Payload {
     pub(crate) run_id: RunId,
 }
 
+/// The event that says how far the mirror is.
+pub static SYNC_PROGRESS: events::Kind = events::Kind {
+    name: "SYNC_PROGRESS",
+    channel: "sync",
+    told: "While the mirror reads the upstream registry, when that ends, and when documents were imported from files (which is no job, and at once complete).",
+    heard_by: "Everybody.",
+    payload: PROGRESS_MEMBERS,
+};
+
 impl Handler for SyncJob {
     const KIND: &'static str = "sync";
     type Payload = Payload;
 
     fn policy(&self) -> Policy {
         // Waits of up to an hour: an upstream that is down for a day does not lose a run its place.
-        Policy { max_attempts: 30, backoff: Duration::from_mins(1), limit: 1 }
+        Policy {
+            max_attempts: 30,
+            backoff: Duration::from_mins(1),
+            limit: 1,
+            progress: Some(ProgressEvent { kind: &SYNC_PROGRESS, is_public: true }),
+        }
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
@@ -99,8 +111,7 @@ impl Handler for SyncJob {
         };
         let Some(kind) = store::end(connection, payload.run_id, status, ended.error.as_ref(), clock::now()).await? else { return Ok(()) };
         self.counters.ended(kind, status);
-        let payload = json!({ "runId": payload.run_id, "kind": kind, "status": status, "error": ended.error });
-        self.events.publish_in(connection, &NewEvent { kind: "SYNC_STATUS_CHANGED", channel: "sync", owner: None, payload }).await
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ mod upstream;
 
 pub use error::SyncError;
 pub use history::{Kind, Mode, Phase, Run, RunId, RunStatus};
-pub use job::SyncJob;
+pub use job::{SYNC_PROGRESS, SyncJob};
 pub use routes::router;
 pub use schedule::{ScheduleError, check as check_schedule};
 pub use service::{Freshness, Neighbours, Sync};

@@ -12,7 +12,7 @@ use crate::{
     counters::Counters,
     error::SyncError,
     history::{Kind, Mode, Run, RunId, RunStatus},
-    job::{Payload, SyncJob},
+    job::{Payload, SYNC_PROGRESS, SyncJob},
     page,
     schedule::{Schedule, ScheduleError},
     store::{self, PageDone},
@@ -95,7 +95,6 @@ impl Sync {
     pub fn handlers(&self, handlers: Handlers) -> Handlers {
         handlers.with(SyncJob {
             database: self.database.clone(),
-            events: self.events.clone(),
             servers: self.servers.clone(),
             upstream: self.upstream.clone(),
             config: self.config.clone(),
@@ -257,9 +256,8 @@ impl Sync {
         if is_last {
             store::end(&mut transaction, id, RunStatus::Complete, None, clock::now()).await?;
             self.servers.announce_in(&mut transaction).await?;
-            let payload = json!({ "runId": id, "kind": Kind::Import, "status": RunStatus::Complete });
-            let event = NewEvent { kind: "SYNC_STATUS_CHANGED", channel: "sync", owner: None, payload };
-            self.events.publish_in(&mut transaction, &event).await?;
+            let payload = json!({ "jobId": null, "status": RunStatus::Complete });
+            self.events.publish_in(&mut transaction, &NewEvent::for_everyone(&SYNC_PROGRESS, payload)).await?;
         }
         transaction.commit().await.map_err(DbError::from)?;
         if is_last {

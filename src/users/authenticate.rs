@@ -108,7 +108,7 @@ fn is_open(stored: &Stored, token: &Token) -> bool {
         && stored.expires_at.is_none_or(|expires_at| expires_at > clock::now())
 }
 
-fn identity(stored: &Stored) -> Option<Identity> {
+pub(crate) fn identity(stored: &Stored) -> Option<Identity> {
     let grant = || Grant {
         token: stored.id.0,
         scopes: stored.scopes.as_slice().into(),

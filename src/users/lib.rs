@@ -19,6 +19,7 @@ mod failures;
 pub mod fuzz;
 mod jwk;
 mod jwt;
+mod later;
 mod model;
 mod oidc;
 mod operator;
@@ -31,6 +32,7 @@ mod token;
 mod tokens;
 
 pub use error::UsersError;
+pub use later::Asker;
 pub use model::{User, UserId};
 pub use routes::router;
 pub use service::{Belongings, Users};

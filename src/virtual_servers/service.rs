@@ -17,7 +17,13 @@ use crate::{
 };
 
 /// The event that says that a virtual server is another one, or gone.
-pub const VIRTUAL_SERVER_CHANGED: &str = "VIRTUAL_SERVER_CHANGED";
+pub static VIRTUAL_SERVER_CHANGED: events::Kind = events::Kind {
+    name: "VIRTUAL_SERVER_CHANGED",
+    channel: "virtual_servers",
+    told: "When a virtual server is made, changed, deleted or restored.",
+    heard_by: "Whose it is, and administrators.",
+    payload: &[("virtualServerId", "the virtual server"), ("revision", "of it, for `If-Match`"), ("deleted", "whether it is gone")],
+};
 
 /// How often a change is tried again that others come before.
 const MOST_TRIES: u32 = 10;
@@ -352,10 +358,8 @@ impl VirtualServers {
     ) -> Result<(), VirtualServersError> {
         let told = NewEvent::change(action).on("virtual_server", server.id).with("endpoint", server.endpoint.clone());
         self.inner.audit.record_in(transaction, actor, told.with("revision", server.revision).of(&server.owner)).await?;
-        let payload = json!({ "virtual_server_id": server.id, "revision": server.revision, "deleted": server.deleted_at.is_some() });
-        let event =
-            events::NewEvent { kind: VIRTUAL_SERVER_CHANGED, channel: "virtual_servers", owner: Some(server.owner.clone()), payload };
-        Ok(self.inner.events.publish_in(transaction, &event).await?)
+        let payload = json!({ "virtualServerId": server.id, "revision": server.revision, "deleted": server.deleted_at.is_some() });
+        Ok(self.inner.events.publish_in(transaction, &events::NewEvent::of(&server.owner, &VIRTUAL_SERVER_CHANGED, payload)).await?)
     }
 }
 

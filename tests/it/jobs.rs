@@ -58,7 +58,7 @@ impl Handler for Scripted {
     type Payload = Script;
 
     fn policy(&self) -> Policy {
-        Policy { max_attempts: 3, backoff: Duration::from_millis(10), limit: self.limit }
+        Policy { max_attempts: 3, backoff: Duration::from_millis(10), limit: self.limit, progress: None }
     }
 
     async fn run(&self, context: Context, script: Script) -> Result<Outcome, Failure> {
@@ -156,9 +156,9 @@ impl Node {
         let config = Config::from_layers(&layers).unwrap();
         let database = Database::open(&Owner::from_url(&database.url().into()).unwrap(), &config).await.unwrap();
         let shutdown = Shutdown::default();
-        let events = Events::start(database.clone(), 1000, &shutdown).await.unwrap();
+        let events = Events::start(&config, database.clone(), mcp_fabric::kinds::KINDS, &Metrics::default(), &shutdown).await.unwrap();
         let keys = audit::AuditKeys::derive(&platform::keys::SecretKey::generate());
-        let audit = audit::Audit::start(&config, database.clone(), keys, &Metrics::default(), &shutdown).unwrap();
+        let audit = audit::Audit::start(&config, database.clone(), events.clone(), keys, &Metrics::default(), &shutdown).unwrap();
         let jobs = Jobs::new(database.clone(), events.clone(), audit);
         let [runs, effects] = std::array::from_fn(|_| Arc::<AtomicU32>::default());
         let ends = Arc::default();

@@ -16,6 +16,7 @@ mod support;
 mod access;
 mod audit;
 mod backup;
+mod bulk;
 mod cache;
 mod catalogue;
 mod configurations;

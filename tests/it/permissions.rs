@@ -68,6 +68,7 @@ async fn the_table_of_roles_is_what_the_program_does() {
 /// A body that is well-formed and changes nothing that the other calls need.
 fn body(call: &str) -> Value {
     match call {
+        "POST /api/mcp/bulk" => json!({ "action": "enable", "server_ids": ["everything"], "dry_run": true }),
         "POST /api/mcp/sources" => json!({ "type": "box" }),
         "POST /api/mcp/users/me/servers" => json!({ "server_id": "everything" }),
         "POST /api/mcp/instances/{id}/tools/{name}/call" => json!({ "arguments": {} }),

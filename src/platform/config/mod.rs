@@ -82,6 +82,10 @@ pub struct Config {
     pub jobs: JobsConfig,
     /// How many events are kept.
     pub event_retention: u32,
+    /// How often a follower by WebSocket is asked for a sign of life.
+    pub event_heartbeat: Duration,
+    /// Operations over many servers.
+    pub bulk: BulkConfig,
     /// Memory for rendered registry answers, in bytes.
     pub memory_bytes: u64,
     /// Never call anything outside.
@@ -203,6 +207,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// How operations over many servers are kept from taking everything.
+#[derive(Clone, Copy, Debug)]
+pub struct BulkConfig {
+    /// How many of one actor may wait or run.
+    pub unfinished: u32,
+    /// How many servers of one operation are worked on at once.
+    pub at_once: u32,
+    /// How many servers of one operation are begun in a second.
+    pub per_second: u32,
+}
+
 impl Config {
     /// Gives every setting its type; the first one that has none is the error.
     pub fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
@@ -238,6 +253,12 @@ impl Config {
                 retention: layers.get::<parse::Days>("FABRIC_JOB_RETENTION_DAYS")?.0,
             },
             event_retention: layers.get("FABRIC_EVENT_RETENTION")?,
+            event_heartbeat: layers.get::<parse::Seconds>("FABRIC_EVENT_HEARTBEAT_SECONDS")?.0,
+            bulk: BulkConfig {
+                unfinished: layers.get::<parse::Bounded>("FABRIC_BULK_UNFINISHED")?.0.max(1),
+                at_once: layers.get::<parse::Bounded>("FABRIC_BULK_AT_ONCE")?.0.clamp(1, 100),
+                per_second: layers.get::<parse::Bounded>("FABRIC_BULK_PER_SECOND")?.0.clamp(1, 1000),
+            },
             memory_bytes: u64::from(layers.get::<parse::Bounded>("FABRIC_MEMORY_MB")?.0) << 20,
             offline: layers.get("FABRIC_OFFLINE")?,
             allowed_hosts: layers.list("FABRIC_ALLOWED_HOSTS")?,

@@ -134,6 +134,10 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_JOB_LEASE_SECONDS"),
     plain("FABRIC_JOB_RETENTION_DAYS"),
     plain("FABRIC_EVENT_RETENTION"),
+    plain("FABRIC_EVENT_HEARTBEAT_SECONDS"),
+    plain("FABRIC_BULK_UNFINISHED"),
+    plain("FABRIC_BULK_AT_ONCE"),
+    plain("FABRIC_BULK_PER_SECOND"),
     plain("FABRIC_LOG"),
     plain("FABRIC_LOG_FORMAT"),
 ];

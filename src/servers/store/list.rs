@@ -84,6 +84,9 @@ fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         }
         query.push(")");
     }
+    if let Some(among) = &filter.among {
+        query.push(" AND s.id = ANY(").push_bind(among.clone()).push(")");
+    }
     if let Some(category) = &filter.category {
         query.push(" AND s.categories @> ARRAY[").push_bind(category.clone()).push("]");
     }

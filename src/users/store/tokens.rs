@@ -37,25 +37,28 @@ fn kind(text: &str, id: Uuid) -> Result<TokenKind, DbError> {
     text.parse().map_err(|_| DbError::Inconsistent { table: "tokens", column: "kind", row: id.to_string() })
 }
 
-/// The row with this handle; notes that it was used, at most once a minute.
-pub(crate) async fn look_up(connection: &mut PgConnection, handle: &str) -> Result<Option<Stored>, DbError> {
-    let row = sqlx::query!(
-        r#"WITH used AS (UPDATE identity.tokens SET last_used_at = now()
-                         WHERE handle = $1 AND revoked_at IS NULL AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute'))
-           SELECT t.id, t.kind, t.hash, t.scopes, t.servers, t.tools, t.expires_at, t.revoked_at IS NOT NULL AS "revoked!",
-                  u.id AS "user_id?", u.role AS "role?"
-           FROM identity.tokens t LEFT JOIN identity.users u ON u.id = t.user_id AND u.disabled_at IS NULL
-           WHERE t.handle = $1"#,
-        handle
-    )
-    .fetch_optional(connection)
-    .await?;
-    row.map(|row| {
+struct Row {
+    id: Uuid,
+    kind: String,
+    hash: Vec<u8>,
+    scopes: Vec<String>,
+    servers: Option<Vec<String>>,
+    tools: Option<Vec<String>>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked: bool,
+    user_id: Option<Uuid>,
+    role: Option<String>,
+}
+
+impl TryFrom<Row> for Stored {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Self, DbError> {
         let user = match (row.user_id, row.role) {
             (Some(id), Some(role)) => Some((UserId(id), users::role(&role, id)?)),
             _ => None,
         };
-        Ok(Stored {
+        Ok(Self {
             id: TokenId(row.id),
             kind: kind(&row.kind, row.id)?,
             hash: row.hash,
@@ -66,8 +69,35 @@ pub(crate) async fn look_up(connection: &mut PgConnection, handle: &str) -> Resu
             revoked: row.revoked,
             user,
         })
-    })
-    .transpose()
+    }
+}
+
+/// The row with this handle; notes that it was used, at most once a minute.
+pub(crate) async fn look_up(connection: &mut PgConnection, handle: &str) -> Result<Option<Stored>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"WITH used AS (UPDATE identity.tokens SET last_used_at = now()
+                         WHERE handle = $1 AND revoked_at IS NULL AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute'))
+           SELECT t.id, t.kind, t.hash, t.scopes, t.servers, t.tools, t.expires_at, t.revoked_at IS NOT NULL AS "revoked!",
+                  u.id AS "user_id?", u.role AS "role?"
+           FROM identity.tokens t LEFT JOIN identity.users u ON u.id = t.user_id AND u.disabled_at IS NULL
+           WHERE t.handle = $1"#,
+        handle
+    );
+    row.fetch_optional(connection).await?.map(TryInto::try_into).transpose()
+}
+
+/// The row itself, which is not used by that.
+pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<Option<Stored>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"SELECT t.id, t.kind, t.hash, t.scopes, t.servers, t.tools, t.expires_at, t.revoked_at IS NOT NULL AS "revoked!",
+                  u.id AS "user_id?", u.role AS "role?"
+           FROM identity.tokens t LEFT JOIN identity.users u ON u.id = t.user_id AND u.disabled_at IS NULL
+           WHERE t.id = $1"#,
+        id
+    );
+    row.fetch_optional(connection).await?.map(TryInto::try_into).transpose()
 }
 
 pub(crate) async fn create(

@@ -33,6 +33,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) async fn of(response: reqwest::Response) -> Self {
+        Self { status: response.status().as_u16(), headers: response.headers().clone(), body: response.bytes().await.unwrap().into() }
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -234,8 +238,7 @@ impl TestApp {
     }
 
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
-        Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: response.bytes().await.unwrap().into() }
+        Answer::of(request.send().await.unwrap()).await
     }
 
     /// As nobody in particular.

@@ -1,13 +1,19 @@
-//! The event stream.
+//! The event streams: server-sent events and `WebSocket`s.
+
+mod many;
+mod sockets;
+mod tickets;
 
 use std::time::Duration;
 
-use events::{Events, Followed};
+use events::{Events, Followed, Wanted};
 use futures_util::StreamExt as _;
-use platform::{Database, Shutdown, database::Owner};
+use platform::{Database, Shutdown, database::Owner, telemetry::Metrics};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
+
+use mcp_fabric::kinds::KINDS;
 
 use crate::support::{TestApp, data, operator};
 
@@ -48,17 +54,18 @@ async fn events_come_live_and_are_replayed_after_the_last_one_seen() {
     let (id, event) = &live[0];
     assert_eq!(
         (&event["type"], &event["channel"], &event["payload"]["status"]),
-        (&json!("SYNC_STATUS_CHANGED"), &json!("sync"), &json!("complete"))
+        (&json!("SYNC_PROGRESS"), &json!("sync"), &json!("complete"))
     );
     assert_eq!(event["id"].to_string(), *id.as_ref().unwrap());
     assert!(event["timestamp"].as_str().unwrap().ends_with('Z'));
 
     app.import(&[data::entry("a.x/two", "1.0.0")]).await;
-    let replayed = read(&app, "/api/mcp/events", id.as_deref(), 2).await;
-    assert_eq!((&replayed[0].1["type"], &replayed[1].1["type"]), (&json!("CATALOGUE_CHANGED"), &json!("SYNC_STATUS_CHANGED")));
-    let by_query = read(&app, &format!("/api/mcp/events?last_event_id={}", id.as_ref().unwrap()), None, 2).await;
+    let replayed = read(&app, "/api/mcp/events?channels=sync,catalog", id.as_deref(), 2).await;
+    assert_eq!((&replayed[0].1["type"], &replayed[1].1["type"]), (&json!("CATALOG_CHANGED"), &json!("SYNC_PROGRESS")));
+    let by_query = read(&app, &format!("/api/mcp/events?channels=sync,catalog&last_event_id={}", id.as_ref().unwrap()), None, 2).await;
     assert_eq!(by_query, replayed);
     app.op_get("/api/mcp/events?last_event_id=x").await.expect_problem(400, "invalid_event_id");
+    app.op_get("/api/mcp/events?channels=sync,nonsense").await.expect_problem(400, "unknown_channel");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,11 +74,11 @@ async fn who_comes_back_too_late_is_told_so() {
     for n in 0..3 {
         app.import(&[data::entry("a.x/one", &format!("1.0.{n}"))]).await;
     }
-    sqlx::query("DELETE FROM mcp_fabric.events WHERE id < (SELECT max(id) FROM mcp_fabric.events)")
+    sqlx::query("DELETE FROM mcp_fabric.events WHERE id < (SELECT max(id) FROM mcp_fabric.events WHERE channel = 'sync')")
         .execute(&mut app.database.connect().await)
         .await
         .unwrap();
-    let events = read(&app, "/api/mcp/events", Some("1"), 2).await;
+    let events = read(&app, "/api/mcp/events?channels=sync,catalog", Some("1"), 2).await;
     assert_eq!((&events[0].0, &events[0].1["type"]), (&None, &json!("EVENTS_LOST")));
     assert_eq!(events[0].1["payload"]["oldest"], events[1].1["id"]);
 }
@@ -82,9 +89,8 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
     let app = TestApp::start().await;
     let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
     let shutdown = Shutdown::default();
-    let events = Events::start(database, 100_000, &shutdown).await.unwrap();
-    let (mut heard, followed) = (events.subscribe(), events.follow(&operator(), None).await.unwrap());
-    let mut followed = std::pin::pin!(followed);
+    let events = Events::start(&app.config(), database, KINDS, &Metrics::default(), &shutdown).await.unwrap();
+    let (mut heard, mut followed) = (events.subscribe(), events.follow(&operator(), Wanted::All, None).await.unwrap());
     let mut connection = app.database.connect().await;
     for statement in [
         "INSERT INTO mcp_fabric.events (type, channel, payload, created_at) SELECT 'X', 'x', '{}', now() FROM generate_series(1, 2000)",
@@ -117,13 +123,13 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
 async fn events_of_one_replica_reach_the_followers_of_another() {
     let one = TestApp::start().await;
     let two = TestApp::beside(&one).await;
-    let followed = read(&two, "/api/mcp/events?channels=catalogue", None, 1);
+    let followed = read(&two, "/api/mcp/events?channels=catalog", None, 1);
     let change = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         one.import(&[data::entry("a.x/one", "1.0.0")]).await;
     };
     let (followed, ()) = tokio::join!(followed, change);
-    assert_eq!(followed[0].1["type"], "CATALOGUE_CHANGED");
+    assert_eq!(followed[0].1["type"], "CATALOG_CHANGED");
 }
 
 #[tokio::test(flavor = "multi_thread")]

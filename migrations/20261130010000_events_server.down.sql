@@ -1,0 +1,1 @@
+ALTER TABLE mcp_fabric.events DROP COLUMN server_id;

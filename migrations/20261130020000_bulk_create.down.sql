@@ -1,0 +1,2 @@
+DROP TABLE mcp_fabric.bulk_items;
+DROP TABLE mcp_fabric.bulk_operations;

@@ -1,0 +1,207 @@
+//! `GET /api/mcp/ws`: the events over a WebSocket (RFC 6455).
+
+use std::{collections::BTreeSet, pin::pin};
+
+use axum::{
+    extract::{
+        State,
+        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code, rejection::WebSocketUpgradeRejection},
+    },
+    response::{IntoResponse as _, Response},
+};
+use platform::{Class, Problem, database::DbError, http::Standing};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::{
+    follower::{Followed, Follower, Wanted},
+    routes::{Asked, Watcher, lost, wanted},
+    service::Events,
+};
+
+/// What a message of a client may measure.
+const MOST_BYTES: usize = 16 << 10;
+/// A client says little: the usual buffers would be most of what a thousand of them take.
+const BUFFER: usize = 1 << 10;
+
+/// What a client says.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+enum Said {
+    Subscribe { channels: BTreeSet<String>, after: Option<i64> },
+    Unsubscribe { channels: BTreeSet<String> },
+    Ping {},
+}
+
+/// Follow what changes, over a WebSocket.
+///
+/// The same events as of `/api/mcp/events`, as text messages; docs/events.md says what a client may send.
+#[utoipa::path(get, path = "/api/mcp/ws", tag = "events", params(Asked), security(("token" = []), ()),
+    responses((status = 101, description = "The WebSocket"), (status = 400, description = "It is no WebSocket, or there is no such channel or event id"),
+    (status = 401, description = "The ticket does not count"), (status = 403, description = "A page that may not call this fabric")))]
+pub(crate) async fn open(
+    State(events): State<Events>,
+    watcher: Watcher,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|_| {
+        Problem::new(
+            Class::BadRequest,
+            "websocket_needed",
+            "this is a WebSocket: open it with `Connection: upgrade` and `Upgrade: websocket`",
+        )
+    })?;
+    let Watcher { standing, wanted, after } = watcher;
+    let follower = events.follow(&standing.actor, wanted, after).await?;
+    let upgrade = upgrade.read_buffer_size(BUFFER).write_buffer_size(0).max_message_size(MOST_BYTES).max_frame_size(MOST_BYTES);
+    Ok(upgrade.on_upgrade(move |socket| Conversation { events, socket, follower }.go(standing)).into_response())
+}
+
+/// One client.
+struct Conversation {
+    events: Events,
+    socket: WebSocket,
+    follower: Follower,
+}
+
+/// Why it ends.
+enum End {
+    /// The client left, or cannot be reached.
+    Gone,
+    /// With a code of RFC 6455, section 7.4, and a sentence.
+    Close(u16, &'static str),
+}
+
+impl From<axum::Error> for End {
+    fn from(error: axum::Error) -> Self {
+        tracing::debug!(%error, "a follower is gone");
+        Self::Gone
+    }
+}
+
+impl From<DbError> for End {
+    fn from(error: DbError) -> Self {
+        tracing::warn!(%error, "a follower cannot be told of events");
+        Self::Close(close_code::ERROR, "the events cannot be read now; come back with the last id")
+    }
+}
+
+impl Conversation {
+    async fn go(mut self, standing: Standing) {
+        let _counted = self.events.count("websocket");
+        if let Err(End::Close(code, reason)) = self.talk(standing).await {
+            self.socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await.ok();
+        }
+    }
+
+    async fn talk(&mut self, standing: Standing) -> Result<std::convert::Infallible, End> {
+        let heartbeat = self.events.heartbeat();
+        let mut beat = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard_at = Instant::now();
+        let mut ended = pin!(standing.ended());
+        self.say(json!({
+            "type": "CONNECTED", "channels": channels(self.follower.wanted()), "lastEventId": self.follower.position(),
+            "heartbeatSeconds": heartbeat.as_secs_f64(),
+        }))
+        .await?;
+        loop {
+            tokio::select! {
+                followed = self.follower.next() => match followed {
+                    Some(Ok(Followed::Event(event))) => self.socket.send(Message::Text(event.text().into())).await?,
+                    Some(Ok(Followed::Gap { oldest })) => self.socket.send(Message::Text(lost(oldest).into())).await?,
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Err(End::Close(close_code::AWAY, "the fabric stops; come back with the last id")),
+                },
+                message = self.socket.recv() => {
+                    heard_at = Instant::now();
+                    self.hear(message.ok_or(End::Gone)??).await?;
+                }
+                _ = beat.tick() => {
+                    if heard_at.elapsed() > heartbeat * 2 {
+                        return Err(End::Close(close_code::POLICY, "no sign of life; come back with the last id"));
+                    }
+                    self.socket.send(Message::Ping(axum::body::Bytes::new())).await?;
+                }
+                () = &mut ended => return Err(End::Close(close_code::POLICY, "the token has ended")),
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), End> {
+        match message {
+            Message::Text(text) => match serde_json::from_str(&text) {
+                Ok(Said::Subscribe { channels, after }) => self.subscribe(channels, after).await,
+                Ok(Said::Unsubscribe { channels }) => self.unsubscribe(channels).await,
+                Ok(Said::Ping {}) => self.say(json!({ "type": "PONG" })).await,
+                Err(_) => self.complain("invalid_message", "is not `subscribe`, `unsubscribe` or `ping` as docs/events.md has them").await,
+            },
+            Message::Binary(_) => self.complain("invalid_message", "is not text").await,
+            Message::Close(_) => Err(End::Gone),
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+        }
+    }
+
+    async fn subscribe(&mut self, named: BTreeSet<String>, after: Option<i64>) -> Result<(), End> {
+        let asked = match wanted(&self.events, named) {
+            Ok(asked) => asked,
+            Err(unknown) => return self.complain("unknown_channel", &unknown).await,
+        };
+        let before = self.follower.wanted().clone();
+        let new: Vec<String> = self.events.channels().filter(|name| asked.has(name) && !before.has(name)).map(str::to_owned).collect();
+        self.follower.set_wanted(match (before, asked) {
+            (Wanted::Only(mut before), Wanted::Only(asked)) => {
+                before.extend(asked);
+                Wanted::Only(before)
+            }
+            (_, asked) => asked,
+        });
+        self.confirm().await?;
+        let Some(mut from) = after.filter(|_| !new.is_empty()) else { return Ok(()) };
+        if let Some(oldest) = self.follower.lost_after(from).await? {
+            self.socket.send(Message::Text(lost(oldest).into())).await?;
+        }
+        loop {
+            let past = self.follower.past(&mut from, &new).await?;
+            if past.is_empty() {
+                return Ok(());
+            }
+            for event in past.into_iter().filter(|event| self.follower.may_hear(event)) {
+                self.socket.send(Message::Text(event.text().into())).await?;
+            }
+        }
+    }
+
+    async fn unsubscribe(&mut self, named: BTreeSet<String>) -> Result<(), End> {
+        let asked = match wanted(&self.events, named) {
+            Ok(asked) => asked,
+            Err(unknown) => return self.complain("unknown_channel", &unknown).await,
+        };
+        let before = self.follower.wanted().clone();
+        let left = self.events.channels().filter(|name| before.has(name) && !asked.has(name)).map(str::to_owned);
+        self.follower.set_wanted(Wanted::Only(left.collect()));
+        self.confirm().await
+    }
+
+    async fn confirm(&mut self) -> Result<(), End> {
+        let said = json!({ "type": "SUBSCRIBED", "channels": channels(self.follower.wanted()), "lastEventId": self.follower.position() });
+        self.say(said).await
+    }
+
+    async fn complain(&mut self, code: &str, detail: &str) -> Result<(), End> {
+        self.say(json!({ "type": "ERROR", "code": code, "detail": detail })).await
+    }
+
+    async fn say(&mut self, message: Value) -> Result<(), End> {
+        Ok(self.socket.send(Message::Text(message.to_string().into())).await?)
+    }
+}
+
+/// The names; null for all.
+fn channels(wanted: &Wanted) -> Value {
+    match wanted {
+        Wanted::All => Value::Null,
+        Wanted::Only(channels) => json!(channels),
+    }
+}
