@@ -13,6 +13,7 @@ use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE},
 };
+use runtime::ParamHeaders;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -53,6 +54,7 @@ struct Bridge {
     greeting: Mutex<Option<String>>,
     /// Requests without a session, by their ids: they are cancelled by not waiting any more.
     running: Mutex<HashMap<String, AbortHandle>>,
+    repeated: ParamHeaders,
     out: tokio::sync::Mutex<tokio::io::Stdout>,
     places: Semaphore,
 }
@@ -66,6 +68,7 @@ pub(super) async fn connect(context: Context, asked: Connect) -> Result<(), CliE
         session: Mutex::default(),
         greeting: Mutex::default(),
         running: Mutex::default(),
+        repeated: ParamHeaders::default(),
         out: tokio::sync::Mutex::new(tokio::io::stdout()),
         places: Semaphore::new(AT_ONCE),
     });
@@ -177,21 +180,24 @@ impl Bridge {
     }
 
     /// What the protocol wants beside the body.
-    fn headers(&self, message: &Value) -> Vec<(&'static str, String)> {
+    fn headers(&self, message: &Value) -> Vec<(String, String)> {
         let params = &message["params"];
         if let Some(version) = params["_meta"][META_VERSION].as_str() {
-            let mut headers = vec![(VERSION, version.to_owned())];
-            headers.push(("mcp-method", message["method"].as_str().unwrap_or_default().to_owned()));
+            let mut headers = vec![(VERSION.to_owned(), version.to_owned())];
+            headers.push(("mcp-method".to_owned(), message["method"].as_str().unwrap_or_default().to_owned()));
             let name = match message["method"].as_str() {
                 Some("tools/call" | "prompts/get") => params["name"].as_str(),
                 Some("resources/read") => params["uri"].as_str(),
                 _ => None,
             };
-            headers.extend(name.map(|name| ("mcp-name", header_text::encode(name).into_owned())));
+            headers.extend(name.map(|name| ("mcp-name".to_owned(), header_text::encode(name).into_owned())));
+            if message["method"] == "tools/call" {
+                headers.extend(self.repeated.of(params));
+            }
             return headers;
         }
         let (session, version) = self.session().clone();
-        [(SESSION, session), (VERSION, version)].into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        [(SESSION, session), (VERSION, version)].into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     async fn take(&self, message: &Value, response: Response) -> Result<(), String> {
@@ -201,7 +207,7 @@ impl Bridge {
         }
         let (status, kind) = (response.status(), kind_of(&response));
         if kind == "text/event-stream" {
-            return self.events(response).await;
+            return self.events(message, response).await;
         }
         let body = response.text().await.map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_str(&body).unwrap_or_default();
@@ -209,7 +215,7 @@ impl Bridge {
             if is_greeting {
                 self.session().1 = answer["result"]["protocolVersion"].as_str().map(str::to_owned);
             }
-            self.say(&body).await;
+            self.hear(message, &body).await;
             return Ok(());
         }
         // A refusal of the whole message names none.
@@ -217,13 +223,21 @@ impl Bridge {
         if status.is_success() { Ok(()) } else { Err(why.map_or_else(|| status.to_string(), str::to_owned)) }
     }
 
-    async fn events(&self, mut response: Response) -> Result<(), String> {
+    /// What is said of a message; lists of tools say what calls repeat in headers.
+    async fn hear(&self, message: &Value, said: &str) {
+        if message["method"] == "tools/list" {
+            self.repeated.learn(said);
+        }
+        self.say(said).await;
+    }
+
+    async fn events(&self, message: &Value, mut response: Response) -> Result<(), String> {
         let mut parts = Parts::default();
         while let Some(chunk) = response.chunk().await.map_err(|error| format!("the answer broke off: {error}"))? {
             parts.buffer.extend_from_slice(&chunk);
             while let Some((_, data)) = parts.next() {
                 if !data.is_empty() {
-                    self.say(&data).await;
+                    self.hear(message, &data).await;
                 }
             }
         }
@@ -235,7 +249,7 @@ impl Bridge {
         loop {
             let request = self.request(Method::GET, &Value::Null).header(ACCEPT, "text/event-stream");
             match request.send().await {
-                Ok(response) if response.status().is_success() => drop(self.events(response).await),
+                Ok(response) if response.status().is_success() => drop(self.events(&Value::Null, response).await),
                 // A session that is gone is begun anew with the next message.
                 Ok(response) if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) => {}
                 Ok(response) if response.status().is_client_error() => return,

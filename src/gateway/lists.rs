@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use runtime::{Era, Session};
+use runtime::{Era, Repeated, Session, repeated};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -87,37 +87,6 @@ pub(crate) struct Item {
     pub(crate) key: String,
     /// As the server describes it.
     pub(crate) described: Raw,
-}
-
-/// An argument of a tool that its call repeats in a header (`x-mcp-header`, revision 2026-07-28).
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Repeated {
-    pub(crate) path: Vec<String>,
-    /// Without `Mcp-Param-`.
-    pub(crate) header: String,
-}
-
-/// What a tool's schema says of headers.
-fn repeated(described: &RawValue) -> Vec<Repeated> {
-    fn within(schema: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<Repeated>) {
-        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-            path.push(name.clone());
-            if let Some(header) = property["x-mcp-header"].as_str() {
-                found.push(Repeated { path: path.clone(), header: header.to_owned() });
-            }
-            if path.len() < 16 {
-                within(property, path, found);
-            }
-            path.pop();
-        }
-    }
-    let mut found = Vec::new();
-    if described.get().contains("x-mcp-header")
-        && let Ok(tool) = serde_json::from_str::<serde_json::Value>(described.get())
-    {
-        within(&tool["inputSchema"], &mut Vec::new(), &mut found);
-    }
-    found
 }
 
 /// All of one kind.
@@ -205,9 +174,9 @@ pub(crate) async fn fetch(session: &Arc<Session>, kind: Kind, prefix: &str, mann
                     renamed.insert(own, key.clone());
                 }
             }
-            let repeated = if kind == Kind::Tools { repeated(described) } else { Vec::new() };
-            if !repeated.is_empty() {
-                headers.insert(key.clone(), repeated);
+            let said = if kind == Kind::Tools { repeated(described) } else { Vec::new() };
+            if !said.is_empty() {
+                headers.insert(key.clone(), said);
             }
             items.push(Item { key, described: described.to_owned() });
         }

@@ -308,14 +308,8 @@ pub(crate) async fn repeats(work: &Work, headers: &HeaderMap) -> Result<(), Faul
     let params = work.params.as_deref().and_then(Members::of).unwrap_or_default();
     let arguments = params.get("arguments").and_then(|given| serde_json::from_str::<Value>(given.get()).ok()).unwrap_or_default();
     for one in repeated {
-        let value = one.path.iter().fold(&arguments, |value, step| &value[step]);
-        let wanted = match value {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        };
-        let header = HeaderName::try_from(format!("mcp-param-{}", one.header.to_ascii_lowercase()));
-        let Ok(header) = header else { continue };
+        let wanted = one.value(&arguments);
+        let Ok(header) = HeaderName::try_from(&one.header) else { continue };
         let said = single(headers, &header)?.map(|said| header_text::decode(said).map(Cow::into_owned).unwrap_or_default());
         if said != wanted {
             let text = format!("the header `{header}` does not repeat the argument `{}`", one.path.join("."));

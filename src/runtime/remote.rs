@@ -36,6 +36,7 @@ use crate::{
     log::Log,
     model::Reason,
     outgoing::{self, Message},
+    repeated::ParamHeaders,
     wire::plain,
 };
 
@@ -100,6 +101,7 @@ struct Carrier {
     places: Semaphore,
     /// Requests without a session, by their ids: their streams are closed when they are taken back.
     running: Mutex<HashMap<String, CancellationToken>>,
+    repeated: ParamHeaders,
     gone: watch::Sender<Option<Reason>>,
 }
 
@@ -118,6 +120,7 @@ pub(crate) fn open(client: &Client, order: Order, log: Arc<Log>) -> (Remote, Dup
         out: tokio::sync::Mutex::new(out),
         places: Semaphore::new(AT_ONCE),
         running: Mutex::default(),
+        repeated: ParamHeaders::default(),
         gone: tell,
     });
     let stop = CancellationToken::new();
@@ -310,17 +313,20 @@ impl Carrier {
     }
 
     /// What the protocol wants beside the body.
-    fn own_headers(&self, message: &Message) -> Vec<(&'static str, String)> {
+    fn own_headers(&self, message: &Message) -> Vec<(String, String)> {
         let (session, version) = self.remember().clone();
         let mut headers = Vec::new();
         if let Some(modern) = &message.modern {
-            headers.push((VERSION, modern.clone()));
-            headers.push(("mcp-method", message.method.clone()));
-            headers.extend(message.name.as_deref().map(|name| ("mcp-name", header_text::encode(name).into_owned())));
+            headers.push((VERSION.to_owned(), modern.clone()));
+            headers.push(("mcp-method".to_owned(), message.method.clone()));
+            headers.extend(message.name.as_deref().map(|name| ("mcp-name".to_owned(), header_text::encode(name).into_owned())));
+            if message.method == "tools/call" {
+                headers.extend(self.repeated.of_line(&message.line));
+            }
             return headers;
         }
-        headers.extend(session.map(|session| (SESSION, session)));
-        headers.extend(version.map(|version| (VERSION, version)));
+        headers.extend(session.map(|session| (SESSION.to_owned(), session)));
+        headers.extend(version.map(|version| (VERSION.to_owned(), version)));
         headers
     }
 
@@ -382,6 +388,9 @@ impl Carrier {
             && let Some(version) = outgoing::agreed_version(answer)
         {
             self.remember().1 = Some(version);
+        }
+        if message.method == "tools/list" {
+            self.repeated.learn(answer);
         }
         if message.is_answered_by(answer) {
             answered.store(true, Ordering::Relaxed);

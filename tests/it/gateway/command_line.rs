@@ -12,7 +12,7 @@ use tokio::{
 use super::Gateway;
 
 /// A client's end of `mcp-fabric connect`.
-struct Pipe {
+pub(super) struct Pipe {
     child: Child,
     input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
@@ -21,7 +21,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn open(gateway: &Gateway, server: &[&str]) -> Self {
+    pub(super) fn open(gateway: &Gateway, server: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-fabric"));
         command.arg("connect").args(server).env_clear().env("FABRIC_URL", &gateway.app.url).env("FABRIC_TOKEN", &gateway.app.token);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
@@ -51,7 +51,7 @@ impl Pipe {
         tokio::time::timeout(std::time::Duration::from_secs(15), heard).await.unwrap()
     }
 
-    async fn ask(&mut self, id: i64, method: &str, params: Value) -> Value {
+    pub(super) async fn ask(&mut self, id: i64, method: &str, params: Value) -> Value {
         self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await;
         self.hear(|message| message["id"] == id && message.get("method").is_none()).await
     }

@@ -7,6 +7,7 @@ mod conformance;
 mod external;
 mod faults;
 mod matrix;
+mod param_headers;
 mod reviewed;
 mod sessions;
 mod shared;
