@@ -14,6 +14,9 @@ pub enum ConfigurationsError {
     /// A field cannot be used: which, and why; never what was sent.
     #[error("{0}: {1}")]
     Field(String, &'static str),
+    /// Several fields cannot be used: which, and why.
+    #[error("{}", .0.iter().map(|field| format!("{}: {}", field.location, field.message)).collect::<Vec<_>>().join("; "))]
+    Fields(Vec<FieldError>),
     /// `If-Match` names another revision.
     #[error("the configuration has changed since; its revision is {0}")]
     Stale(i64),
@@ -44,7 +47,7 @@ impl ConfigurationsError {
     /// The error of another part that this one passes on.
     fn inner(&self) -> Option<&dyn Coded> {
         match self {
-            Self::NotFound | Self::Field(..) | Self::Stale(_) => None,
+            Self::NotFound | Self::Field(..) | Self::Fields(_) | Self::Stale(_) => None,
             Self::Forbidden(error) => Some(error),
             Self::Audit(error) => Some(error),
             Self::Servers(error) => Some(error),
@@ -57,14 +60,14 @@ impl ConfigurationsError {
 impl Coded for ConfigurationsError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Field(..) => "invalid_field",
+            Self::Field(..) | Self::Fields(_) => "invalid_field",
             Self::Stale(_) => "stale_revision",
             other => other.inner().map_or("not_found", Coded::code),
         }
     }
     fn class(&self) -> Class {
         match self {
-            Self::Field(..) => Class::BadRequest,
+            Self::Field(..) | Self::Fields(_) => Class::BadRequest,
             Self::Stale(_) => Class::Stale,
             other => other.inner().map_or(Class::NotFound, Coded::class),
         }
@@ -72,6 +75,7 @@ impl Coded for ConfigurationsError {
     fn fields(&self) -> Vec<FieldError> {
         match self {
             Self::Field(location, message) => vec![FieldError::new(location.clone(), *message)],
+            Self::Fields(fields) => fields.clone(),
             other => other.inner().map(Coded::fields).unwrap_or_default(),
         }
     }

@@ -4,12 +4,15 @@
 //! told as [`CONFIGURATION_CHANGED`]. Secret values are in the vault and never in a row of this feature. What is removed
 //! is archived, and can be restored.
 
+mod clients;
 mod error;
 mod inputs;
 mod model;
 mod routes;
 mod service;
 mod store;
+mod transfer;
+mod transfer_routes;
 
 pub use error::ConfigurationsError;
 pub use model::{Configuration, ConfigurationId, Lifecycle, Limits, Restart, Sharing, Standing};

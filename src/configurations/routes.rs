@@ -23,6 +23,7 @@ use crate::{
     Configurations,
     model::{Change, Configuration, ConfigurationId, Lifecycle, Limits, Restart, Sharing, Standing},
     service::Shown,
+    transfer_routes,
 };
 
 /// `/api/mcp/users/me/servers`, and the older `/api/users/me/servers`.
@@ -31,6 +32,7 @@ pub fn router(configurations: Configurations) -> OpenApiRouter {
         .routes(routes!(list, put))
         .routes(routes!(one, archive))
         .routes(routes!(restore))
+        .merge(transfer_routes::router())
         .route("/api/users/me/servers", get(list).post(put_older))
         .route("/api/users/me/servers/{server_id}", get(one).delete(archive))
         .route("/api/users/me/servers/{server_id}/restore", post(restore))
@@ -40,7 +42,7 @@ pub fn router(configurations: Configurations) -> OpenApiRouter {
 /// What is wanted of a server; what is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ConfigurationIn {
+pub(crate) struct ConfigurationIn {
     /// Of which: its id or its UUID.
     #[serde(alias = "serverId")]
     #[schema(example = "filesystem")]
@@ -59,6 +61,14 @@ struct ConfigurationIn {
     lifecycle: Option<Lifecycle>,
     /// Who uses an instance (default: `per_user`); `shared` is for administrators.
     sharing: Option<Sharing>,
+}
+
+impl ConfigurationIn {
+    /// The server that is named, and what is wanted of it.
+    pub(crate) fn parted(self) -> (String, Change) {
+        let Self { server_id, enabled, values, limits, restart, lifecycle, sharing } = self;
+        (server_id, Change { enabled, values, limits, restart, lifecycle, sharing })
+    }
 }
 
 /// A configuration, without its values.
@@ -161,8 +171,7 @@ async fn put(
     Json(body): Json<ConfigurationIn>,
 ) -> Result<Response, Problem> {
     let expected = if_match(&headers)?;
-    let ConfigurationIn { server_id, enabled, values, limits, restart, lifecycle, sharing } = body;
-    let change = Change { enabled, values, limits, restart, lifecycle, sharing };
+    let (server_id, change) = body.parted();
     let put = configurations.put(&actor, &server(&server_id)?, change, expected).await?;
     let status = if put.configuration.revision == 1 { StatusCode::CREATED } else { StatusCode::OK };
     Ok(shown(status, put))

@@ -60,8 +60,23 @@ impl Configurations {
         Self { inner: Arc::new(Inner { database, audit, events, servers, credentials }) }
     }
 
+    /// The catalogue.
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.inner.servers
+    }
+
+    /// Tells the trail.
+    pub(crate) async fn record(&self, actor: &Actor, told: NewEvent) -> Result<(), ConfigurationsError> {
+        Ok(self.inner.audit.record(actor, told.of(actor.to_string())).await.map(drop)?)
+    }
+
     /// The server that is meant, if the actor's token is for it.
-    async fn server(&self, actor: &Actor, action: Action, server: &ServerRef) -> Result<(String, Vec<DeclaredInput>), ConfigurationsError> {
+    pub(crate) async fn server(
+        &self,
+        actor: &Actor,
+        action: Action,
+        server: &ServerRef,
+    ) -> Result<(String, Vec<DeclaredInput>), ConfigurationsError> {
         actor.require(action)?;
         let (id, inputs) = self.inner.servers.inputs(server).await?;
         actor.require_server(action, &id)?;

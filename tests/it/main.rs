@@ -36,3 +36,4 @@ mod rotation;
 mod runtime;
 mod secrets;
 mod sync;
+mod transfer;

@@ -70,6 +70,7 @@ fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/bulk" => json!({ "action": "enable", "server_ids": ["everything"], "dry_run": true }),
         "POST /api/mcp/sources" => json!({ "type": "box" }),
+        "POST /api/mcp/users/me/servers/bulk" | "POST /api/mcp/users/me/servers/import" => json!({ "servers": [] }),
         "POST /api/mcp/users/me/servers" => json!({ "server_id": "everything" }),
         "POST /api/mcp/instances/{id}/tools/{name}/call" => json!({ "arguments": {} }),
         "POST /api/mcp/packages/install" => json!({ "name": "everything", "enabled": false }),
