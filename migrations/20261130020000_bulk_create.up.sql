@@ -13,6 +13,8 @@ CREATE TABLE mcp_fabric.bulk_operations (
     status      text        NOT NULL DEFAULT 'pending' CONSTRAINT bulk_operations_status
                 CHECK (status IN ('pending', 'running', 'complete', 'partial', 'failed', 'cancelled', 'rolled_back')),
     job_id      uuid,
+    -- Counts the jobs that it was given: only the last one works on it.
+    generation  integer     NOT NULL DEFAULT 0,
     created_at  timestamptz NOT NULL,
     finished_at timestamptz
 );

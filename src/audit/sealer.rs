@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{NaiveDate, TimeDelta};
@@ -30,6 +30,8 @@ use crate::{
 const BATCH: i64 = 2048;
 /// How long after an event was written the chain takes it, when nobody else writes.
 const GATHER: Duration = Duration::from_millis(100);
+/// How often it is told that the chain has grown: told with each portion, it would push everything else out of the events.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 /// How often it looks for what other replicas wrote.
 const LOOK: Duration = Duration::from_secs(1);
 /// Said in the chain where its end had been altered.
@@ -52,12 +54,14 @@ pub(crate) struct Sealer {
 pub static AUDIT_RECORDED: events::Kind = events::Kind {
     name: "AUDIT_RECORDED",
     channel: "audit",
-    told: "When events were taken into the audit trail: once for many of them, which `/api/mcp/audit` gives by their `seq`.",
+    told: "When events were taken into the audit trail, every two seconds at most: `/api/mcp/audit` gives them by their `seq`.",
     heard_by: "Administrators and auditors.",
     payload: &[("firstSeq", "the first of them"), ("lastSeq", "the last of them"), ("count", "how many there are")],
 };
 
 struct Shared {
+    /// What was chained and not told: the first and the last.
+    untold: Mutex<Option<(i64, i64)>>,
     wake: Notify,
     awake: AtomicBool,
     chained: IntCounter,
@@ -67,6 +71,7 @@ struct Shared {
 impl Sealer {
     pub(crate) fn new(database: Database, events: Events, keys: AuditKeys, metrics: &Metrics) -> Self {
         let shared = Shared {
+            untold: Mutex::default(),
             wake: Notify::new(),
             awake: AtomicBool::new(false),
             chained: metrics.counter("fabric_audit_events_total", "Events that were taken into the chain"),
@@ -83,6 +88,7 @@ impl Sealer {
     }
 
     pub(crate) async fn run(self, shutdown: Shutdown) {
+        let mut told_at: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = sleep(LOOK) => {}
@@ -91,14 +97,40 @@ impl Sealer {
             }
             self.shared.awake.store(false, Ordering::Relaxed);
             self.tell(self.seal_soon().await);
+            if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                told_at = Some(Instant::now());
+                self.tell_growth().await;
+            }
             if let Err(error) = self.sign_when_due(CHECKPOINT_EVERY).await {
                 tracing::warn!(%error, "the state of the audit trail could not be signed");
             }
         }
         // What was written last waits for the next start, should this not work.
         self.tell(self.seal_all().await);
+        self.tell_growth().await;
         if let Err(error) = self.sign_when_due(TimeDelta::zero()).await {
             tracing::warn!(%error, "the state of the audit trail could not be signed");
+        }
+    }
+
+    fn untold(&self) -> std::sync::MutexGuard<'_, Option<(i64, i64)>> {
+        self.shared.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grown(&self, first: i64, last: i64) {
+        let mut untold = self.untold();
+        let (before, after) = untold.unwrap_or((first, last));
+        *untold = Some((before.min(first), after.max(last)));
+    }
+
+    /// Tells of what was chained since the last time.
+    async fn tell_growth(&self) {
+        let Some((first, last)) = self.untold().take() else { return };
+        let payload = json!({ "firstSeq": first, "lastSeq": last, "count": last - first + 1 });
+        let told = events::NewEvent { kind: &AUDIT_RECORDED, audience: Audience::Auditors, server: None, payload };
+        if let Err(error) = self.events.publish(&told).await {
+            tracing::warn!(%error, "could not tell that the audit trail has grown");
+            self.grown(first, last);
         }
     }
 
@@ -150,10 +182,8 @@ impl Sealer {
         store::chain::append(&mut transaction, day, &links).await?;
         store::chain::append_personal(&mut transaction, day, &personal).await?;
         store::chain::set_head(&mut transaction, &self.head_after(&links, &head, day)).await?;
-        let payload = json!({ "firstSeq": head.seq + 1, "lastSeq": links.last().map_or(head.seq, |link| link.seq), "count": links.len() });
-        let told = events::NewEvent { kind: &AUDIT_RECORDED, audience: Audience::Auditors, server: None, payload };
-        self.events.publish_in(&mut transaction, &told).await?;
         transaction.commit().await?;
+        self.grown(head.seq + 1, links.last().map_or(head.seq, |link| link.seq));
         self.shared.chained.inc_by(links.len() as u64);
         Ok(taken)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jobs::{JobId, JobStatus};
 use packages::Order;
 use platform::{Action, Actor};
-use runtime::{Instance, State};
+use runtime::{Instance, RuntimeError, State};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -38,7 +38,7 @@ impl Bulk {
         }
         // It was done, and the fabric ended before it could say so.
         if Self::outcome(operation, now) == Outcome::Unchanged {
-            return Ok(Acted::Done(json!({})));
+            return Ok(Acted::Done(json!({ "version": now.installed })));
         }
         let server = by_id(server_id)?;
         match operation {
@@ -52,10 +52,14 @@ impl Bulk {
                 self.await_state(actor, begun, |instance| instance.state == State::Running).await
             }
             Operation::Stop => {
-                let ending = self.inner.runtime.stop_server(actor, &server, None).await?;
-                self.await_state(actor, ending, |instance| matches!(instance.state, State::Stopped | State::Failed)).await
+                let ending = match self.inner.runtime.stop_server(actor, &server, None).await {
+                    // It is not wanted any more, and nothing ever ran.
+                    Err(RuntimeError::NotRunning) => return Ok(Acted::Done(json!({}))),
+                    ending => ending?,
+                };
+                self.await_state(actor, ending, |instance| instance.state.is_over()).await
             }
-            Operation::Restart => self.restart(actor, server_id, (before, now)).await,
+            Operation::Restart => self.restart(actor, server_id, before).await,
             Operation::Install => {
                 let order = Order { name: server_id.to_owned(), ..Order::default() };
                 let (_, job) = self.inner.packages.install(actor, order).await?;
@@ -83,17 +87,26 @@ impl Bulk {
         }
     }
 
-    async fn restart(&self, actor: &Actor, server_id: &str, (before, now): (&Before, &Before)) -> Result<Acted, BulkError> {
-        let again = before.restarts.is_some() && now.restarts > before.restarts;
+    async fn restart(&self, actor: &Actor, server_id: &str, before: &Before) -> Result<Acted, BulkError> {
         let server = by_id(server_id)?;
-        let instance = if again {
-            let configuration = self.inner.configurations.of(&actor.to_string(), server_id).await?;
-            let configuration = configuration.ok_or(configurations::ConfigurationsError::NotFound)?;
-            self.inner.runtime.main_instance(&configuration).await?.ok_or(runtime::RuntimeError::NotRunning)?
-        } else {
-            self.inner.runtime.restart_server(actor, &server).await?
+        let deadline = tokio::time::Instant::now() + SERVER_LIMIT;
+        let mut now = self.look(actor, server_id).await?;
+        // After a start of the fabric, what ran and is wanted still is on its way to running again.
+        while now.restarts.is_none() && now.alive && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+            now = self.look(actor, server_id).await?;
+        }
+        if before.restarts.is_some() && now.restarts > before.restarts {
+            return Ok(Acted::Done(json!({})));
+        }
+        let instance = loop {
+            match self.inner.runtime.restart_server(actor, &server).await {
+                // The row is of a fabric that ended; this one takes it up in a moment.
+                Err(RuntimeError::Elsewhere) if tokio::time::Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                instance => break instance?,
+            }
         };
-        let restarts = before.restarts.unwrap_or_default();
+        let restarts = instance.restarts;
         self.await_state(actor, instance, |instance| instance.state == State::Running && instance.restarts > restarts).await
     }
 

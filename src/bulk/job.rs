@@ -10,6 +10,7 @@ use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Polic
 use platform::{Actor, Coded, clock, database::DbError, public_message};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use tokio::time::MissedTickBehavior;
 
 use crate::{
     Bulk,
@@ -29,6 +30,8 @@ pub(crate) struct BulkJob {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Payload {
     pub(crate) bulk: BulkId,
+    /// Which of the jobs that the operation was given.
+    pub(crate) generation: i32,
 }
 
 impl Handler for BulkJob {
@@ -36,13 +39,15 @@ impl Handler for BulkJob {
     type Payload = Payload;
 
     fn policy(&self) -> Policy {
-        Policy { limit: 4, ..Policy::default() }
+        Policy { limit: 32, waits_for_others: true, ..Policy::default() }
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
         let attempt = Attempt { bulk: &self.bulk, context: &context, id: payload.bulk };
-        attempt.go().await.map_err(|error| match error {
+        attempt.go(payload.generation).await.map_err(|error| match error {
             BulkError::Database(error) => error.into(),
+            // A restart of the database is nobody's failure.
+            error if error.code() == "database_unavailable" => Failure::passing(&error),
             error => Failure::last(&error),
         })
     }
@@ -52,15 +57,21 @@ impl Handler for BulkJob {
             return Ok(());
         }
         let id = payload.bulk;
-        // What was at work may be half done: it failed, and can be tried again.
-        let left = if ended.status == JobStatus::Cancelled { ItemStatus::Cancelled } else { ItemStatus::Failed };
-        let Some(held) = store::hold(connection, id).await? else { return Ok(()) };
-        if held.direction == Direction::Forward {
-            store::turn_items(connection, id, &[ItemStatus::Pending, ItemStatus::Running], left).await?;
+        let is_its_own = |held: &BulkOperation| held.generation == payload.generation && !held.status.is_finished();
+        let Some(held) = store::hold(connection, id).await?.filter(is_its_own) else { return Ok(()) };
+        let (was_cancelled, is_forward) = (ended.status == JobStatus::Cancelled, held.direction == Direction::Forward);
+        if is_forward {
+            let error = ended.error.as_ref().map(|error| (error["code"].as_str(), error["message"].as_str()));
+            let error = error.and_then(|(code, message)| code.zip(message));
+            let left = if was_cancelled { ItemStatus::Cancelled } else { ItemStatus::Failed };
+            store::turn_items(connection, id, &[ItemStatus::Pending], left, error).await?;
+            let half = ("interrupted", "it was worked on when the operation ended: it may be half done");
+            store::turn_items(connection, id, &[ItemStatus::Running], ItemStatus::Failed, Some(half)).await?;
         }
         let Some(mut held) = store::hold(connection, id).await? else { return Ok(()) };
-        held.status = held.counts.status(held.direction);
-        store::set(connection, id, held.status, held.direction, None, Some(clock::now())).await?;
+        let is_half_way_back = !is_forward && held.counts.done > 0;
+        held.status = if was_cancelled && is_half_way_back { Status::Cancelled } else { held.counts.status(held.direction) };
+        store::set(connection, id, held.status, held.direction, Some(clock::now())).await?;
         match self.bulk.tell_in(connection, &held).await {
             Err(BulkError::Database(error)) => Err(error),
             _ => Ok(()),
@@ -76,13 +87,17 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn go(&self) -> Result<Outcome, BulkError> {
-        let held = self.set(Status::Running, None).await?;
-        let Some(held) = held else { return Ok(Outcome::Complete(serde_json::Value::Null)) };
-        let actor = self.bulk.inner.users.asker(&held.asker).await?.ok_or(BulkError::AskerGone)?;
+    async fn go(&self, generation: i32) -> Result<Outcome, BulkError> {
+        let nothing = Ok(Outcome::Complete(serde_json::Value::Null));
+        // Another job has it by now, or it has ended: somebody put this one back.
+        let is_its_own = |held: &BulkOperation| held.generation == generation && !held.status.is_finished();
+        if !self.now().await?.is_some_and(|held| is_its_own(&held)) {
+            return nothing;
+        }
+        let Some(held) = self.set(Status::Running, None).await? else { return nothing };
         let mut direction = held.direction;
         if direction == Direction::Forward {
-            let is_whole = self.each(&actor, &held, Direction::Forward).await?;
+            let is_whole = self.each(&held, Direction::Forward).await?;
             if self.context.is_stopping() {
                 return Ok(Outcome::Stopped);
             }
@@ -93,7 +108,7 @@ impl Attempt<'_> {
             }
         }
         if direction == Direction::Back {
-            self.each(&actor, &held, Direction::Back).await?;
+            self.each(&held, Direction::Back).await?;
             if self.context.is_stopping() {
                 return Ok(Outcome::Stopped);
             }
@@ -111,47 +126,53 @@ impl Attempt<'_> {
         let mut transaction = self.bulk.inner.database.begin_for_all().await?;
         let Some(mut held) = store::hold(&mut transaction, self.id).await? else { return Ok(None) };
         (held.status, held.direction) = (status, direction.unwrap_or(held.direction));
-        store::set(&mut transaction, self.id, held.status, held.direction, None, None).await?;
+        if direction == Some(Direction::Back) {
+            // What was not begun is not any more.
+            store::turn_items(&mut transaction, self.id, &[ItemStatus::Pending], ItemStatus::Cancelled, None).await?;
+        }
+        store::set(&mut transaction, self.id, held.status, held.direction, None).await?;
         self.bulk.tell_in(&mut transaction, &held).await?;
         transaction.commit().await?;
         Ok(Some(held))
     }
 
     /// Works on each server that is left, some at once; gives whether none failed.
-    async fn each(&self, actor: &Actor, operation: &BulkOperation, direction: Direction) -> Result<bool, BulkError> {
+    async fn each(&self, operation: &BulkOperation, direction: Direction) -> Result<bool, BulkError> {
         let mut transaction = self.bulk.inner.database.begin_for_all().await?;
         let items = store::items(&mut transaction, self.id).await?;
         transaction.commit().await?;
         let (total, mut is_whole) = (items.len(), !items.iter().any(|item| item.status == ItemStatus::Failed));
         let is_left = |item: &Item| match direction {
             Direction::Forward => matches!(item.status, ItemStatus::Pending | ItemStatus::Running),
-            Direction::Back => item.status == ItemStatus::Done,
+            // What failed may have been begun: of all or nothing, that goes back, too.
+            Direction::Back => {
+                item.status == ItemStatus::Done || (operation.atomic && item.status == ItemStatus::Failed && item.before.is_some())
+            }
         };
         let mut left: VecDeque<Item> = items.into_iter().filter(is_left).collect();
-        if direction == Direction::Back {
-            left = left.into_iter().rev().collect();
+        match direction {
+            // What an earlier attempt was at comes first, and is finished whatever became of the others.
+            Direction::Forward => left.make_contiguous().sort_by_key(|item| item.status != ItemStatus::Running),
+            Direction::Back => left.make_contiguous().reverse(),
         }
-        let mut pace = tokio::time::interval(Duration::from_secs(1) / self.bulk.inner.config.per_second);
+        let config = self.bulk.inner.config;
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / config.per_second);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut at_work, mut told) = (FuturesUnordered::new(), Instant::now());
         loop {
-            let may_begin = !self.context.is_stopping() && (is_whole || !operation.atomic || direction == Direction::Back);
-            if may_begin && at_work.len() < self.bulk.inner.config.at_once as usize && !left.is_empty() {
-                tokio::select! {
-                    _ = pace.tick() => at_work.extend(left.pop_front().map(|item| self.one(actor, operation, direction, item))),
-                    () = self.context.stopping() => {}
+            let goes_on = |item: &Item| is_whole || !operation.atomic || direction == Direction::Back || item.status == ItemStatus::Running;
+            let may_begin = !self.context.is_stopping() && at_work.len() < config.at_once as usize && left.front().is_some_and(goes_on);
+            tokio::select! {
+                Some(ended) = at_work.next() => {
+                    is_whole &= ended? != ItemStatus::Failed;
+                    self.tell(operation, total - left.len() - at_work.len(), total, &mut told).await?;
                 }
-                continue;
-            }
-            let ended = tokio::select! {
-                ended = at_work.next() => ended,
+                _ = pace.tick(), if may_begin => at_work.extend(left.pop_front().map(|item| self.one(operation, direction, item))),
                 // What is at work is looked at again by the next attempt.
-                () = self.given_back() => return Ok(is_whole),
-            };
-            let Some(ended) = ended else { break };
-            is_whole &= ended? != ItemStatus::Failed;
-            self.tell(operation, total - left.len() - at_work.len(), total, &mut told).await?;
+                () = self.given_back(), if !at_work.is_empty() => return Ok(is_whole),
+                else => return Ok(is_whole),
+            }
         }
-        Ok(is_whole)
     }
 
     /// Ready when the program stops or the lease is lost; a cancelled operation finishes what it is at.
@@ -176,32 +197,45 @@ impl Attempt<'_> {
         Ok(transaction.commit().await?)
     }
 
-    async fn one(&self, actor: &Actor, operation: &BulkOperation, direction: Direction, item: Item) -> Result<ItemStatus, BulkError> {
+    async fn one(&self, operation: &BulkOperation, direction: Direction, item: Item) -> Result<ItemStatus, BulkError> {
         let place = (self.id, item.n);
-        let came = match direction {
-            Direction::Forward => self.forward(actor, operation, &item).await,
-            Direction::Back => self.bulk.undo(actor, operation.operation, &item).await.map(|status| (status, None)),
-        };
+        let came = self.come_to(operation, direction, &item).await;
         let (status, error, result) = match came {
+            // What failed stays told as it failed, though it is undone.
+            Ok((ItemStatus::RolledBack | ItemStatus::Kept, _)) if item.status == ItemStatus::Failed => return Ok(item.status),
             Ok((status, result)) => (status, None, result),
             // Nothing is known of what it came to: it is looked at again when the database is back.
-            Err(BulkError::Database(error @ DbError::Unavailable(_))) => return Err(error.into()),
+            Err(error) if error.code() == "database_unavailable" => return Err(error),
             Err(error) => {
-                let status = if direction == Direction::Forward { ItemStatus::Failed } else { ItemStatus::Kept };
                 if error.class() == platform::Class::Internal {
                     tracing::error!(%error, server = item.server_id, "an operation over many servers met an error");
                 }
+                let status = if direction == Direction::Forward { ItemStatus::Failed } else { item.status };
                 (status, Some((error.shown_code(), public_message(&error))), None)
             }
         };
         let mut transaction = self.bulk.inner.database.begin_for_all().await?;
-        self.checkpoint(&mut transaction).await?;
+        self.hold(&mut transaction).await?;
         store::end_item(&mut transaction, place, status, error.as_ref(), result.as_ref(), clock::now()).await?;
         transaction.commit().await?;
         if let Some((_, message)) = &error {
             self.context.log(LogLevel::Warn, format!("{}: {message}", item.server_id)).await;
         }
         Ok(status)
+    }
+
+    /// Acts as whoever asked, with the rights that they have now.
+    async fn come_to(
+        &self,
+        operation: &BulkOperation,
+        direction: Direction,
+        item: &Item,
+    ) -> Result<(ItemStatus, Option<serde_json::Value>), BulkError> {
+        let actor = self.bulk.inner.users.asker(&operation.asker).await?.ok_or(BulkError::AskerGone)?;
+        match direction {
+            Direction::Forward => self.forward(&actor, operation, item).await,
+            Direction::Back => Ok((self.bulk.undo(&actor, operation.operation, item).await?, None)),
+        }
     }
 
     async fn forward(
@@ -213,7 +247,7 @@ impl Attempt<'_> {
         let now = self.bulk.look(actor, &item.server_id).await?;
         let before: Before = item.before.clone().unwrap_or_else(|| now.clone());
         let mut transaction = self.bulk.inner.database.begin_for_all().await?;
-        self.checkpoint(&mut transaction).await?;
+        self.hold(&mut transaction).await?;
         store::begin_item(&mut transaction, (self.id, item.n), &before, clock::now()).await?;
         transaction.commit().await?;
         match self.bulk.act(actor, operation.operation, &item.server_id, (&before, &now)).await? {
@@ -223,8 +257,8 @@ impl Attempt<'_> {
     }
 
     /// Nothing is written once another worker has taken the job over.
-    async fn checkpoint(&self, transaction: &mut PgConnection) -> Result<(), BulkError> {
-        self.context.checkpoint_in(transaction).await.map_err(|failure: Failure| match failure.retry {
+    async fn hold(&self, transaction: &mut PgConnection) -> Result<(), BulkError> {
+        self.context.hold_in(transaction).await.map_err(|failure: Failure| match failure.retry {
             Retry::Never => BulkError::Ended(failure.code.into(), failure.message),
             Retry::Backoff | Retry::At(_) => BulkError::Database(DbError::Unavailable(sqlx::Error::PoolClosed)),
         })

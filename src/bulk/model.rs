@@ -125,6 +125,8 @@ pub(crate) struct BulkOperation {
     pub(crate) atomic: bool,
     pub(crate) status: Status,
     pub(crate) job: Option<JobId>,
+    /// Counts its jobs: only the last one works on it.
+    pub(crate) generation: i32,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) finished_at: Option<DateTime<Utc>>,
     pub(crate) counts: Counts,
@@ -145,14 +147,14 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Where an operation stands whose job has ended well.
+    /// Where an operation stands whose job has ended.
     pub(crate) fn status(&self, direction: Direction) -> Status {
         match direction {
-            Direction::Back => Status::RolledBack,
+            Direction::Back if self.done + self.running == 0 => Status::RolledBack,
             Direction::Forward if self.cancelled > 0 => Status::Cancelled,
-            Direction::Forward if self.failed == 0 => Status::Complete,
-            Direction::Forward if self.failed < self.total => Status::Partial,
-            Direction::Forward => Status::Failed,
+            Direction::Forward if self.done + self.unchanged == self.total => Status::Complete,
+            Direction::Forward if self.failed == self.total => Status::Failed,
+            Direction::Back | Direction::Forward => Status::Partial,
         }
     }
 }
@@ -181,6 +183,9 @@ pub(crate) struct Before {
     pub(crate) installed: Option<String>,
     /// How often the instance had been started again, if it ran.
     pub(crate) restarts: Option<i64>,
+    /// There was an instance that had not ended, or only with the fabric.
+    #[serde(default)]
+    pub(crate) alive: bool,
 }
 
 /// What counts of a configuration.
@@ -207,13 +212,16 @@ mod tests {
     fn where_an_operation_stands_follows_from_its_items() {
         let counts = |done, failed, cancelled| Counts { total: done + failed + cancelled, done, failed, cancelled, ..Counts::default() };
         for (counts, status) in [
+            (counts(0, 0, 0), Status::Complete),
             (counts(3, 0, 0), Status::Complete),
             (counts(2, 1, 0), Status::Partial),
             (counts(0, 3, 0), Status::Failed),
             (counts(1, 1, 1), Status::Cancelled),
+            (Counts { total: 2, done: 1, rolled_back: 1, ..Counts::default() }, Status::Partial),
         ] {
             assert_eq!(counts.status(Direction::Forward), status, "{counts:?}");
-            assert_eq!(counts.status(Direction::Back), Status::RolledBack);
         }
+        let back = |done, rolled_back, kept| Counts { total: 3, done, rolled_back, kept, ..Counts::default() }.status(Direction::Back);
+        assert_eq!([back(0, 3, 0), back(0, 2, 1), back(1, 2, 0)], [Status::RolledBack, Status::RolledBack, Status::Partial]);
     }
 }

@@ -16,6 +16,9 @@ use crate::{
 /// How many servers an operation may be over.
 pub(crate) const MOST_SERVERS: usize = 1000;
 
+/// How long a search may be, in characters.
+const MAX_SEARCH: usize = 200;
+
 /// Servers by what they are.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +53,8 @@ impl Bulk {
         let (mut found, mut wrong, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (position, text) in named.iter().enumerate() {
             let id = match text.parse::<ServerRef>() {
+                // What is wanted of a server outlives it.
+                Ok(server) if operation == Operation::Delete => self.inner.servers.id_of(&server).await,
                 Ok(server) => self.inner.servers.inputs(&server).await.map(|(id, _)| id),
                 Err(error) => Err(error.into()),
             };
@@ -75,10 +80,13 @@ impl Bulk {
         if of_catalogue && which.enabled.is_some() {
             return Err(BulkError::field("body.filter.enabled", format!("is of configurations, and `{operation}` is of the catalogue")));
         }
+        if which.search.as_ref().is_some_and(|text| text.chars().count() > MAX_SEARCH) {
+            return Err(BulkError::field("body.filter.search", format!("is longer than {MAX_SEARCH} characters")));
+        }
         let among = if of_catalogue {
             actor.servers().map(<[String]>::to_vec)
         } else {
-            let own = self.inner.configurations.all_of(actor, MOST_SERVERS + 1).await?;
+            let own = self.inner.configurations.all_of(actor, u16::MAX.into()).await?;
             Some(
                 own.into_iter().filter(|own| which.enabled.is_none_or(|enabled| own.enabled == enabled)).map(|own| own.server_id).collect(),
             )
@@ -100,9 +108,11 @@ impl Bulk {
             Some(configuration) => self.inner.runtime.main_instance(configuration).await?,
             None => None,
         };
+        let is_enabled = configuration.as_ref().is_some_and(|own| own.enabled);
         Ok(Before {
             configuration: configuration.map(|found| Configured { enabled: found.enabled, archived: found.is_archived() }),
             installed,
+            alive: instance.as_ref().is_some_and(|instance| !instance.state.is_over() || (is_enabled && instance.ended_with_fabric())),
             restarts: instance.filter(|instance| instance.state == runtime::State::Running).map(|instance| instance.restarts),
         })
     }
@@ -114,7 +124,7 @@ impl Bulk {
             Operation::Enable => is_enabled,
             Operation::Disable => !is_enabled,
             Operation::Start => is_enabled && now.restarts.is_some(),
-            Operation::Stop => !is_enabled && now.restarts.is_none(),
+            Operation::Stop => !is_enabled && !now.alive,
             Operation::Install => now.installed.is_some(),
             Operation::Delete => now.configuration.is_none_or(|own| own.archived),
             // Whether there is something newer, or something that is not cached, only the registries know.

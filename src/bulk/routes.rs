@@ -89,7 +89,8 @@ struct OperationOut {
 
 impl From<BulkOperation> for OperationOut {
     fn from(found: BulkOperation) -> Self {
-        let BulkOperation { id, asker: _, operation, direction, atomic, status, job, created_at, finished_at, counts } = found;
+        let BulkOperation { id, asker: _, operation, direction, atomic, status, job, generation: _, created_at, finished_at, counts } =
+            found;
         Self { bulk_id: id, action: operation, direction, atomic, status, job_id: job, counts, created_at, finished_at }
     }
 }

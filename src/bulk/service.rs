@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use audit::{Audit, EventType, NewEvent as Told};
 use cache::Cache;
+use chrono::TimeDelta;
 use configurations::Configurations;
 use events::{Events, Kind, NewEvent};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -27,7 +28,7 @@ pub static BULK_PROGRESS: Kind = Kind {
     name: "BULK_PROGRESS",
     channel: "bulk",
     told: "When an operation over many servers begins and ends, and while it runs, a few times a second at most.",
-    heard_by: "Whoever asked for it, and administrators.",
+    heard_by: "Whoever asked for it, and the operator.",
     payload: &[
         ("bulkId", "the operation"),
         ("operation", "what is done: `enable`, `install`, …"),
@@ -35,6 +36,9 @@ pub static BULK_PROGRESS: Kind = Kind {
         ("counts", "how many servers stand where: `{total, pending, running, done, unchanged, failed, cancelled, rolled_back, kept}`"),
     ],
 };
+
+/// How long operations are remembered that have ended.
+const KEPT: TimeDelta = TimeDelta::days(30);
 
 /// What it works with.
 #[expect(missing_docs, reason = "they are the services of these names")]
@@ -100,6 +104,8 @@ impl Bulk {
 
     async fn servers_of(&self, actor: &Actor, order: Order) -> Result<Vec<String>, BulkError> {
         actor.require(order.operation.action())?;
+        // Whoever asks is to follow what comes of it, and what it waits for.
+        actor.require(Action::JobsRead)?;
         if order.atomic && !order.operation.has_opposite() {
             return Err(BulkError::Irreversible(order.operation));
         }
@@ -134,19 +140,23 @@ impl Bulk {
             atomic,
             status: Status::Pending,
             job: None,
+            generation: 0,
             created_at: clock::now(),
             finished_at: None,
             counts: Counts { total, pending: total, ..Counts::default() },
         };
         let mut transaction = self.inner.database.begin(actor).await?;
-        let unfinished = store::unfinished(&mut transaction, &new.asker.owner).await?;
-        if unfinished >= i64::from(self.inner.config.unfinished) {
-            return Err(BulkError::TooMany(unfinished));
-        }
+        self.require_room(&mut transaction, &new.asker.owner).await?;
+        store::prune(&mut transaction, &new.asker.owner, clock::now() - KEPT).await?;
         store::create(&mut transaction, &new, &servers).await?;
         self.enqueue_in(&mut transaction, actor, &mut new, "bulk.begin").await?;
         transaction.commit().await?;
         Ok(new)
+    }
+
+    async fn require_room(&self, transaction: &mut PgConnection, owner: &str) -> Result<(), BulkError> {
+        let unfinished = store::unfinished(transaction, owner).await?;
+        if unfinished < i64::from(self.inner.config.unfinished) { Ok(()) } else { Err(BulkError::TooMany(unfinished)) }
     }
 
     /// Gives a job to an operation that waits, with its entry in the trail and its event.
@@ -160,10 +170,11 @@ impl Bulk {
         let told = Told::new(EventType::BulkOperation, action).on("bulk_operation", operation.id);
         let told = told.with("operation", operation.operation.as_str()).with("servers", operation.counts.total);
         self.inner.audit.record_in(transaction, actor, told.of(&operation.asker.owner)).await?;
-        let job = NewJob::of::<BulkJob>(&Payload { bulk: operation.id }).told();
-        let job = self.inner.jobs.enqueue_in(transaction, actor, job).await?;
-        operation.job = Some(job);
-        store::set(transaction, operation.id, operation.status, operation.direction, operation.job, None).await?;
+        operation.generation += 1;
+        let payload = Payload { bulk: operation.id, generation: operation.generation };
+        let job = NewJob::of::<BulkJob>(&payload).singleton(format!("bulk:{}", operation.id)).told();
+        operation.job = Some(self.inner.jobs.enqueue_in(transaction, actor, job).await?);
+        store::give(transaction, operation).await?;
         self.tell_in(transaction, operation).await
     }
 
@@ -180,14 +191,17 @@ impl Bulk {
     pub(crate) async fn list(&self, actor: &Actor, before: Option<BulkId>, limit: u32) -> Result<Vec<BulkOperation>, BulkError> {
         actor.require(Action::JobsRead)?;
         let mut transaction = self.inner.database.begin(actor).await?;
-        Ok(store::list(&mut transaction, &actor.to_string(), None, before, limit.into()).await?)
+        Ok(store::list(&mut transaction, &actor.to_string(), actor.servers(), (None, before), limit.into()).await?)
     }
 
     /// One of the actor's own, with its servers.
     pub(crate) async fn get(&self, actor: &Actor, id: BulkId) -> Result<(BulkOperation, Vec<Item>), BulkError> {
         actor.require(Action::JobsRead)?;
         let mut transaction = self.inner.database.begin(actor).await?;
-        let found = store::list(&mut transaction, &actor.to_string(), Some(id), None, 1).await?.pop().ok_or(BulkError::NotFound)?;
+        let found = store::list(&mut transaction, &actor.to_string(), actor.servers(), (Some(id), None), 1)
+            .await?
+            .pop()
+            .ok_or(BulkError::NotFound)?;
         let items = store::items(&mut transaction, id).await?;
         Ok((found, items))
     }
@@ -204,7 +218,7 @@ impl Bulk {
         Ok(self.get(actor, id).await?.0)
     }
 
-    /// Tries again what failed or was cancelled.
+    /// Tries again what failed or was cancelled, with the rights of whoever asks for that.
     pub(crate) async fn retry(&self, actor: &Actor, id: BulkId) -> Result<BulkOperation, BulkError> {
         let again = [ItemStatus::Failed, ItemStatus::Cancelled];
         self.begin_again(actor, id, Direction::Forward, (&again, ItemStatus::Pending), "bulk.retry").await
@@ -230,15 +244,16 @@ impl Bulk {
             return Err(BulkError::Irreversible(found.operation));
         }
         let mut transaction = self.inner.database.begin(actor).await?;
-        let mut held = store::hold(&mut transaction, id).await?.ok_or(BulkError::NotFound)?;
+        let held = store::hold(&mut transaction, id).await?.ok_or(BulkError::NotFound)?;
         if !held.status.is_finished() {
             return Err(BulkError::Unfinished);
         }
-        if store::turn_items(&mut transaction, id, from, to).await? == 0 {
+        self.require_room(&mut transaction, &held.asker.owner).await?;
+        if store::turn_items(&mut transaction, id, from, to, None).await? == 0 {
             return Err(if direction == Direction::Back { BulkError::NothingToRollBack } else { BulkError::NothingToRetry });
         }
-        held = store::hold(&mut transaction, id).await?.ok_or(BulkError::NotFound)?;
-        (held.status, held.direction) = (Status::Pending, direction);
+        let mut held = store::hold(&mut transaction, id).await?.ok_or(BulkError::NotFound)?;
+        (held.status, held.direction, held.asker) = (Status::Pending, direction, Asker::of(actor));
         self.enqueue_in(&mut transaction, actor, &mut held, action).await?;
         transaction.commit().await?;
         Ok(held)

@@ -17,6 +17,7 @@ struct Row {
     atomic: bool,
     status: String,
     job_id: Option<Uuid>,
+    generation: i32,
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
     total: i64,
@@ -43,6 +44,7 @@ impl TryFrom<Row> for BulkOperation {
             atomic: row.atomic,
             status: row.status.parse().map_err(|_| wrong("status"))?,
             job: row.job_id.map(JobId),
+            generation: row.generation,
             created_at: row.created_at,
             finished_at: row.finished_at,
             counts: Counts { total, pending, running, done, unchanged, failed, cancelled, rolled_back, kept },
@@ -107,17 +109,17 @@ pub(crate) async fn create(connection: &mut PgConnection, new: &BulkOperation, s
     Ok(())
 }
 
-/// Those of an owner before an id, newest first; or one.
+/// Those of an owner before an id, newest first; or one. With `servers`, only what is about these and no others.
 pub(crate) async fn list(
     connection: &mut PgConnection,
     owner: &str,
-    only: Option<BulkId>,
-    before: Option<BulkId>,
+    servers: Option<&[String]>,
+    (only, before): (Option<BulkId>, Option<BulkId>),
     limit: i64,
 ) -> Result<Vec<BulkOperation>, DbError> {
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT o.id, o.owner, o.token, o.operation, o.direction, o.atomic, o.status, o.job_id, o.created_at, o.finished_at,
+        r#"SELECT o.id, o.owner, o.token, o.operation, o.direction, o.atomic, o.status, o.job_id, o.generation, o.created_at, o.finished_at,
                   c.total AS "total!", c.pending AS "pending!", c.running AS "running!", c.done AS "done!", c.unchanged AS "unchanged!",
                   c.failed AS "failed!", c.cancelled AS "cancelled!", c.rolled_back AS "rolled_back!", c.kept AS "kept!"
            FROM mcp_fabric.bulk_operations o, LATERAL (
@@ -127,11 +129,13 @@ pub(crate) async fn list(
                       count(*) FILTER (WHERE i.status = 'rolled_back') AS rolled_back, count(*) FILTER (WHERE i.status = 'kept') AS kept
                FROM mcp_fabric.bulk_items i WHERE i.bulk_id = o.id) c
            WHERE o.owner = $1 AND ($2::uuid IS NULL OR o.id = $2) AND ($3::uuid IS NULL OR o.id < $3)
+             AND ($5::text[] IS NULL OR NOT EXISTS (SELECT FROM mcp_fabric.bulk_items i WHERE i.bulk_id = o.id AND i.server_id <> ALL ($5)))
            ORDER BY o.id DESC LIMIT $4"#,
         owner,
         only.map(|id| id.0),
         before.map(|id| id.0),
-        limit
+        limit,
+        servers
     );
     rows.fetch_all(connection).await?.into_iter().map(BulkOperation::try_from).collect()
 }
@@ -140,7 +144,7 @@ pub(crate) async fn list(
 pub(crate) async fn hold(connection: &mut PgConnection, id: BulkId) -> Result<Option<BulkOperation>, DbError> {
     let owner = sqlx::query_scalar!("SELECT owner FROM mcp_fabric.bulk_operations WHERE id = $1 FOR UPDATE", id.0);
     let Some(owner) = owner.fetch_optional(&mut *connection).await? else { return Ok(None) };
-    Ok(list(connection, &owner, Some(id), None, 1).await?.pop())
+    Ok(list(connection, &owner, None, (Some(id), None), 1).await?.pop())
 }
 
 /// How many of an owner have not ended. Those that are asked for at once take turns here.
@@ -164,25 +168,45 @@ pub(crate) async fn items(connection: &mut PgConnection, id: BulkId) -> Result<V
     rows.fetch_all(connection).await?.into_iter().map(Item::try_from).collect()
 }
 
-/// Where an operation stands, which way it goes and by which job.
+/// Where an operation stands, and which way it goes.
 pub(crate) async fn set(
     connection: &mut PgConnection,
     id: BulkId,
     status: Status,
     direction: Direction,
-    job: Option<JobId>,
     finished_at: Option<DateTime<Utc>>,
 ) -> Result<(), DbError> {
     sqlx::query!(
-        "UPDATE mcp_fabric.bulk_operations SET status = $2, direction = $3, job_id = coalesce($4, job_id), finished_at = $5 WHERE id = $1",
+        "UPDATE mcp_fabric.bulk_operations SET status = $2, direction = $3, finished_at = $4 WHERE id = $1",
         id.0,
         status.as_str(),
         direction.as_str(),
-        job.map(|job| job.0),
         finished_at
     )
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Gives an operation to a job, and to whoever asks now.
+pub(crate) async fn give(connection: &mut PgConnection, operation: &BulkOperation) -> Result<(), DbError> {
+    sqlx::query!(
+        "UPDATE mcp_fabric.bulk_operations SET status = 'pending', direction = $2, job_id = $3, generation = $4, token = $5, finished_at = NULL
+         WHERE id = $1",
+        operation.id.0,
+        operation.direction.as_str(),
+        operation.job.map(|job| job.0),
+        operation.generation,
+        operation.asker.token
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Forgets what an owner's operations came to that ended before a moment.
+pub(crate) async fn prune(connection: &mut PgConnection, owner: &str, before: DateTime<Utc>) -> Result<(), DbError> {
+    sqlx::query!("DELETE FROM mcp_fabric.bulk_operations WHERE owner = $1 AND finished_at < $2", owner, before).execute(connection).await?;
     Ok(())
 }
 
@@ -233,17 +257,22 @@ pub(crate) async fn end_item(
     Ok(())
 }
 
-/// Turns every item that stands in one of `from` into another one; gives how many there were. Those that begin anew forget
-/// what there was before.
-pub(crate) async fn turn_items(connection: &mut PgConnection, id: BulkId, from: &[ItemStatus], to: ItemStatus) -> Result<u64, DbError> {
+/// Turns every item that stands in one of `from` into another one; gives how many there were.
+pub(crate) async fn turn_items(
+    connection: &mut PgConnection,
+    id: BulkId,
+    from: &[ItemStatus],
+    to: ItemStatus,
+    error: Option<(&str, &str)>,
+) -> Result<u64, DbError> {
     let from: Vec<String> = from.iter().map(|status| status.as_str().to_owned()).collect();
     let turned = sqlx::query!(
-        "UPDATE mcp_fabric.bulk_items SET status = $3, error_code = NULL, error = NULL, finished_at = NULL,
-                before = CASE WHEN $3 = 'pending' THEN NULL ELSE before END, started_at = CASE WHEN $3 = 'pending' THEN NULL ELSE started_at END
-         WHERE bulk_id = $1 AND status = ANY ($2)",
+        "UPDATE mcp_fabric.bulk_items SET status = $3, error_code = $4, error = $5, finished_at = NULL WHERE bulk_id = $1 AND status = ANY ($2)",
         id.0,
         &from,
-        to.as_str()
+        to.as_str(),
+        error.map(|(code, _)| code),
+        error.map(|(_, message)| message)
     );
     Ok(turned.execute(connection).await?.rows_affected())
 }

@@ -25,20 +25,18 @@ impl Bulk {
         let was_enabled = before.configuration.is_some_and(|own| own.enabled);
         match operation {
             Operation::Enable | Operation::Start | Operation::Stop | Operation::Disable => {
-                if was_enabled != now.configuration.is_some_and(|own| own.enabled) {
-                    self.inner.configurations.enable(actor, &server, was_enabled).await?;
-                }
-                // There was none, and there is to be none.
                 if before.configuration.is_none_or(|own| own.archived) {
+                    // There was none, and there is to be none.
                     self.inner.configurations.archive(actor, &server, None).await?;
+                } else {
+                    self.inner.configurations.enable(actor, &server, was_enabled).await?;
                 }
             }
             Operation::Delete => {
-                self.inner.configurations.restore(actor, &server, None).await?;
-                if was_enabled {
-                    self.inner.configurations.enable(actor, &server, true).await?;
-                }
+                // It counts again with that.
+                self.inner.configurations.enable(actor, &server, was_enabled).await?;
             }
+            Operation::Install if self.is_wanted_by_others(actor, &item.server_id).await? => return Ok(ItemStatus::Kept),
             Operation::Install => {
                 self.inner.packages.uninstall(actor, &item.server_id).await?;
             }
@@ -49,6 +47,14 @@ impl Bulk {
             Operation::Restart | Operation::Cache => return Err(BulkError::Irreversible(operation)),
         }
         Ok(ItemStatus::RolledBack)
+    }
+}
+
+impl Bulk {
+    async fn is_wanted_by_others(&self, actor: &Actor, server_id: &str) -> Result<bool, BulkError> {
+        let own = actor.to_string();
+        let enabled = self.inner.configurations.enabled().await?;
+        Ok(enabled.iter().any(|wanted| wanted.server_id == server_id && wanted.owner != own))
     }
 }
 
@@ -66,12 +72,13 @@ fn stands_as(operation: Operation, now: &Before, before: &Before) -> bool {
 /// Whether a server is as the operation left it.
 fn is_as_left(operation: Operation, now: &Before, item: &Item) -> bool {
     let enabled = now.configuration.is_some_and(|own| own.enabled);
+    let result = |name: &str| item.result.as_ref().and_then(|result| result[name].as_str());
     match operation {
         Operation::Enable | Operation::Start => enabled,
         Operation::Disable | Operation::Stop => !enabled,
         Operation::Delete => now.configuration.is_none_or(|own| own.archived),
-        Operation::Install => now.installed.is_some(),
-        Operation::Upgrade => item.result.as_ref().is_some_and(|result| result["to"].as_str() == now.installed.as_deref()),
+        Operation::Install => now.installed.is_some() && result("version") == now.installed.as_deref(),
+        Operation::Upgrade => now.installed.is_some() && result("to") == now.installed.as_deref(),
         Operation::Restart | Operation::Cache => false,
     }
 }

@@ -31,7 +31,7 @@ pub static CACHE_PROGRESS: events::Kind = events::Kind {
     name: "CACHE_PROGRESS",
     channel: "cache",
     told: "While packages are brought into the cache, and when that ends.",
-    heard_by: "Whoever asked for them, and administrators.",
+    heard_by: "Whoever asked for them, and the operator.",
     payload: PROGRESS_MEMBERS,
 };
 

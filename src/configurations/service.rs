@@ -22,7 +22,7 @@ pub static CONFIGURATION_CHANGED: Kind = Kind {
     name: "CONFIGURATION_CHANGED",
     channel: "configurations",
     told: "When somebody wants something else of a server.",
-    heard_by: "Whose configuration it is, and administrators.",
+    heard_by: "Whose configuration it is, and the operator.",
     payload: &[
         ("serverId", "the server's UUID"),
         ("configurationId", "the configuration"),

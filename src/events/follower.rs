@@ -62,6 +62,7 @@ impl Follower {
         let bounds = store::bounds(events.database().system()).await.map_err(DbError::from)?;
         let newest = bounds.map_or(0, |(_, newest)| newest);
         let gap = match (after, bounds) {
+            (Some(1..), None) => Some(1),
             // A number beyond the newest is of a database that has since been replaced.
             (Some(after), Some((oldest, newest))) if after < oldest - 1 || after > newest => Some(oldest),
             _ => None,
@@ -131,6 +132,8 @@ impl Follower {
     /// Reads on from the table; says so when what comes next is not there any more.
     async fn catch_up(&mut self) -> Result<(), DbError> {
         let pool = self.events.database().system();
+        let batch = store::after(pool, self.last, BATCH).await?;
+        // Looked at last: what is pruned meanwhile is told as lost, and not passed over.
         if let Some((oldest, _)) = store::bounds(pool).await?
             && self.last < oldest - 1
         {
@@ -138,7 +141,6 @@ impl Follower {
             self.gap = Some(oldest);
             return Ok(());
         }
-        let batch = store::after(pool, self.last, BATCH).await?;
         self.behind = i64::try_from(batch.len()) == Ok(BATCH);
         self.read = batch.into();
         Ok(())

@@ -90,9 +90,10 @@ async fn redeem(events: &Events, ticket: &str, headers: &HeaderMap) -> Result<He
     }
     let token = events.redeem_ticket(ticket, headers).await?.and_then(|token| HeaderValue::from_bytes(&token).ok());
     let mut token = token.ok_or_else(|| {
+        // The code by which the trail hears of it.
         Problem::new(
             Class::Unauthenticated,
-            "invalid_ticket",
+            "unauthenticated",
             "the ticket is used up, has ended, or is of another page; ask for another one",
         )
     })?;

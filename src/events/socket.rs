@@ -1,6 +1,10 @@
 //! `GET /api/mcp/ws`: the events over a WebSocket (RFC 6455).
 
-use std::{collections::BTreeSet, pin::pin};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    pin::pin,
+    sync::Arc,
+};
 
 use axum::{
     extract::{
@@ -16,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     follower::{Followed, Follower, Wanted},
+    model::Event,
     routes::{Asked, Watcher, lost, wanted},
     service::Events,
 };
@@ -55,7 +60,7 @@ pub(crate) async fn open(
     let Watcher { standing, wanted, after } = watcher;
     let follower = events.follow(&standing.actor, wanted, after).await?;
     let upgrade = upgrade.read_buffer_size(BUFFER).write_buffer_size(0).max_message_size(MOST_BYTES).max_frame_size(MOST_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| Conversation { events, socket, follower }.go(standing)).into_response())
+    Ok(upgrade.on_upgrade(move |socket| Conversation { events, socket, follower, past: Past::default() }.go(standing)).into_response())
 }
 
 /// One client.
@@ -63,6 +68,42 @@ struct Conversation {
     events: Events,
     socket: WebSocket,
     follower: Follower,
+    /// What is told first.
+    past: Past,
+}
+
+/// What came before on channels that are new.
+#[derive(Default)]
+struct Past {
+    channels: Vec<String>,
+    from: i64,
+    lost: Option<i64>,
+    ready: VecDeque<Event>,
+}
+
+impl Past {
+    /// The next of it; the live ones once there is no more. What is dropped while it waits has lost nothing.
+    async fn or_next(&mut self, follower: &mut Follower) -> Option<Result<Followed, DbError>> {
+        loop {
+            if let Some(oldest) = self.lost.take() {
+                return Some(Ok(Followed::Gap { oldest }));
+            }
+            if let Some(event) = self.ready.pop_front() {
+                if follower.may_hear(&event) && follower.wanted().has(&event.channel) {
+                    return Some(Ok(Followed::Event(Arc::new(event))));
+                }
+                continue;
+            }
+            if self.channels.is_empty() {
+                return follower.next().await;
+            }
+            match follower.past(&mut self.from, &self.channels).await {
+                Ok(past) if past.is_empty() => self.channels.clear(),
+                Ok(past) => self.ready = past.into(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
 }
 
 /// Why it ends.
@@ -108,12 +149,20 @@ impl Conversation {
         .await?;
         loop {
             tokio::select! {
-                followed = self.follower.next() => match followed {
-                    Some(Ok(Followed::Event(event))) => self.socket.send(Message::Text(event.text().into())).await?,
-                    Some(Ok(Followed::Gap { oldest })) => self.socket.send(Message::Text(lost(oldest).into())).await?,
-                    Some(Err(error)) => return Err(error.into()),
-                    None => return Err(End::Close(close_code::AWAY, "the fabric stops; come back with the last id")),
-                },
+                followed = self.past.or_next(&mut self.follower) => {
+                    let text = match followed {
+                        Some(Ok(Followed::Event(event))) => event.text().into(),
+                        Some(Ok(Followed::Gap { oldest })) => lost(oldest).into(),
+                        Some(Err(error)) => return Err(error.into()),
+                        None => return Err(End::Close(close_code::AWAY, "the fabric stops; come back with the last id")),
+                    };
+                    let began = Instant::now();
+                    self.socket.send(Message::Text(text)).await?;
+                    // Whoever had to be waited for has read.
+                    if began.elapsed() > heartbeat {
+                        heard_at = Instant::now();
+                    }
+                }
                 message = self.socket.recv() => {
                     heard_at = Instant::now();
                     self.hear(message.ok_or(End::Gone)??).await?;
@@ -158,19 +207,14 @@ impl Conversation {
             (_, asked) => asked,
         });
         self.confirm().await?;
-        let Some(mut from) = after.filter(|_| !new.is_empty()) else { return Ok(()) };
-        if let Some(oldest) = self.follower.lost_after(from).await? {
-            self.socket.send(Message::Text(lost(oldest).into())).await?;
-        }
-        loop {
-            let past = self.follower.past(&mut from, &new).await?;
-            if past.is_empty() {
-                return Ok(());
-            }
-            for event in past.into_iter().filter(|event| self.follower.may_hear(event)) {
-                self.socket.send(Message::Text(event.text().into())).await?;
-            }
-        }
+        let Some(from) = after.filter(|_| !new.is_empty()) else { return Ok(()) };
+        let lost = self.follower.lost_after(from).await?;
+        // What was asked for before and is not told yet is told with it.
+        let left = std::mem::take(&mut self.past.channels);
+        let (mut channels, from) = if left.is_empty() { (new, from) } else { (new, from.min(self.past.from)) };
+        channels.extend(left);
+        self.past = Past { channels, from, lost, ready: VecDeque::new() };
+        Ok(())
     }
 
     async fn unsubscribe(&mut self, named: BTreeSet<String>) -> Result<(), End> {

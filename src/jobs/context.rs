@@ -95,12 +95,21 @@ impl Context {
         Ok(())
     }
 
+    /// Fails when the lease is lost, so that nothing of a superseded worker is saved in the transaction.
+    pub async fn hold_in(&self, transaction: &mut PgConnection) -> Result<(), Failure> {
+        if store::holds(transaction, &self.lease).await.map_err(DbError::from)? { Ok(()) } else { Err(lease_lost()) }
+    }
+
     /// Says, in the transaction that saves it, that the job got somewhere: its earlier failures no longer
     /// count. Fails when the lease is lost, so that nothing of a superseded worker is saved.
     pub async fn checkpoint_in(&self, transaction: &mut PgConnection) -> Result<(), Failure> {
         if store::reset_attempts(transaction, &self.lease).await.map_err(DbError::from)? {
             return Ok(());
         }
-        Err(Failure { code: "lease_lost", message: "another worker has taken the job over".into(), retry: Retry::Never })
+        Err(lease_lost())
     }
+}
+
+fn lease_lost() -> Failure {
+    Failure { code: "lease_lost", message: "another worker has taken the job over".into(), retry: Retry::Never }
 }

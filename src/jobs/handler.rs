@@ -56,6 +56,8 @@ pub struct Policy {
     pub backoff: Duration,
     /// How many jobs of this kind run at once, over all replicas.
     pub limit: i32,
+    /// It waits for other jobs and takes no worker from them.
+    pub waits_for_others: bool,
     /// What tells of its progress beside `JOB_PROGRESS`.
     pub progress: Option<ProgressEvent>,
 }
@@ -72,14 +74,14 @@ pub struct ProgressEvent {
 /// The payload of such events.
 pub const PROGRESS_MEMBERS: &[(&str, &str)] = &[
     ("jobId", "the job"),
-    ("status", "`processing`, and in the end `complete`, `failed` or `cancelled`"),
-    ("progress", "`{done, total, unit, message}`; `total` is null while it is not known"),
+    ("status", "`processing`, then `complete`, `failed`, `cancelled` or `needs_input`; `pending` when it is tried again"),
+    ("progress", "`{done, total, unit, message}` while it is processing; `total` is null while it is not known"),
     ("error", "`{code, message}` when it failed"),
 ];
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_attempts: 3, backoff: Duration::from_secs(5), limit: 64, progress: None }
+        Self { max_attempts: 3, backoff: Duration::from_secs(5), limit: 64, waits_for_others: false, progress: None }
     }
 }
 
@@ -192,6 +194,10 @@ impl Handlers {
     pub fn with<H: Handler>(mut self, handler: H) -> Self {
         self.by_kind.insert(H::KIND, Arc::new(handler));
         self
+    }
+
+    pub(crate) fn waits_for_others(&self, kind: &str) -> bool {
+        self.by_kind.get(kind).is_some_and(|handler| handler.policy().waits_for_others)
     }
 
     pub(crate) fn progress_of(&self, kind: &str) -> Option<ProgressEvent> {

@@ -158,7 +158,7 @@ pub static JOB_STATUS_CHANGED: Kind = Kind {
     name: "JOB_STATUS_CHANGED",
     channel: "jobs",
     told: "When a job is queued, begins, or ends.",
-    heard_by: "Whoever asked for the job, and administrators.",
+    heard_by: "Whoever asked for the job, and the operator.",
     payload: &[
         ("jobId", "the job"),
         ("kind", "what it does: `sync`, `cache`, `install`, …"),
@@ -171,7 +171,7 @@ pub static JOB_PROGRESS: Kind = Kind {
     name: "JOB_PROGRESS",
     channel: "jobs",
     told: "While a job runs, a few times a second at most.",
-    heard_by: "Whoever asked for the job, and administrators.",
+    heard_by: "Whoever asked for the job, and the operator.",
     payload: &[
         ("jobId", "the job"),
         ("kind", "what it does"),

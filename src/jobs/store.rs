@@ -271,6 +271,12 @@ pub(crate) async fn heartbeat(pool: &PgPool, lease: &Lease, progress: Option<&Pr
     .await
 }
 
+/// Whether the job is this worker's still; it stays so until the transaction ends.
+pub(crate) async fn holds(connection: &mut PgConnection, lease: &Lease) -> Result<bool, sqlx::Error> {
+    let held = sqlx::query_scalar!("SELECT 1 FROM mcp_fabric.jobs WHERE id = $1 AND lease_token = $2 FOR SHARE", lease.job.0, lease.token);
+    Ok(held.fetch_optional(connection).await?.is_some())
+}
+
 /// The job got somewhere that a restart will not lose: earlier failures no longer count.
 pub(crate) async fn reset_attempts(connection: &mut PgConnection, lease: &Lease) -> Result<bool, sqlx::Error> {
     let reset = sqlx::query!("UPDATE mcp_fabric.jobs SET attempt = 1 WHERE id = $1 AND lease_token = $2", lease.job.0, lease.token);

@@ -84,6 +84,7 @@ impl Worker {
             match self.claim().await {
                 Ok(Some((job, lease))) => {
                     let worker = self.clone();
+                    let slot = Some(slot).filter(|_| !self.handlers.waits_for_others(&job.kind));
                     self.shutdown.spawn(async move {
                         worker.work(job, lease).await;
                         drop(slot);

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::supervisor::FABRIC_STOPPED;
+
 platform::id! {
     /// An instance.
     pub struct InstanceId;
@@ -212,6 +214,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Whether it ended with its fabric: it comes again with that, as long as it is wanted.
+    pub fn ended_with_fabric(&self) -> bool {
+        self.reason.as_ref().is_some_and(|(code, _)| code == FABRIC_STOPPED)
+    }
+
     /// The era that it is for, where a server that speaks in both has one instance for each: its session says so.
     pub(crate) fn fixed_era(&self) -> Option<Era> {
         self.session.rsplit_once(ERA_MARK).and_then(|(_, era)| era.parse().ok())

@@ -42,7 +42,7 @@ pub static SERVER_STATE_CHANGED: Kind = Kind {
     name: "SERVER_STATE_CHANGED",
     channel: "servers",
     told: "When an instance goes from one state to another (docs/states.md).",
-    heard_by: "Whose instance it is, and administrators.",
+    heard_by: "Whose instance it is, and the operator.",
     payload: &[
         ("serverId", "the server's UUID"),
         ("instanceId", "the instance"),

@@ -71,6 +71,7 @@ impl Handler for SyncJob {
             max_attempts: 30,
             backoff: Duration::from_mins(1),
             limit: 1,
+            waits_for_others: false,
             progress: Some(ProgressEvent { kind: &SYNC_PROGRESS, is_public: true }),
         }
     }

@@ -21,7 +21,7 @@ pub static VIRTUAL_SERVER_CHANGED: events::Kind = events::Kind {
     name: "VIRTUAL_SERVER_CHANGED",
     channel: "virtual_servers",
     told: "When a virtual server is made, changed, deleted or restored.",
-    heard_by: "Whose it is, and administrators.",
+    heard_by: "Whose it is, and the operator.",
     payload: &[("virtualServerId", "the virtual server"), ("revision", "of it, for `If-Match`"), ("deleted", "whether it is gone")],
 };
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     gateway::Gateway,
-    support::{TestApp, eventually},
+    support::{Packages, TestApp, data, eventually},
 };
 
 impl TestApp {
@@ -64,6 +64,20 @@ async fn with_servers(names: &[&str], further: &[(&str, &str)]) -> Gateway {
     gateway
 }
 
+/// Servers of the catalogue whose package can be installed.
+async fn installable(further: &[(&str, &str)]) -> (TestApp, Packages) {
+    let packages = Packages::start().await;
+    packages.subject("@acme/subject", "1.0.0");
+    let settings = packages.settings();
+    let mut all: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    all.extend(further);
+    let app = TestApp::with(&all).await;
+    let package = json!({ "registryType": "npm", "identifier": "@acme/subject", "version": "1.0.0", "transport": { "type": "stdio" } });
+    let entry = |name: &str| data::entry_with(name, "1.0.0", json!({ "packages": [package.clone()] }), json!({}));
+    app.import(&["a.x/one", "a.x/two", "a.x/three"].map(entry)).await;
+    (app, packages)
+}
+
 async fn three(further: &[(&str, &str)]) -> Gateway {
     with_servers(&ALL, further).await
 }
@@ -103,6 +117,7 @@ async fn servers_are_started_restarted_and_stopped_together() {
     assert!(listed["next_cursor"].is_string());
     let told = app.trail("&action=bulk.roll_back").await;
     assert_eq!((told.len(), &told[0]["event_type"]), (1, &json!("bulk_operation")));
+    assert_eq!(app.trail("&action=bulk.begin").await.len(), 5);
     gateway.app.stop().await;
 }
 
@@ -212,10 +227,12 @@ async fn a_cancelled_operation_keeps_what_is_done_and_can_go_on() {
     assert_eq!(ended["status"], "cancelled", "{ended}");
     let (done, cancelled) = (ended["counts"]["done"].as_i64().unwrap(), ended["counts"]["cancelled"].as_i64().unwrap());
     assert!(done >= 1 && cancelled >= 1 && done + cancelled == 6, "{ended}");
+    assert_eq!(app.trail("&action=bulk.cancel").await.len(), 1);
     assert_eq!(app.is_enabled("one").await, Some(true));
     assert_eq!(app.is_enabled("six").await, None);
     let whole = app.bulk_again(id, "retry").await;
     assert_eq!((&whole["status"], &whole["counts"]["done"]), (&json!("complete"), &json!(6)));
+    assert_eq!(app.trail("&action=bulk.retry").await.len(), 1);
     gateway.app.stop().await;
 }
 
@@ -270,5 +287,79 @@ async fn an_operation_has_the_rights_that_whoever_asked_has_by_then() {
     let bob = app.log_in(&bob.email).await;
     let refused = app.bulk_end(&bob.access, &of_bob).await;
     assert_eq!((&refused["status"], &refused["items"][0]["error"]["code"]), (&json!("failed"), &json!("forbidden")), "{refused}");
+    gateway.app.stop().await;
+}
+
+/// With one worker, which an operation that waits for others must not take.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_are_cached_installed_and_uninstalled_together() {
+    let (app, _packages) = installable(&[("FABRIC_JOB_WORKERS", "1")]).await;
+    let cached = app.bulk(&app.token, &json!({ "action": "cache", "filter": { "registry_type": "npm", "origin": "upstream" } })).await;
+    assert_eq!(cached["status"], "complete", "{cached}");
+    let ids = ["a.x/one", "a.x/two", "a.x/three"];
+    let installed = app.bulk(&app.token, &json!({ "action": "install", "server_ids": ids, "atomic": true })).await;
+    assert_eq!(counts(&installed), [("done".into(), 3), ("total".into(), 3)], "{installed}");
+    assert_eq!(item(&installed, "a.x/two")["result"]["version"], "1.0.0");
+    let id = installed["bulk_id"].as_str().unwrap();
+    // Somebody else wants one of them by now.
+    app.person("root@example.com", "admin").await;
+    let bob = app.person("bob@example.com", "member").await;
+    let want = json!({ "server_id": "a.x/two", "enabled": true });
+    app.call(Method::POST, "/api/mcp/users/me/servers", &bob.access, &want).await.expect(201);
+    let back = app.bulk_again(id, "rollback").await;
+    assert_eq!((&item(&back, "a.x/one")["status"], &item(&back, "a.x/two")["status"]), (&json!("rolled_back"), &json!("kept")), "{back}");
+    app.op_get("/api/mcp/packages/by-id/a.x%2Fone").await.expect_problem(404, "not_installed");
+    app.op_get("/api/mcp/packages/by-id/a.x%2Ftwo").await.expect(200);
+    // Its job is put back by itself: the operation has ended, and nothing is done again.
+    let job = back["job_id"].as_str().unwrap();
+    app.op_post(&format!("/api/mcp/jobs/{job}/retry")).await;
+    assert_eq!(app.bulk_now(&app.token, id).await["finished_at"], back["finished_at"]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_are_taken_away_end_what_is_left() {
+    let gateway = with_servers(&SIX, &[("FABRIC_BULK_AT_ONCE", "1"), ("FABRIC_BULK_PER_SECOND", "1")]).await;
+    let app = &gateway.app;
+    app.person("root@example.com", "admin").await;
+    let ada = app.person("ada@example.com", "member").await;
+    let token = async |servers: Value| {
+        let body = json!({ "name": "narrow", "scopes": ["catalogue:read", "configurations:write", "runtime:write"], "servers": servers });
+        app.call(Method::POST, "/api/mcp/tokens", &ada.access, &body).await.expect(201)
+    };
+    let (wide, narrow) = (token(json!(SIX)).await, token(json!(["one"])).await);
+    let order = json!({ "action": "enable", "server_ids": SIX });
+    let begun = app.call(Method::POST, "/api/mcp/bulk", wide["token"].as_str().unwrap(), &order).await.expect(202);
+    let id = begun["bulk_id"].as_str().unwrap();
+    eventually(20, "the first is done", || async { (app.bulk_now(&ada.access, id).await["counts"]["done"] == 1).then_some(()) }).await;
+    let revoke = format!("/api/mcp/tokens/{}", wide["id"].as_str().unwrap());
+    assert_eq!(app.call(Method::DELETE, &revoke, &ada.access, &json!({})).await.status, 204);
+    let ended = app.bulk_end(&ada.access, id).await;
+    assert_eq!((&ended["status"], &item(&ended, "six")["error"]["code"]), (&json!("partial"), &json!("asker_gone")), "{ended}");
+    // What a token is not for is not there for it, whoever began it.
+    let narrow = narrow["token"].as_str().unwrap();
+    app.send(app.request(Method::GET, &format!("/api/mcp/bulk/{id}")).bearer_auth(narrow)).await.expect_problem(404, "not_found");
+    app.call(Method::POST, &format!("/api/mcp/bulk/{id}/rollback"), narrow, &json!({})).await.expect_problem(404, "not_found");
+    let listed = app.send(app.request(Method::GET, "/api/mcp/bulk").bearer_auth(narrow)).await.expect(200);
+    assert_eq!(listed["operations"], json!([]));
+    app.call(Method::POST, "/api/mcp/bulk", narrow, &order).await.expect_problem(400, "invalid_field");
+    // Whoever logs in goes on with rights of their own.
+    app.call(Method::POST, &format!("/api/mcp/bulk/{id}/retry"), &ada.access, &json!({})).await.expect(202);
+    assert_eq!(app.bulk_end(&ada.access, id).await["status"], "complete");
+    gateway.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_go_on_after_a_restart_of_the_fabric() {
+    let mut gateway = with_servers(&SIX[..4], &[("FABRIC_BULK_AT_ONCE", "1"), ("FABRIC_BULK_PER_SECOND", "1")]).await;
+    let app = &mut gateway.app;
+    let started = app.bulk(&app.token, &json!({ "action": "start", "server_ids": SIX[..4] })).await;
+    assert_eq!(started["status"], "complete", "{started}");
+    let begun = app.op_post_json("/api/mcp/bulk", &json!({ "action": "restart", "server_ids": SIX[..4] })).await.expect(202);
+    let id = begun["bulk_id"].as_str().unwrap().to_owned();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    app.restart().await;
+    let ended = app.bulk_end(&app.token, &id).await;
+    assert_eq!(counts(&ended), [("done".into(), 4), ("total".into(), 4)], "{ended}");
     gateway.app.stop().await;
 }

@@ -58,7 +58,7 @@ impl Handler for Scripted {
     type Payload = Script;
 
     fn policy(&self) -> Policy {
-        Policy { max_attempts: 3, backoff: Duration::from_millis(10), limit: self.limit, progress: None }
+        Policy { max_attempts: 3, backoff: Duration::from_millis(10), limit: self.limit, ..Policy::default() }
     }
 
     async fn run(&self, context: Context, script: Script) -> Result<Outcome, Failure> {

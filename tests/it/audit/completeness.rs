@@ -50,6 +50,11 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/mcp/servers/{id}/authorization", "needs an authorization server: see runtime::oauth"),
     ("DELETE /api/mcp/servers/{id}/authorization", "needs an authorization server: see runtime::oauth"),
     ("POST /api/mcp/oauth/callback/{place}", "needs an authorization server: see runtime::oauth"),
+    ("POST /api/mcp/events/ticket", "lends a token for thirty seconds"),
+    ("POST /api/mcp/bulk", "its servers leave events of their own: see bulk"),
+    ("POST /api/mcp/bulk/{id}/cancel", "needs an operation: see bulk"),
+    ("POST /api/mcp/bulk/{id}/retry", "needs an operation: see bulk"),
+    ("POST /api/mcp/bulk/{id}/rollback", "needs an operation: see bulk"),
     ("POST /api/mcp/packages/upgrade", "upgrades nothing where nothing is older, and else leaves one event for each"),
 ];
 
@@ -96,6 +101,9 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
             let made =
                 app.call(Method::POST, "/api/mcp/tokens", admin, &json!({ "name": "x", "scopes": ["catalogue:read"] })).await.expect(201);
             given(path.replace("{id}", made["id"].as_str().unwrap()), Value::Null, admin)
+        }
+        "POST /api/mcp/users/me/servers/bulk" | "POST /api/mcp/users/me/servers/import" => {
+            given(path.into(), json!({ "servers": [] }), admin)
         }
         "POST /api/mcp/users/me/servers" => given(path.into(), json!({ "server_id": "everything", "enabled": true }), admin),
         "DELETE /api/mcp/users/me/servers/{server_id}" | "POST /api/mcp/users/me/servers/{server_id}/restore" => {

@@ -32,7 +32,7 @@ async fn open(app: &TestApp, ticket: &str, headers: &[(&str, &str)]) -> Result<(
 async fn a_ticket_counts_once_for_its_page_and_not_for_long() {
     let app = TestApp::start().await;
     let token = app.token.clone();
-    let refused = |answer: Result<(), Answer>| answer.expect_err("it does not count").expect_problem(401, "invalid_ticket");
+    let refused = |answer: Result<(), Answer>| answer.expect_err("it does not count").expect_problem(401, "unauthenticated");
 
     let once = ticket(&app, &token, Some(PAGE)).await;
     assert!(open(&app, &once, &[("origin", PAGE)]).await.is_ok());
@@ -62,6 +62,7 @@ async fn a_ticket_counts_once_for_its_page_and_not_for_long() {
     let (app, many) = (&app, many.as_str());
     let opened = futures_util::future::join_all((0..20).map(|_| async move { open(app, many, &[]).await.is_ok() })).await;
     assert_eq!(opened.iter().filter(|opened| **opened).count(), 1, "of twenty at once, one");
+    assert!(!app.trail("&action=access.refuse").await.is_empty(), "what does not count is told to the trail");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,1 +1,0 @@
-DROP FUNCTION mcp_fabric.grant_roles(text);
