@@ -53,8 +53,12 @@ def times_of(count, work):
 
 
 def install(name):
-    order = {"name": name, "command": "/usr/bin/python3", "args": [f"{WORK}/server.py"], "enabled": False}
-    return ask("POST", "/api/mcp/packages/install", order)
+    # Any small package will do: another program is run in its place.
+    order = {"name": "is-number", "serverName": name, "command": "/usr/bin/python3", "args": [f"{WORK}/server.py"], "enabled": False}
+    begun = ask("POST", "/api/mcp/packages/install", order)
+    while (job := ask("GET", f"/api/mcp/jobs/{begun['job_id']}"))["status"] in ("pending", "processing"):
+        time.sleep(0.05)
+    assert job["status"] == "complete", job
 
 
 def reads():

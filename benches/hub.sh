@@ -7,7 +7,7 @@
 #   benches/hub.sh PROGRAM            the figures, about five minutes; PROGRAM is a built mcp-fabric
 #   QUICK=1 benches/hub.sh PROGRAM    whether it still works, about a minute
 #
-# Needs curl, jq, python3, cargo, and PostgreSQL's programs.
+# Needs jq, python3, psql and PostgreSQL's programs, node, cargo, and the registry that npm is configured to use.
 set -Eeuo pipefail
 if [[ ${QUICK:-0} == 1 ]]; then figures="100 10 200 10 2000"; else figures="1000 60 5000 200 100000"; fi
 read -r FOLLOWERS EVENTS READS SERVERS CONFIGURATIONS <<<"$figures"

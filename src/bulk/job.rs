@@ -2,15 +2,15 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Policy, Progress, Retry};
 use platform::{Actor, Coded, clock, database::DbError, public_message};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use tokio::time::MissedTickBehavior;
+use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
     Bulk,
@@ -43,7 +43,7 @@ impl Handler for BulkJob {
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
-        let attempt = Attempt { bulk: &self.bulk, context: &context, id: payload.bulk };
+        let attempt = Attempt { bulk: self.bulk.clone(), context, id: payload.bulk };
         attempt.go(payload.generation).await.map_err(|error| match error {
             BulkError::Database(error) => error.into(),
             // A restart of the database is nobody's failure.
@@ -80,13 +80,14 @@ impl Handler for BulkJob {
 }
 
 /// One attempt at an operation: the first, or the one that goes on after a restart.
-struct Attempt<'a> {
-    bulk: &'a Bulk,
-    context: &'a Context,
+#[derive(Clone)]
+struct Attempt {
+    bulk: Bulk,
+    context: Context,
     id: BulkId,
 }
 
-impl Attempt<'_> {
+impl Attempt {
     async fn go(&self, generation: i32) -> Result<Outcome, BulkError> {
         let nothing = Ok(Outcome::Complete(serde_json::Value::Null));
         // Another job has it by now, or it has ended: somebody put this one back.
@@ -158,16 +159,19 @@ impl Attempt<'_> {
         let config = self.bulk.inner.config;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / config.per_second);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut at_work, mut told) = (FuturesUnordered::new(), Instant::now());
+        // Tasks of their own: what holds a lock goes on while this waits for another one.
+        let (mut at_work, mut told, operation) = (JoinSet::new(), Instant::now(), Arc::new(operation.clone()));
         loop {
             let goes_on = |item: &Item| is_whole || !operation.atomic || direction == Direction::Back || item.status == ItemStatus::Running;
             let may_begin = !self.context.is_stopping() && at_work.len() < config.at_once as usize && left.front().is_some_and(goes_on);
             tokio::select! {
-                Some(ended) = at_work.next() => {
-                    is_whole &= ended? != ItemStatus::Failed;
-                    self.tell(operation, total - left.len() - at_work.len(), total, &mut told).await?;
+                Some(ended) = at_work.join_next() => {
+                    is_whole &= ended.map_err(|panic| BulkError::Ended("internal".into(), panic.to_string()))?? != ItemStatus::Failed;
+                    self.tell(&operation, total - left.len() - at_work.len(), total, &mut told).await?;
                 }
-                _ = pace.tick(), if may_begin => at_work.extend(left.pop_front().map(|item| self.one(operation, direction, item))),
+                _ = pace.tick(), if may_begin => if let Some(item) = left.pop_front() {
+                    at_work.spawn(self.clone().one(Arc::clone(&operation), direction, item));
+                },
                 // What is at work is looked at again by the next attempt.
                 () = self.given_back(), if !at_work.is_empty() => return Ok(is_whole),
                 else => return Ok(is_whole),
@@ -197,9 +201,9 @@ impl Attempt<'_> {
         Ok(transaction.commit().await?)
     }
 
-    async fn one(&self, operation: &BulkOperation, direction: Direction, item: Item) -> Result<ItemStatus, BulkError> {
+    async fn one(self, operation: Arc<BulkOperation>, direction: Direction, item: Item) -> Result<ItemStatus, BulkError> {
         let place = (self.id, item.n);
-        let came = self.come_to(operation, direction, &item).await;
+        let came = self.come_to(&operation, direction, &item).await;
         let (status, error, result) = match came {
             // What failed stays told as it failed, though it is undone.
             Ok((ItemStatus::RolledBack | ItemStatus::Kept, _)) if item.status == ItemStatus::Failed => return Ok(item.status),
