@@ -219,7 +219,8 @@ impl Attempt {
             }
         };
         let mut transaction = self.bulk.inner.database.begin_for_all().await?;
-        self.hold(&mut transaction).await?;
+        // It got somewhere: earlier interruptions do not count any more.
+        self.context.checkpoint_in(&mut transaction).await.map_err(superseded)?;
         store::end_item(&mut transaction, place, status, error.as_ref(), result.as_ref(), clock::now()).await?;
         transaction.commit().await?;
         if let Some((_, message)) = &error {
@@ -262,9 +263,13 @@ impl Attempt {
 
     /// Nothing is written once another worker has taken the job over.
     async fn hold(&self, transaction: &mut PgConnection) -> Result<(), BulkError> {
-        self.context.hold_in(transaction).await.map_err(|failure: Failure| match failure.retry {
-            Retry::Never => BulkError::Ended(failure.code.into(), failure.message),
-            Retry::Backoff | Retry::At(_) => BulkError::Database(DbError::Unavailable(sqlx::Error::PoolClosed)),
-        })
+        self.context.hold_in(transaction).await.map_err(superseded)
+    }
+}
+
+fn superseded(failure: Failure) -> BulkError {
+    match failure.retry {
+        Retry::Never => BulkError::Ended(failure.code.into(), failure.message),
+        Retry::Backoff | Retry::At(_) => BulkError::Database(DbError::Unavailable(sqlx::Error::PoolClosed)),
     }
 }
