@@ -59,7 +59,7 @@ impl Bulk {
                 };
                 self.await_state(actor, ending, |instance| instance.state.is_over()).await
             }
-            Operation::Restart => self.restart(actor, server_id, before).await,
+            Operation::Restart => self.restart(actor, server_id, (before, now)).await,
             Operation::Install => {
                 let order = Order { name: server_id.to_owned(), ..Order::default() };
                 let (_, job) = self.inner.packages.install(actor, order).await?;
@@ -87,10 +87,10 @@ impl Bulk {
         }
     }
 
-    async fn restart(&self, actor: &Actor, server_id: &str, before: &Before) -> Result<Acted, BulkError> {
+    async fn restart(&self, actor: &Actor, server_id: &str, (before, now): (&Before, &Before)) -> Result<Acted, BulkError> {
         let server = by_id(server_id)?;
         let deadline = tokio::time::Instant::now() + SERVER_LIMIT;
-        let mut now = self.look(actor, server_id).await?;
+        let mut now = now.clone();
         // After a start of the fabric, what ran and is wanted still is on its way to running again.
         while now.restarts.is_none() && now.alive && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;

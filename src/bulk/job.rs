@@ -57,8 +57,7 @@ impl Handler for BulkJob {
             return Ok(());
         }
         let id = payload.bulk;
-        let is_its_own = |held: &BulkOperation| held.generation == payload.generation && !held.status.is_finished();
-        let Some(held) = store::hold(connection, id).await?.filter(is_its_own) else { return Ok(()) };
+        let Some(held) = store::hold(connection, id).await?.filter(|held| held.is_worked_on_by(payload.generation)) else { return Ok(()) };
         let (was_cancelled, is_forward) = (ended.status == JobStatus::Cancelled, held.direction == Direction::Forward);
         if is_forward {
             let error = ended.error.as_ref().map(|error| (error["code"].as_str(), error["message"].as_str()));
@@ -91,8 +90,7 @@ impl Attempt {
     async fn go(&self, generation: i32) -> Result<Outcome, BulkError> {
         let nothing = Ok(Outcome::Complete(serde_json::Value::Null));
         // Another job has it by now, or it has ended: somebody put this one back.
-        let is_its_own = |held: &BulkOperation| held.generation == generation && !held.status.is_finished();
-        if !self.now().await?.is_some_and(|held| is_its_own(&held)) {
+        if !self.now().await?.is_some_and(|held| held.is_worked_on_by(generation)) {
             return nothing;
         }
         let Some(held) = self.set(Status::Running, None).await? else { return nothing };

@@ -132,6 +132,13 @@ pub(crate) struct BulkOperation {
     pub(crate) counts: Counts,
 }
 
+impl BulkOperation {
+    /// Whether a job of this generation works on it: it was given to no other, and has not ended.
+    pub(crate) fn is_worked_on_by(&self, generation: i32) -> bool {
+        self.generation == generation && !self.status.is_finished()
+    }
+}
+
 /// How many items stand where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct Counts {

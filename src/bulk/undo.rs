@@ -48,9 +48,7 @@ impl Bulk {
         }
         Ok(ItemStatus::RolledBack)
     }
-}
 
-impl Bulk {
     async fn is_wanted_by_others(&self, actor: &Actor, server_id: &str) -> Result<bool, BulkError> {
         let own = actor.to_string();
         let enabled = self.inner.configurations.enabled().await?;

@@ -90,7 +90,8 @@ impl Follower {
         self.wanted = wanted;
     }
 
-    fn hears(&self, event: &Event) -> bool {
+    /// Whether it is one that the actor may hear of, on a channel that is wanted.
+    pub(crate) fn hears(&self, event: &Event) -> bool {
         self.wanted.has(&event.channel) && event.is_visible_to(&self.actor)
     }
 
@@ -131,12 +132,9 @@ impl Follower {
 
     /// Reads on from the table; says so when what comes next is not there any more.
     async fn catch_up(&mut self) -> Result<(), DbError> {
-        let pool = self.events.database().system();
-        let batch = store::after(pool, self.last, BATCH).await?;
+        let batch = store::after(self.events.database().system(), self.last, BATCH).await?;
         // Looked at last: what is pruned meanwhile is told as lost, and not passed over.
-        if let Some((oldest, _)) = store::bounds(pool).await?
-            && self.last < oldest - 1
-        {
+        if let Some(oldest) = self.lost_after(self.last).await? {
             self.last = oldest - 1;
             self.gap = Some(oldest);
             return Ok(());
@@ -160,10 +158,5 @@ impl Follower {
             *from = newest.id;
         }
         Ok(events)
-    }
-
-    /// Whether the follower may hear of it, whatever channels it has asked for.
-    pub fn may_hear(&self, event: &Event) -> bool {
-        event.is_visible_to(&self.actor)
     }
 }

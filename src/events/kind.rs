@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 /// A type of event. Each feature declares its own, once; docs/events.md is made of them.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,12 +18,14 @@ pub struct Kind {
 /// What docs/events.md says before the list of types.
 const GUIDE: &str = include_str!("guide.md");
 
+/// Every channel that they are told on.
+pub(crate) fn channels(kinds: &[&Kind]) -> BTreeSet<&'static str> {
+    kinds.iter().map(|kind| kind.channel).collect()
+}
+
 /// docs/events.md.
 pub fn document(kinds: &[&Kind]) -> String {
-    let mut channels: Vec<&str> = kinds.iter().map(|kind| kind.channel).collect();
-    channels.sort_unstable();
-    channels.dedup();
-    let channels: Vec<String> = channels.into_iter().map(|channel| format!("`{channel}`")).collect();
+    let channels: Vec<String> = channels(kinds).into_iter().map(|channel| format!("`{channel}`")).collect();
     let mut text = GUIDE.replace("{channels}", &channels.join(", "));
     for kind in kinds {
         write!(text, "\n### {}\n\nChannel `{}`. {} {}\n\n| payload | |\n|---|---|\n", kind.name, kind.channel, kind.told, kind.heard_by)

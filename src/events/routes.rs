@@ -106,10 +106,10 @@ pub(crate) fn wanted(events: &Events, names: BTreeSet<String>) -> Result<Wanted,
     if names.contains("*") {
         return Ok(Wanted::All);
     }
-    if names.iter().all(|name| events.knows_channel(name)) {
+    let known = events.channels();
+    if names.iter().all(|name| known.contains(name.as_str())) {
         return Ok(Wanted::Only(names));
     }
-    let known: BTreeSet<&str> = events.channels().collect();
     Err(format!("names a channel that there is not; there are {}", known.into_iter().collect::<Vec<_>>().join(", ")))
 }
 

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use platform::{Action, Actor, Config, Database, Shutdown, actor::Forbidden, clock, database::DbError, telemetry::Metrics};
 use prometheus::{IntGauge, IntGaugeVec};
@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     follower::{BATCH, Follower, Wanted},
-    kind::Kind,
+    kind::{self, Kind},
     model::{Event, NewEvent},
     store,
 };
@@ -85,14 +85,9 @@ impl Events {
         Ok(Follower::new(self, actor, wanted, after).await?)
     }
 
-    /// Whether events are told on a channel.
-    pub(crate) fn knows_channel(&self, channel: &str) -> bool {
-        self.inner.kinds.iter().any(|kind| kind.channel == channel)
-    }
-
     /// Every channel.
-    pub(crate) fn channels(&self) -> impl Iterator<Item = &'static str> {
-        self.inner.kinds.iter().map(|kind| kind.channel)
+    pub(crate) fn channels(&self) -> BTreeSet<&'static str> {
+        kind::channels(self.inner.kinds)
     }
 
     pub(crate) fn database(&self) -> &Database {

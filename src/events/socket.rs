@@ -89,7 +89,7 @@ impl Past {
                 return Some(Ok(Followed::Gap { oldest }));
             }
             if let Some(event) = self.ready.pop_front() {
-                if follower.may_hear(&event) && follower.wanted().has(&event.channel) {
+                if follower.hears(&event) {
                     return Some(Ok(Followed::Event(Arc::new(event))));
                 }
                 continue;
@@ -198,7 +198,8 @@ impl Conversation {
             Err(unknown) => return self.complain("unknown_channel", &unknown).await,
         };
         let before = self.follower.wanted().clone();
-        let new: Vec<String> = self.events.channels().filter(|name| asked.has(name) && !before.has(name)).map(str::to_owned).collect();
+        let new: Vec<String> =
+            self.events.channels().into_iter().filter(|name| asked.has(name) && !before.has(name)).map(str::to_owned).collect();
         self.follower.set_wanted(match (before, asked) {
             (Wanted::Only(mut before), Wanted::Only(asked)) => {
                 before.extend(asked);
@@ -223,7 +224,7 @@ impl Conversation {
             Err(unknown) => return self.complain("unknown_channel", &unknown).await,
         };
         let before = self.follower.wanted().clone();
-        let left = self.events.channels().filter(|name| before.has(name) && !asked.has(name)).map(str::to_owned);
+        let left = self.events.channels().into_iter().filter(|name| before.has(name) && !asked.has(name)).map(str::to_owned);
         self.follower.set_wanted(Wanted::Only(left.collect()));
         self.confirm().await
     }

@@ -350,13 +350,16 @@ impl Runtime {
 
     /// The instance of a configuration that is for no session, if there ever was one.
     pub async fn main_instance(&self, configuration: &Configuration) -> Result<Option<Instance>, RuntimeError> {
+        self.find_instance(configuration, "").await
+    }
+
+    async fn find_instance(&self, configuration: &Configuration, session: &str) -> Result<Option<Instance>, RuntimeError> {
         let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::of_configuration(&mut transaction, configuration.id.0, "").await?)
+        Ok(store::of_configuration(&mut transaction, configuration.id.0, session).await?)
     }
 
     async fn instance_of(&self, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        store::of_configuration(&mut transaction, configuration.id.0, session).await?.ok_or(RuntimeError::NotRunning)
+        self.find_instance(configuration, session).await?.ok_or(RuntimeError::NotRunning)
     }
 
     fn live(&self, instance: &Instance) -> Option<Arc<Live>> {
