@@ -14,5 +14,6 @@ pub static KINDS: &[&Kind] = &[
     &jobs::JOB_STATUS_CHANGED,
     &packages::INSTALLATION_CHANGED,
     &virtual_servers::VIRTUAL_SERVER_CHANGED,
+    &sources::SOURCE_CHANGED,
     &audit::AUDIT_RECORDED,
 ];

@@ -68,7 +68,7 @@ pub(crate) async fn build(
         configurations: configurations.clone(),
     };
     let (packages, oauth, runtime) = running(config, node, below, metrics, shutdown)?;
-    let sources = Sources::new(database.clone(), audit.clone(), credentials.clone());
+    let sources = Sources::new(database.clone(), audit.clone(), events.clone(), credentials.clone());
     let neighbours = (audit.clone(), servers.clone(), events.clone(), runtime.clone(), sources.clone());
     let (virtual_servers, gateway) = endpoints(config, database, neighbours, metrics, shutdown).await?;
     let neighbours = bulk::Neighbours {

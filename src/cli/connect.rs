@@ -235,9 +235,9 @@ impl Bridge {
         let mut parts = Parts::default();
         while let Some(chunk) = response.chunk().await.map_err(|error| format!("the answer broke off: {error}"))? {
             parts.buffer.extend_from_slice(&chunk);
-            while let Some((_, data)) = parts.next() {
-                if !data.is_empty() {
-                    self.hear(message, &data).await;
+            while let Some(event) = parts.next() {
+                if !event.data.is_empty() {
+                    self.hear(message, &event.data).await;
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 use platform::random::hex;
 use sha2::{Digest as _, Sha256};
+use virtual_servers::Prefix;
 
 /// What parts a server from its tool.
 const BETWEEN: &str = "__";
@@ -52,6 +53,14 @@ pub(crate) fn own(prefix: &str, name: &str) -> String {
 /// The whole name.
 pub(crate) fn whole(prefix: &str, name: &str) -> String {
     format!("{prefix}{BETWEEN}{}", own(prefix, name))
+}
+
+/// What a server's thing is called at an endpoint of several, before anything is renamed.
+pub(crate) fn at(prefix: Prefix, server: &str, name: &str) -> String {
+    match prefix {
+        Prefix::Server => whole(server, name),
+        Prefix::None => own("", name),
+    }
 }
 
 /// The server and the rest of a whole name.

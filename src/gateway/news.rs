@@ -5,6 +5,7 @@ use std::sync::Arc;
 use configurations::CONFIGURATION_CHANGED;
 use events::Audience;
 use runtime::SERVER_STATE_CHANGED;
+use sources::SOURCE_CHANGED;
 use tokio::sync::broadcast::error::RecvError;
 use virtual_servers::VIRTUAL_SERVER_CHANGED;
 
@@ -30,7 +31,14 @@ impl Gateway {
                     self.inner.put_together.invalidate_all();
                     self.inner.domains.invalidate_all();
                     if let Some(id) = event.payload["virtualServerId"].as_str().and_then(|id| id.parse().ok()) {
-                        self.tell_place(&Place::Virtual(id));
+                        self.tell_places(|place, _| *place == Place::Virtual(id));
+                    }
+                }
+                Ok(event) if event.is(&SOURCE_CHANGED) => {
+                    self.inner.put_together.invalidate_all();
+                    if let Audience::Owner(owner) = &event.audience {
+                        // Which of them have the source is not looked at: to hear once too often costs a list.
+                        self.tell_places(|place, user| matches!(place, Place::Virtual(_)) && user == owner);
                     }
                 }
                 Ok(event) if event.is(&SERVER_STATE_CHANGED) => {
@@ -78,12 +86,13 @@ impl Gateway {
         tell_lists(&clients, &listening);
     }
 
-    /// What an endpoint offers is something else by now.
-    fn tell_place(&self, place: &Place) {
-        let clients: Vec<_> = self.clients().values().filter(|client| client.place == *place).cloned().collect();
+    /// What these endpoints of these users offer is something else by now.
+    fn tell_places(&self, is_concerned: impl Fn(&Place, &str) -> bool) {
+        let clients: Vec<_> = self.clients().values().filter(|client| is_concerned(&client.place, client.owner())).cloned().collect();
         let listening: Vec<_> = {
             let listeners = self.listeners();
-            listeners.iter().filter(|one| one.place == *place).filter_map(|one| one.listening.upgrade()).collect()
+            let concerned = listeners.iter().filter(|one| is_concerned(&one.place, &one.actor.to_string()));
+            concerned.filter_map(|one| one.listening.upgrade()).collect()
         };
         tell_lists(&clients, &listening);
     }

@@ -32,14 +32,18 @@ impl Offer {
         Self { servers: Arc::new(servers), virtual_server: Some(virtual_server) }
     }
 
+    fn prefix(&self) -> Prefix {
+        self.virtual_server.as_ref().map_or(Prefix::Server, |one| one.prefix)
+    }
+
     /// Whether the names of things say whose they are.
     pub(crate) fn has_prefixes(&self) -> bool {
-        self.virtual_server.as_ref().is_none_or(|one| one.prefix == Prefix::Server)
+        self.prefix() == Prefix::Server
     }
 
     /// What a server's thing is called here before anything is renamed.
-    fn base(&self, prefix: &str, name: &str) -> String {
-        if self.has_prefixes() { names::whole(prefix, name) } else { names::own("", name) }
+    fn base(&self, server: &str, name: &str) -> String {
+        names::at(self.prefix(), server, name)
     }
 
     /// What a tool is called here; `None` where it is not offered.

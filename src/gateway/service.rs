@@ -30,7 +30,7 @@ use serde_json::value::RawValue;
 use servers::Servers as Catalogue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
-use virtual_servers::{Offers, VirtualServer, VirtualServerId, VirtualServers, VirtualServersError};
+use virtual_servers::{Names, Offers, Prefix, VirtualServer, VirtualServerId, VirtualServers, VirtualServersError};
 
 use crate::{
     backend::{Backend, Listing},
@@ -269,6 +269,21 @@ impl Gateway {
         }
     }
 
+    /// What a server's things are called at an endpoint of several; none for one that does not list them in time.
+    async fn names_of(&self, configuration: &Arc<Configuration>, kind: Kind, prefix: Prefix) -> Vec<String> {
+        let within = self.inner.config.list_limit;
+        let listed = async {
+            let (backend, session) = self.reach(configuration, "").await.ok()?;
+            match backend.list(kind, &session, within).await {
+                Listing::Known(list) => Some(list),
+                Listing::Missing(_) => None,
+            }
+        };
+        let Some(list) = tokio::time::timeout(within, listed).await.ok().flatten() else { return Vec::new() };
+        let server = names::server(&configuration.server_id);
+        list.items.iter().map(|item| names::at(prefix, &server, &item.key)).collect()
+    }
+
     /// The virtual server whose endpoint a request came to, by its `Host`.
     pub(crate) async fn at_domain(&self, headers: &HeaderMap) -> Result<Option<VirtualServerId>, GatewayError> {
         match self.inner.guard.domain_of(headers) {
@@ -402,22 +417,16 @@ impl Gateway {
 }
 
 impl Offers for Gateway {
-    fn tools<'a>(&'a self, actor: &'a Actor, servers: &'a [String]) -> BoxFuture<'a, Vec<(String, Vec<String>)>> {
+    fn names<'a>(&'a self, actor: &'a Actor, servers: &'a [String], prefix: Prefix) -> BoxFuture<'a, Vec<Names>> {
         async move {
             let Ok(all) = self.members(actor, &Place::All).await else { return Vec::new() };
             let wanted = all.iter().filter(|one| servers.contains(&one.server_id) && !one.is_per_session());
             let listed = wanted.map(async |configuration| {
-                let listed = async {
-                    let (backend, session) = self.reach(configuration, "").await.ok()?;
-                    match backend.list(Kind::Tools, &session, self.inner.config.list_limit).await {
-                        Listing::Known(list) => Some(list.items.iter().map(|tool| names::own("", &tool.key)).collect()),
-                        Listing::Missing(_) => None,
-                    }
-                };
-                let tools = tokio::time::timeout(self.inner.config.list_limit, listed).await.ok().flatten()?;
-                Some((configuration.server_id.clone(), tools))
+                let (tools, prompts) =
+                    tokio::join!(self.names_of(configuration, Kind::Tools, prefix), self.names_of(configuration, Kind::Prompts, prefix));
+                Names { tools, prompts }
             });
-            join_all(listed).await.into_iter().flatten().collect()
+            join_all(listed).await
         }
         .boxed()
     }

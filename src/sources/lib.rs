@@ -12,4 +12,4 @@ mod store;
 pub use error::SourcesError;
 pub use model::{Source, SourceId};
 pub use routes::router;
-pub use service::Sources;
+pub use service::{SOURCE_CHANGED, Sources};

@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use audit::{Audit, NewEvent};
 use credentials::Credentials;
+use events::Events;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, Database, clock, secrets::SECRET};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 use users::{Belongings, UserId};
 use uuid::Uuid;
@@ -16,8 +17,18 @@ use crate::{
     store,
 };
 
+/// The event that says that a source is another one, or gone.
+pub static SOURCE_CHANGED: events::Kind = events::Kind {
+    name: "SOURCE_CHANGED",
+    channel: "virtual_servers",
+    told: "When a data source is made, changed or deleted.",
+    heard_by: "Whose it is, and the operator.",
+    payload: &[("sourceId", "the source"), ("revision", "of it, for `If-Match`"), ("deleted", "whether it is gone")],
+};
+
 /// Where the vault has secrets of sources.
 const SCOPE: &str = "source";
+const DELETED: &str = "source.delete";
 const LONGEST_TYPE: usize = 255;
 
 /// Data sources; cheap to clone.
@@ -29,6 +40,7 @@ pub struct Sources {
 struct Inner {
     database: Database,
     audit: Audit,
+    events: Events,
     credentials: Credentials,
 }
 
@@ -40,8 +52,8 @@ fn fit_type(kind: &str) -> Result<String, SourcesError> {
 
 impl Sources {
     /// The service.
-    pub fn new(database: Database, audit: Audit, credentials: Credentials) -> Self {
-        Self { inner: Arc::new(Inner { database, audit, credentials }) }
+    pub fn new(database: Database, audit: Audit, events: Events, credentials: Credentials) -> Self {
+        Self { inner: Arc::new(Inner { database, audit, events, credentials }) }
     }
 
     /// Makes a source of the actor's own.
@@ -121,7 +133,7 @@ impl Sources {
             return Err(SourcesError::Stale(source.revision));
         }
         store::remove(&mut transaction, id.0).await?;
-        self.tell_in(&mut transaction, actor, "source.delete", &source).await?;
+        self.tell_in(&mut transaction, actor, DELETED, &source).await?;
         transaction.commit().await?;
         Ok(self.inner.credentials.forget_secret(name(&source, &id.to_string())).await?)
     }
@@ -157,7 +169,8 @@ impl Sources {
     ) -> Result<(), SourcesError> {
         let told = NewEvent::change(action).on("source", source.id).with("type", source.kind.clone()).with("revision", source.revision);
         self.inner.audit.record_in(transaction, actor, told.of(&source.owner)).await?;
-        Ok(())
+        let payload = json!({ "sourceId": source.id, "revision": source.revision, "deleted": action == DELETED });
+        Ok(self.inner.events.publish_in(transaction, &events::NewEvent::of(&source.owner, &SOURCE_CHANGED, payload)).await?)
     }
 }
 

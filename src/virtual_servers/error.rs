@@ -26,8 +26,8 @@ pub enum VirtualServersError {
     /// Every domain of the pool is somebody's.
     #[error("every domain of MCP_GATEWAY_URL_POOLS is in use; remove a virtual server, or add a domain")]
     PoolExhausted,
-    /// Without a prefix, these names would be two tools'.
-    #[error("without a prefix, two tools would have one name: {}; rename or leave out one of each", .0.join(", "))]
+    /// These names would be two tools', or two prompts'.
+    #[error("two tools, or two prompts, would have one name: {}; rename or leave out a tool of each, or use prefixes", .0.join(", "))]
     Collision(Vec<String>),
     /// Sources failed.
     #[error(transparent)]

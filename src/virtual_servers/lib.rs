@@ -11,6 +11,6 @@ mod service;
 mod store;
 
 pub use error::VirtualServersError;
-pub use model::{Prefix, VirtualServer, VirtualServerId};
+pub use model::{Names, Prefix, VirtualServer, VirtualServerId};
 pub use routes::router;
 pub use service::{Offers, VIRTUAL_SERVER_CHANGED, VirtualServers};

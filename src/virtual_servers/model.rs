@@ -110,15 +110,25 @@ impl VirtualServer {
     }
 }
 
-/// Names that two tools would have without a prefix, of the tools of each server.
-pub(crate) fn collisions(server: &VirtualServer, tools: &[(String, Vec<String>)]) -> Vec<String> {
-    let (mut seen, mut twice) = (BTreeSet::new(), BTreeSet::new());
-    for name in tools.iter().flat_map(|(_, tools)| tools).filter_map(|tool| server.shown(tool)) {
-        if !seen.insert(name.clone()) {
-            twice.insert(name);
-        }
-    }
-    twice.into_iter().collect()
+/// What one server offers, by names.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Of its tools.
+    pub tools: Vec<String>,
+    /// Of its prompts.
+    pub prompts: Vec<String>,
+}
+
+/// Names that two tools, or two prompts, would have.
+pub(crate) fn collisions(server: &VirtualServer, offered: &[Names]) -> Vec<String> {
+    let tools = offered.iter().flat_map(|one| &one.tools).filter_map(|tool| server.shown(tool));
+    let prompts = offered.iter().flat_map(|one| &one.prompts).cloned();
+    twice(tools).into_iter().chain(twice(prompts)).collect()
+}
+
+fn twice(names: impl Iterator<Item = String>) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 #[cfg(test)]
@@ -155,10 +165,13 @@ mod tests {
 
     #[test]
     fn two_tools_of_one_name_collide_unless_one_is_renamed_or_left_out() {
-        let tools = [("one".to_owned(), vec!["echo".to_owned(), "x".to_owned()]), ("two".to_owned(), vec!["echo".to_owned()])];
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let tools = [names(&["echo", "x"]), names(&["echo"])].map(|tools| Names { tools, prompts: Vec::new() });
         assert_eq!(collisions(&server(&[], &[]), &tools), ["echo"]);
         assert!(collisions(&server(&["x"], &[]), &tools).is_empty());
         assert_eq!(collisions(&server(&[], &[("x", "echo")]), &tools), ["echo"]);
+        let prompts = [names(&["greet"]), names(&["greet", "echo"])].map(|prompts| Names { tools: names(&["echo"]), prompts });
+        assert_eq!(collisions(&server(&["x"], &[("x", "y")]), &prompts), ["greet"], "prompts are neither renamed nor left out");
     }
 
     #[test]

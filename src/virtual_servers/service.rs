@@ -12,7 +12,7 @@ use users::{Belongings, UserId};
 
 use crate::{
     error::VirtualServersError,
-    model::{Change, Prefix, VirtualServer, VirtualServerId, collisions},
+    model::{Change, Names, Prefix, VirtualServer, VirtualServerId, collisions},
     store,
 };
 
@@ -30,8 +30,8 @@ const MOST_TRIES: u32 = 10;
 
 /// What servers offer that run for somebody; the gateway knows it.
 pub trait Offers: Send + Sync + 'static {
-    /// The names of the tools of these servers, by server; without those that do not answer.
-    fn tools<'a>(&'a self, actor: &'a Actor, servers: &'a [String]) -> BoxFuture<'a, Vec<(String, Vec<String>)>>;
+    /// What each of these servers offers that answers, under the names that it has before anything is renamed.
+    fn names<'a>(&'a self, actor: &'a Actor, servers: &'a [String], prefix: Prefix) -> BoxFuture<'a, Vec<Names>>;
 }
 
 /// Virtual servers; cheap to clone.
@@ -154,11 +154,11 @@ impl VirtualServers {
             }
         }
         new.server_ids = ids;
-        if new.prefix == Prefix::None
-            && let Some(offers) = self.inner.offers.get()
-        {
+        // Names with prefixes are never two things' but where somebody gives them.
+        let can_collide = new.prefix == Prefix::None || !new.renamed.is_empty();
+        if can_collide && let Some(offers) = self.inner.offers.get() {
             let servers = self.servers_of(new).await?;
-            let twice = collisions(new, &offers.tools(actor, &servers).await);
+            let twice = collisions(new, &offers.names(actor, &servers, new.prefix).await);
             if !twice.is_empty() {
                 return Err(VirtualServersError::Collision(twice));
             }

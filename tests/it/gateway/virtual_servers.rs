@@ -220,6 +220,13 @@ async fn without_a_prefix_no_two_tools_have_one_name() {
     let both = json!({ "name": "both", "server_ids": ["alpha", "beta"], "prefix": "none" });
     let refused = app.op_post_json("/api/mcp/virtual-servers", &both).await.expect_problem(409, "tool_name_collision");
     assert!(refused["detail"].as_str().unwrap().contains("echo"), "{refused}");
+    // Prompts cannot be left out, and tools can be renamed to what another one is called.
+    let few = json!({ "name": "few", "server_ids": ["alpha", "beta"], "prefix": "none", "tools": ["x"] });
+    let refused = app.op_post_json("/api/mcp/virtual-servers", &few).await.expect_problem(409, "tool_name_collision");
+    assert!(refused["detail"].as_str().unwrap().contains("test_prompt_with_arguments"), "{refused}");
+    let renamed = json!({ "name": "named", "server_ids": ["alpha", "beta"], "renamed": { "alpha__echo": "beta__echo" } });
+    let refused = app.op_post_json("/api/mcp/virtual-servers", &renamed).await.expect_problem(409, "tool_name_collision");
+    assert!(refused["detail"].as_str().unwrap().contains("one name: beta__echo;"), "{refused}");
     let one = json!({ "name": "one", "server_ids": ["alpha"], "prefix": "none" });
     let made = app.op_post_json("/api/mcp/virtual-servers", &one).await.expect(201);
     assert!(made["endpoint"].as_str().unwrap().starts_with("/mcp/v/"));
@@ -237,5 +244,26 @@ async fn without_a_prefix_no_two_tools_have_one_name() {
     ] {
         app.op_post_json("/api/mcp/virtual-servers", &body).await.expect_problem(400, code);
     }
+    gateway.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_hear_of_a_source_that_is_another_one() {
+    let gateway = Gateway::with(&[]).await;
+    let app = &gateway.app;
+    gateway.run("alpha", &json!({})).await;
+    let source = app.op_post_json("/api/mcp/sources", &json!({ "type": "nothing-there", "metadata": {} })).await.expect(201);
+    let body = json!({ "name": "of a source", "source_ids": [source["id"]] });
+    let made = app.op_post_json("/api/mcp/virtual-servers", &body).await.expect(201);
+    let client = Mcp::connect(made["url"].as_str().unwrap(), &app.token, "2025-11-25").await;
+    let mut events = client.listen(None).await;
+    assert!(client.names("tools/list").await.is_empty());
+    let path = format!("/api/mcp/sources/{}", source["id"].as_str().unwrap());
+    app.call(Method::PUT, &path, &app.token, &json!({ "type": "alpha" })).await.expect(200);
+    events.of_method("notifications/tools/list_changed").await;
+    assert!(client.names("tools/list").await.contains(&"alpha__echo".to_owned()));
+    assert_eq!(app.call(Method::DELETE, &path, &app.token, &Value::Null).await.status, 204);
+    events.of_method("notifications/tools/list_changed").await;
+    assert!(client.names("tools/list").await.is_empty());
     gateway.app.stop().await;
 }

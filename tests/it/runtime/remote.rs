@@ -5,8 +5,9 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -22,7 +23,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::support::{TestApp, data, eventually};
+use crate::support::{Mcp, TestApp, data, eventually};
 
 /// A method, and the headers that came with it.
 type Heard = (String, HashMap<String, String>);
@@ -36,7 +37,13 @@ struct Elsewhere {
     known: Arc<Mutex<Vec<String>>>,
     /// Those of them that have heard that they may begin.
     begun: Arc<Mutex<Vec<String>>>,
+    /// Of the old transport, by their sessions.
     streams: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<String>>>>,
+    /// What is told outside of requests, by the newest stream for that.
+    beside: Arc<Mutex<Option<mpsc::UnboundedSender<Event>>>>,
+    /// What the server was told besides requests and notifications.
+    answers: Arc<Mutex<Vec<Value>>>,
+    has_more_tools: Arc<AtomicBool>,
     refuses: Arc<Mutex<Option<u16>>>,
     task: Arc<Mutex<Option<tokio::task::JoinHandle<std::io::Result<()>>>>>,
 }
@@ -45,7 +52,8 @@ pub(super) fn answer(message: &Value) -> Value {
     let id = &message["id"];
     match message["method"].as_str().unwrap() {
         "initialize" => {
-            json!({ "jsonrpc": "2.0", "id": id, "result": { "protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": { "name": "elsewhere", "version": "1" } } })
+            let capabilities = json!({ "tools": { "listChanged": true } });
+            json!({ "jsonrpc": "2.0", "id": id, "result": { "protocolVersion": "2025-06-18", "capabilities": capabilities, "serverInfo": { "name": "elsewhere", "version": "1" } } })
         }
         "ping" => json!({ "jsonrpc": "2.0", "id": id, "result": {} }),
         "tools/list" => {
@@ -61,7 +69,10 @@ pub(super) fn answer(message: &Value) -> Value {
 impl Elsewhere {
     async fn start() -> (Self, String) {
         let elsewhere = Self::default();
-        let service = Router::new().route("/mcp", post(streamable).delete(end)).route("/sse", get(stream)).route("/message", post(message));
+        let service = Router::new()
+            .route("/mcp", post(streamable).get(beside).delete(end))
+            .route("/sse", get(stream))
+            .route("/message", post(message));
         let service = service
             .route("/away", post(|| async { axum::response::Redirect::temporary("http://169.254.169.254/") }))
             .with_state(elsewhere.clone());
@@ -98,6 +109,10 @@ impl Elsewhere {
 
 async fn streamable(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json(message): Json<Value>) -> Response {
     elsewhere.hear(&headers, &message);
+    if message.get("method").is_none() {
+        elsewhere.answers.lock().unwrap().push(message);
+        return StatusCode::ACCEPTED.into_response();
+    }
     if let Some(status) = *elsewhere.refuses.lock().unwrap() {
         return StatusCode::from_u16(status).unwrap().into_response();
     }
@@ -112,12 +127,22 @@ async fn streamable(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json
         (_, Some(session)) if !elsewhere.known.lock().unwrap().contains(&session) => StatusCode::NOT_FOUND.into_response(),
         (Some("notifications/initialized"), Some(session)) => {
             // Whoever does not wait for this is refused.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             elsewhere.begun.lock().unwrap().push(session);
             StatusCode::ACCEPTED.into_response()
         }
         (Some(method), _) if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
         (_, Some(session)) if !elsewhere.begun.lock().unwrap().contains(&session) => StatusCode::CONFLICT.into_response(),
+        (Some("tools/call"), _) if message["params"]["arguments"]["message"] == "in two parts" => {
+            elsewhere.answers.lock().unwrap().push(answer(&message));
+            let place = Event::default().id("call-1").retry(Duration::from_millis(50)).data("");
+            Sse::new(futures_util::stream::iter([Ok::<_, Infallible>(place)])).into_response()
+        }
+        (Some("tools/list"), _) if elsewhere.has_more_tools.load(Ordering::SeqCst) => {
+            let mut listed = answer(&message);
+            listed["result"]["tools"].as_array_mut().unwrap().push(json!({ "name": "late", "inputSchema": { "type": "object" } }));
+            Json(listed).into_response()
+        }
         (Some("tools/call"), _) => {
             // A word on the way, and then the answer, as a stream.
             let word = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
@@ -126,6 +151,28 @@ async fn streamable(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json
         }
         _ => Json(answer(&message)).into_response(),
     }
+}
+
+/// What is told outside of requests, or the rest of an answer.
+async fn beside(State(elsewhere): State<Elsewhere>, headers: HeaderMap) -> Response {
+    elsewhere.hear(&headers, &json!({ "method": "GET" }));
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    if !text("mcp-session-id").is_some_and(|session| elsewhere.known.lock().unwrap().contains(&session)) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    if text("last-event-id").as_deref() == Some("call-1") {
+        let answer = elsewhere.answers.lock().unwrap().pop().unwrap();
+        let rest = Event::default().id("call-2").data(answer.to_string());
+        return Sse::new(futures_util::stream::iter([Ok::<_, Infallible>(rest)])).into_response();
+    }
+    let (tell, mut hear) = mpsc::unbounded_channel();
+    *elsewhere.beside.lock().unwrap() = Some(tell);
+    let events = async_stream::stream! {
+        while let Some(event) = hear.recv().await {
+            yield Ok::<_, Infallible>(event);
+        }
+    };
+    Sse::new(events).into_response()
 }
 
 async fn end(State(elsewhere): State<Elsewhere>, headers: HeaderMap) -> StatusCode {
@@ -226,6 +273,63 @@ async fn a_server_elsewhere_is_spoken_to_with_what_the_vault_has() {
     let failed = app.instance_in(&app.token, "a.x/new", "FAILED").await;
     let why = failed["reason"]["message"].as_str().unwrap();
     assert!(why.contains("refuses the credentials") && !why.contains("s3cret"), "{why}");
+    app.stop().await;
+}
+
+/// The fabric speaks with it, and somebody listens to what it has to say.
+async fn listened_to(elsewhere: &Elsewhere, url: &str) -> (TestApp, Mcp) {
+    let app = with(url, &[]).await;
+    let stored = json!({ "server_id": "a.x/new", "values": { "key": "s3cret-key" } });
+    app.op_post_json("/api/mcp/users/me/servers", &stored).await.expect(201);
+    app.run_server("a.x/new").await;
+    eventually(10, "it has a stream", || async { elsewhere.beside.lock().unwrap().is_some().then_some(()) }).await;
+    let client = Mcp::connect(&format!("{}/mcp/s/a.x%2Fnew", app.url), &app.token, "2025-11-25").await;
+    (app, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_says_outside_of_requests_is_heard() {
+    let (elsewhere, url) = Elsewhere::start().await;
+    let (app, client) = listened_to(&elsewhere, &url).await;
+    let got = |name: &str| elsewhere.header("GET", name);
+    let agreed = (got("authorization"), got("mcp-session-id"), got("mcp-protocol-version"), got("last-event-id"));
+    assert_eq!(agreed, (Some("Bearer s3cret-key".into()), Some("session-0".into()), Some("2025-06-18".into()), None));
+    let tell = |id: &str, message: &Value| {
+        let event = Event::default().id(id).retry(Duration::from_millis(50)).data(message.to_string());
+        elsewhere.beside.lock().unwrap().as_ref().unwrap().send(event).unwrap();
+    };
+    let changed = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+    let mut events = client.listen(None).await;
+    assert_eq!(client.names("tools/list").await, ["echo"]);
+    elsewhere.has_more_tools.store(true, Ordering::SeqCst);
+    tell("7", &changed);
+    events.of_method("notifications/tools/list_changed").await;
+    assert_eq!(client.names("tools/list").await, ["echo", "late"]);
+    // What it asks is answered.
+    tell("8", &json!({ "jsonrpc": "2.0", "id": "are you there", "method": "ping" }));
+    let answered = eventually(10, "it is answered", || async { elsewhere.answers.lock().unwrap().pop() }).await;
+    assert_eq!((&answered["id"], &answered["result"]), (&json!("are you there"), &json!({})));
+    // The stream breaks off: it is taken up where it was, and no request was harmed.
+    elsewhere.beside.lock().unwrap().take();
+    eventually(10, "it has a stream again", || async { elsewhere.beside.lock().unwrap().is_some().then_some(()) }).await;
+    assert_eq!(got("last-event-id").as_deref(), Some("8"));
+    elsewhere.has_more_tools.store(false, Ordering::SeqCst);
+    tell("9", &changed);
+    events.of_method("notifications/tools/list_changed").await;
+    assert_eq!(client.names("tools/list").await, ["echo"]);
+    // A session that is forgotten there is begun anew, though nobody asks anything.
+    elsewhere.known.lock().unwrap().clear();
+    elsewhere.beside.lock().unwrap().take();
+    eventually(20, "it has another session", || async { (got("mcp-session-id").as_deref() == Some("session-1")).then_some(()) }).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_read_on() {
+    let (elsewhere, url) = Elsewhere::start().await;
+    let (app, client) = listened_to(&elsewhere, &url).await;
+    assert_eq!(client.tool("echo", json!({ "message": "in two parts" })).await.text(), "in two parts");
+    assert_eq!(elsewhere.header("GET", "last-event-id").as_deref(), Some("call-1"));
     app.stop().await;
 }
 
