@@ -13,6 +13,7 @@ use axum::{
 };
 use bulk::Bulk;
 use cache::Cache;
+use catalog::Catalog;
 use configurations::Configurations;
 use credentials::Credentials;
 use events::Events;
@@ -55,6 +56,7 @@ pub(crate) struct Services {
     pub(crate) virtual_servers: VirtualServers,
     pub(crate) gateway: Gateway,
     pub(crate) bulk: Bulk,
+    pub(crate) catalog: Catalog,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -64,6 +66,8 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
     let older = runtime::older(services.packages.clone(), services.runtime.clone(), services.jobs.clone());
     let api = OpenApiRouter::new()
         .merge(older.into())
+        .merge(catalog::older(services.catalog.clone()).into())
+        .merge(catalog::router(services.catalog))
         .merge(servers::router(services.servers.clone()))
         .merge(sync::router(services.sync))
         .merge(cache::router(services.cache.clone()))

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use audit::{Audit, AuditKeys};
 use bulk::Bulk;
 use cache::Cache;
+use catalog::Catalog;
 use configurations::Configurations;
 use credentials::{Credentials, Ring};
 use events::Events;
@@ -84,7 +85,9 @@ pub(crate) async fn build(
         runtime: runtime.clone(),
     };
     let bulk = Bulk::new(config, neighbours);
+    let catalog = editor(database, &audit, &servers, &configurations, &packages);
     users.set_belongings(vec![
+        Arc::new(catalog.clone()),
         Arc::new(bulk.clone()),
         Arc::new(credentials.clone()),
         Arc::new(configurations.clone()),
@@ -110,6 +113,7 @@ pub(crate) async fn build(
         virtual_servers,
         gateway,
         bulk,
+        catalog,
         jobs,
         events,
         health,
@@ -161,6 +165,17 @@ fn running(
         runtime::Neighbours { database, audit, events, servers, credentials, configurations, packages: ours, oauth: theirs, machine };
     let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
     Ok((packages, oauth, runtime))
+}
+
+/// The catalogue, as people change it.
+fn editor(database: &Database, audit: &Audit, servers: &Servers, configurations: &Configurations, packages: &Packages) -> Catalog {
+    Catalog::new(catalog::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        servers: servers.clone(),
+        configurations: configurations.clone(),
+        packages: packages.clone(),
+    })
 }
 
 /// What follows the upstream registry.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use platform::{Actor, FieldError};
 use serde::{Deserialize, Serialize};
-use servers::{Filter, Origin, ServerId, ServerRef, ServersError};
+use servers::{Filter, Origin, ServerId, ServerRef, ServersError, Viewer};
 use utoipa::ToSchema;
 
 use crate::{
@@ -55,7 +55,7 @@ impl Bulk {
             let id = match text.parse::<ServerRef>() {
                 // What is wanted of a server outlives it.
                 Ok(server) if operation == Operation::Delete => self.inner.servers.id_of(&server).await,
-                Ok(server) => self.inner.servers.inputs(&server).await.map(|(id, _)| id),
+                Ok(server) => self.inner.servers.inputs(&Viewer::of(actor), &server).await.map(|(id, _)| id),
                 Err(error) => Err(error.into()),
             };
             match id {
@@ -92,7 +92,8 @@ impl Bulk {
             )
         };
         let Which { search, category, registry_type, origin, enabled: _ } = which;
-        let filter = Filter { search, category, registry_type, origin, among, ..Filter::default() };
+        let (viewer, origins) = (Viewer::of(actor), origin.into_iter().collect());
+        let filter = Filter { viewer, search, category, registry_type, origins, among, ..Filter::default() };
         let found = self.inner.servers.find(&filter, MOST_SERVERS + 1).await?;
         if found.len() > MOST_SERVERS {
             return Err(BulkError::field("body.filter", format!("finds more than {MOST_SERVERS} servers")));

@@ -51,8 +51,8 @@ impl Bulk {
 
     async fn is_wanted_by_others(&self, actor: &Actor, server_id: &str) -> Result<bool, BulkError> {
         let own = actor.to_string();
-        let enabled = self.inner.configurations.enabled().await?;
-        Ok(enabled.iter().any(|wanted| wanted.server_id == server_id && wanted.owner != own))
+        let enabled = self.inner.configurations.enabled_for(server_id).await?;
+        Ok(enabled.iter().any(|wanted| wanted.owner != own))
     }
 }
 

@@ -8,7 +8,7 @@ use platform::{
     config::{CacheConfig, Target},
     telemetry::Metrics,
 };
-use servers::{ServerRef, Servers};
+use servers::{ServerRef, Servers, Viewer};
 
 use crate::{
     artifacts::{Artifacts, Held, Key},
@@ -189,7 +189,7 @@ impl Cache {
     /// The same, as it is asked for.
     pub(crate) async fn cache(&self, actor: &Actor, server: &ServerRef, order: &Fill) -> Result<Filling, CacheError> {
         actor.require(Action::CacheFill)?;
-        let wanted = self.wanted(server, order.version.as_deref(), order.registry_type.as_deref()).await?;
+        let wanted = self.wanted(actor, server, order.version.as_deref(), order.registry_type.as_deref()).await?;
         self.begin(actor, wanted, order).await
     }
 
@@ -256,14 +256,14 @@ impl Cache {
         version: Option<&str>,
     ) -> Result<(String, Vec<Standing>), CacheError> {
         actor.require(Action::CacheRead)?;
-        let (id, packages) = self.packages(server, version).await?;
+        let (id, packages) = self.packages(actor, server, version).await?;
         Ok((id, self.standings(packages).await?))
     }
 
     /// Removes what is cached of a server's packages; gives how many files and bytes that were.
     pub(crate) async fn clear(&self, actor: &Actor, server: &ServerRef, version: Option<&str>) -> Result<(u64, i64), CacheError> {
         actor.require(Action::CacheManage)?;
-        let (id, packages) = self.packages(server, version).await?;
+        let (id, packages) = self.packages(actor, server, version).await?;
         let intent = self.intend(actor, NewEvent::change("cache.remove").server(id)).await?;
         let removed = self.remove_meant(&packages).await;
         self.tell(actor, intent, "cache.remove", removed.as_ref().map(|_| ()));
@@ -371,17 +371,23 @@ impl Cache {
     }
 
     /// The id of a server that is named, and the packages of one of its versions.
-    async fn packages(&self, server: &ServerRef, version: Option<&str>) -> Result<(String, Vec<Wanted>), CacheError> {
-        let found = self.inner.servers.packages(server, version).await?;
+    async fn packages(&self, actor: &Actor, server: &ServerRef, version: Option<&str>) -> Result<(String, Vec<Wanted>), CacheError> {
+        let found = self.inner.servers.packages(&Viewer::of(actor), server, version).await?;
         let missing = || CacheError::NoServerVersion(version.unwrap_or("that stands").chars().take(80).collect());
         let (id, packages) = found.ok_or_else(missing)?;
         Ok((id, packages.into_iter().map(Wanted::from).collect()))
     }
 
     /// The packages that a server's version names, each once.
-    async fn wanted(&self, server: &ServerRef, version: Option<&str>, only: Option<&str>) -> Result<Vec<Wanted>, CacheError> {
+    async fn wanted(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        version: Option<&str>,
+        only: Option<&str>,
+    ) -> Result<Vec<Wanted>, CacheError> {
         let only = only.map(registry_type).transpose()?;
-        let (_, packages) = self.packages(server, version).await?;
+        let (_, packages) = self.packages(actor, server, version).await?;
         let mut all: Vec<Wanted> = Vec::new();
         for wanted in packages {
             if only.is_none_or(|only| only.as_str() == wanted.registry_type) && !all.contains(&wanted) {

@@ -6,7 +6,7 @@ use events::{Events, Kind};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, Database, clock, ids};
 use serde_json::{Value, json};
-use servers::{DeclaredInput, ServerRef, Servers, uuid_of};
+use servers::{DeclaredInput, ServerRef, Servers, Viewer, uuid_of};
 use sqlx::PgConnection;
 use users::{Belongings, UserId};
 
@@ -78,7 +78,7 @@ impl Configurations {
         server: &ServerRef,
     ) -> Result<(String, Vec<DeclaredInput>), ConfigurationsError> {
         actor.require(action)?;
-        let (id, inputs) = self.inner.servers.inputs(server).await?;
+        let (id, inputs) = self.inner.servers.inputs(&Viewer::of(actor), server).await?;
         actor.require_server(action, &id)?;
         Ok((id, inputs))
     }
@@ -207,6 +207,12 @@ impl Configurations {
         new.enabled = false;
         tracing::info!(wanted.owner, wanted.server_id, reason, "a server is switched off");
         self.write_in(transaction, actor, "configuration.give_up", &mut new).await
+    }
+
+    /// Those of a server that are enabled, whosever they are.
+    pub async fn enabled_for(&self, server_id: &str) -> Result<Vec<Configuration>, ConfigurationsError> {
+        let mut transaction = self.inner.database.begin_for_all().await?;
+        Ok(store::enabled_for(&mut transaction, server_id).await?)
     }
 
     /// Everything that is to run, whosever it is.

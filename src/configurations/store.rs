@@ -121,7 +121,7 @@ pub(crate) async fn list(
 }
 
 /// All that are to run, or of these the ones that an owner may use: their own, and what is shared. Those of servers that
-/// are gone are not.
+/// are gone, denied, or private to somebody else are not.
 pub(crate) async fn enabled(connection: &mut PgConnection, usable_by: Option<&str>) -> Result<Vec<Configuration>, DbError> {
     let rows = sqlx::query_as!(
         Row,
@@ -129,8 +129,24 @@ pub(crate) async fn enabled(connection: &mut PgConnection, usable_by: Option<&st
                 c.sharing, c.status, c.revision, c.created_at, c.updated_at
          FROM mcp_fabric.configurations c
          JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation AND s.erased_at IS NULL
-         WHERE c.enabled AND ($1::text IS NULL OR c.owner = $1 OR c.sharing = 'shared') ORDER BY c.created_at",
+         WHERE c.enabled AND ($1::text IS NULL OR c.owner = $1 OR c.sharing = 'shared')
+           AND NOT s.is_denied AND (s.visibility <> 'private' OR c.owner IN (s.owner, 'operator'))
+         ORDER BY c.created_at",
         usable_by
+    );
+    rows.fetch_all(connection).await?.into_iter().map(Configuration::try_from).collect()
+}
+
+/// Those of one server that are enabled, whosever they are.
+pub(crate) async fn enabled_for(connection: &mut PgConnection, server: &str) -> Result<Vec<Configuration>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle,
+                c.sharing, c.status, c.revision, c.created_at, c.updated_at
+         FROM mcp_fabric.configurations c
+         JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation
+         WHERE c.enabled AND c.server_id = $1",
+        server
     );
     rows.fetch_all(connection).await?.into_iter().map(Configuration::try_from).collect()
 }

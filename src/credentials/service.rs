@@ -6,7 +6,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jobs::{Handlers, Jobs};
 use platform::{Action, Actor, Config, Database, Identity, Shutdown, database::DbError};
 use secrecy::SecretString;
-use servers::{ServerRef, Servers};
+use servers::{ServerRef, Servers, Viewer};
 use sqlx::{PgConnection, Postgres, Transaction};
 use users::{Belongings, UserId};
 use uuid::Uuid;
@@ -109,7 +109,7 @@ impl Credentials {
         let user = Self::user_in_path(actor, user)?;
         let server_id = self.server(actor, Action::CredentialsRead, server).await?;
         let credentials = rows::list(self.inner.database.public(), &acting(actor), &user, &server_id).await?;
-        let required = self.inner.servers.required_env_vars(&server_id, server).await?;
+        let required = self.inner.servers.required_env_vars(&Viewer::of(actor), &server_id, server).await?;
         let is_missing = |name: &&String| credentials.iter().all(|credential| credential.env_var != **name);
         let missing = required.iter().filter(is_missing).cloned().collect();
         Ok(OfServer { user, server_id, credentials, missing })

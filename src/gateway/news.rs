@@ -5,6 +5,7 @@ use std::sync::Arc;
 use configurations::CONFIGURATION_CHANGED;
 use events::Audience;
 use runtime::SERVER_STATE_CHANGED;
+use servers::CATALOG_CHANGED;
 use sources::SOURCE_CHANGED;
 use tokio::sync::broadcast::error::RecvError;
 use virtual_servers::VIRTUAL_SERVER_CHANGED;
@@ -27,6 +28,12 @@ impl Gateway {
             };
             match event {
                 Ok(event) if event.is(&CONFIGURATION_CHANGED) => self.inner.members.invalidate_all(),
+                Ok(event) if event.is(&CATALOG_CHANGED) && event.payload["access"] == true => {
+                    self.inner.members.invalidate_all();
+                    self.inner.put_together.invalidate_all();
+                    // Whose it was is not looked at: to hear once too often costs a list.
+                    self.tell_places(|_, _| true);
+                }
                 Ok(event) if event.is(&VIRTUAL_SERVER_CHANGED) => {
                     self.inner.put_together.invalidate_all();
                     self.inner.domains.invalidate_all();

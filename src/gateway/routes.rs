@@ -8,11 +8,11 @@ use axum::{
 };
 use platform::{
     Action, Actor, Problem,
-    http::{Json, Path, Query, cors, extract, front},
+    http::{Json, Path, Query, Reader, cors, extract, front},
 };
 use serde::Deserialize;
 use serde_json::Value;
-use servers::{ServerRef, ServersError};
+use servers::{ServerRef, ServersError, Viewer};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -55,10 +55,11 @@ async fn client_config(
     Held(gateway): Held<Gateway>,
     Path(server): Path<String>,
     Query(query): Query<ConfigQuery>,
+    Reader(actor): Reader,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let server: ServerRef = server.parse().map_err(|_| Problem::from(ServersError::NotFound))?;
-    let described = gateway.inner.servers.document(&server).await?;
+    let described = gateway.inner.servers.document(&Viewer::of(&actor), &server).await?;
     if query.via == Some(Way::Direct) {
         let file = direct(query.client, &described.id, &described.document).ok_or(GatewayError::NothingToRun)?;
         return Ok(Json(file));

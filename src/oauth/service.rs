@@ -12,7 +12,7 @@ use credentials::{Credentials, CredentialsError};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, Config, Database, client::Client, clock, random};
 use secrecy::{ExposeSecret as _, SecretString};
-use servers::{ServerRef, Servers, first_remote};
+use servers::{ServerRef, Servers, Viewer, first_remote};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
@@ -148,8 +148,8 @@ impl Oauth {
     }
 
     /// The address of a server elsewhere: the one that a start would use. Tokens do not go there without TLS.
-    async fn address(&self, server: &ServerRef) -> Result<Url, OauthError> {
-        let document = self.inner.servers.document(server).await?.document;
+    async fn address(&self, viewer: &Viewer, server: &ServerRef) -> Result<Url, OauthError> {
+        let document = self.inner.servers.document(viewer, server).await?.document;
         let remote = first_remote(&document).ok_or(OauthError::NotElsewhere)?;
         let text = remote["url"].as_str().unwrap_or_default();
         if text.contains(['{', '}']) {
@@ -161,7 +161,7 @@ impl Oauth {
     /// Begins a login of the actor: discovery, a client, and an address for a browser.
     pub(crate) async fn begin(&self, actor: &Actor, server: &ServerRef, begin: Begin) -> Result<Begun, OauthError> {
         let id = self.server(actor, Action::CredentialsWrite, server).await?;
-        let found = discovery::discover(&self.inner.client, &self.address(server).await?).await?;
+        let found = discovery::discover(&self.inner.client, &self.address(&Viewer::of(actor), server).await?).await?;
         let redirect_uri = self.redirect_uri(&found.metadata.issuer);
         let (client_id, client_secret) = match begin.client {
             Some(client) => client,

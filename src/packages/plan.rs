@@ -3,7 +3,7 @@
 use cache::{Cache, Wanted};
 use platform::{Action, Actor};
 use serde_json::{Map, Value, json};
-use servers::{Described, Origin, ServerId, ServerRef, Servers, ServersError};
+use servers::{Described, ServerId, ServerRef, Servers, ServersError, Viewer};
 
 use crate::{
     error::PackagesError,
@@ -27,13 +27,11 @@ pub(crate) struct Plan {
 
 /// Understands an order; refuses what the actor may not install.
 pub(crate) async fn understand(servers: &Servers, actor: &Actor, order: &Order) -> Result<Plan, PackagesError> {
-    let (package, base) = package_of(servers, order).await?;
+    let (package, base) = package_of(servers, actor, order).await?;
     let (_, name) = Cache::spelling(&package)?;
     let package = Wanted { identifier: if package.registry_type == "oci" { package.identifier } else { name }, ..package };
-    let is_known = base.as_ref().is_some_and(|base| base.origin != Origin::Custom);
-    if !is_known && !actor.may(Action::PackagesManage) {
-        let reason = "a package that no server of the catalogue names is installed by an administrator".to_owned();
-        return Err(actor.denied(Action::PackagesManage, reason).into());
+    if !actor.may(Action::PackagesManage) {
+        require_vouched(actor, base.as_ref())?;
     }
     let server = match (&order.server_name, &base) {
         (Some(name), _) => ServerId::parse(name).map_err(ServersError::from)?,
@@ -41,9 +39,15 @@ pub(crate) async fn understand(servers: &Servers, actor: &Actor, order: &Order) 
         (None, None) => ServerId::parse(&folder_of(&package.identifier)).map_err(ServersError::from)?,
     };
     let there = there(servers, &server).await?;
-    let replaces = there.as_ref().is_some_and(|there| there.origin == Origin::Custom);
+    if let Some(there) = &there {
+        if !there.access.shows_to(&Viewer::of(actor)) {
+            return Err(PackagesError::NameTaken(server.to_string()));
+        }
+        servers.require_allowed(&ServerRef::Id(server.clone())).await?;
+    }
+    let replaces = there.as_ref().is_some_and(|there| !there.is_of_catalogue());
     let document = match there {
-        Some(there) if there.origin != Origin::Custom => {
+        Some(there) if there.is_of_catalogue() => {
             if !names(&there.document, &package) {
                 return Err(PackagesError::NameTaken(server.to_string()));
             }
@@ -57,8 +61,17 @@ pub(crate) async fn understand(servers: &Servers, actor: &Actor, order: &Order) 
     Ok(Plan { server, package, base, document, replaces })
 }
 
+/// Fails for a package that nobody stands behind.
+pub(crate) fn require_vouched(actor: &Actor, base: Option<&Described>) -> Result<(), PackagesError> {
+    if base.is_some_and(Described::is_vouched_for) {
+        return Ok(());
+    }
+    let reason = "a package that no server of the catalogue names, or only one of a member's own, is installed by an administrator";
+    Err(actor.denied(Action::PackagesManage, reason.to_owned()).into())
+}
+
 async fn there(servers: &Servers, id: &ServerId) -> Result<Option<Described>, PackagesError> {
-    match servers.document(&ServerRef::Id(id.clone())).await {
+    match servers.document(&Viewer::All, &ServerRef::Id(id.clone())).await {
         Ok(found) => Ok(Some(found)),
         Err(ServersError::NotFound) => Ok(None),
         Err(error) => Err(error.into()),
@@ -66,7 +79,7 @@ async fn there(servers: &Servers, id: &ServerId) -> Result<Option<Described>, Pa
 }
 
 /// A server of the catalogue goes before a package of the same name, unless a type is given.
-async fn package_of(servers: &Servers, order: &Order) -> Result<(Wanted, Option<Described>), PackagesError> {
+async fn package_of(servers: &Servers, actor: &Actor, order: &Order) -> Result<(Wanted, Option<Described>), PackagesError> {
     let wanted = |registry_type: &str, version: Option<String>| Wanted {
         registry_type: if registry_type == "docker" { "oci".into() } else { registry_type.to_owned() },
         identifier: order.name.clone(),
@@ -76,7 +89,7 @@ async fn package_of(servers: &Servers, order: &Order) -> Result<(Wanted, Option<
     if order.registry_type.is_none()
         && let Ok(server) = order.name.parse::<ServerRef>()
     {
-        match servers.document(&server).await {
+        match servers.document(&Viewer::of(actor), &server).await {
             Ok(base) => {
                 let package = first_package(&base.document).ok_or(PackagesError::NothingToInstall)?;
                 let version = order.version.clone().or(package.version);
@@ -98,7 +111,7 @@ async fn package_of(servers: &Servers, order: &Order) -> Result<(Wanted, Option<
     let mut package = wanted(&registry_type, order.version.clone());
     Cache::spelling(&package)?;
     let base = match servers.server_of_package(&package.registry_type, &order.name).await? {
-        Some(id) => Some(servers.document(&id.parse::<ServerRef>().map_err(ServersError::from)?).await?),
+        Some(id) => Some(servers.document(&Viewer::of(actor), &id.parse::<ServerRef>().map_err(ServersError::from)?).await?),
         None => None,
     };
     if package.registry_type == "mcpb" {

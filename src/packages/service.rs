@@ -18,7 +18,7 @@ use platform::{
 use sandbox::Machine;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use servers::{ServerId, ServerRef, Servers, ServersError};
+use servers::{ServerId, ServerRef, Servers, ServersError, Viewer};
 use sqlx::PgConnection;
 
 use crate::{
@@ -299,7 +299,7 @@ impl Packages {
     /// a bundle are what its manifest says, for the tree in which it lies.
     pub async fn entry(&self, installation: &Installation, tree: Option<&std::path::Path>) -> Result<Value, PackagesError> {
         let server: ServerRef = installation.server_id.parse().map_err(ServersError::from)?;
-        let described = self.inner.servers.document(&server).await?;
+        let described = self.inner.servers.document(&Viewer::All, &server).await?;
         let declared = plan::entry(&described.document, &installation.package).cloned().unwrap_or_default();
         let Some(Runnable { entry: Entry::Bundle(bundle), tree: own, .. }) = &installation.runnable else { return Ok(declared) };
         let own = self.inner.trees.path(own);
@@ -313,8 +313,11 @@ impl Packages {
     }
 
     /// The same for a server that is not installed yet, of the package that would be.
-    pub async fn entry_to_be(&self, server: &ServerRef) -> Result<Value, PackagesError> {
-        let described = self.inner.servers.document(server).await?;
+    pub async fn entry_to_be(&self, actor: &Actor, server: &ServerRef) -> Result<Value, PackagesError> {
+        let described = self.inner.servers.document(&Viewer::of(actor), server).await?;
+        if !actor.may(Action::PackagesManage) {
+            plan::require_vouched(actor, Some(&described))?;
+        }
         let package = plan::first_package(&described.document).ok_or(PackagesError::NothingToInstall)?;
         Ok(plan::entry(&described.document, &package).cloned().unwrap_or_default())
     }
@@ -337,10 +340,13 @@ impl Packages {
     /// Installs what a start misses, as the program itself; a job that is at it already is as good.
     pub async fn mend(&self, server_id: &str) -> Result<(), PackagesError> {
         let actor = Actor::system("runtime");
-        match self.of(server_id).await? {
-            Some(found) => busy_is_fine(self.enqueue(&actor, found.id, Version::Renew).await),
-            None => busy_is_fine(self.install(&actor, Order { name: server_id.to_owned(), ..Order::default() }).await),
+        if let Some(found) = self.of(server_id).await? {
+            return busy_is_fine(self.enqueue(&actor, found.id, Version::Renew).await);
         }
+        // The program may all that its users may not.
+        let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
+        plan::require_vouched(&actor, Some(&self.inner.servers.document(&Viewer::All, &server).await?))?;
+        busy_is_fine(self.install(&actor, Order { name: server_id.to_owned(), ..Order::default() }).await)
     }
 
     /// Makes the installation of a server anew under a constraint that is known to cure it; false where it has one already.
@@ -386,14 +392,14 @@ impl Packages {
         Self::require_own(actor, &found)?;
         let server = ServerId::parse(&found.server_id).map_err(ServersError::from)?;
         // What is wanted of it would bring it back.
-        for wanted in self.inner.configurations.enabled().await?.into_iter().filter(|wanted| wanted.server_id == found.server_id) {
+        for wanted in self.inner.configurations.enabled_for(&found.server_id).await? {
             let system = Actor::system("packages");
             self.inner.configurations.give_up(&system, &wanted, "uninstalled").await?;
         }
         let mut transaction = self.inner.database.system().begin().await?;
         let is_last = store::remove(&mut transaction, &found).await?;
         self.inner.servers.declare_in(&mut transaction, &found.server_id, &[]).await?;
-        let erased = self.inner.servers.erase_custom_in(&mut transaction, &server).await?;
+        let erased = self.inner.servers.erase_custom_in(&mut transaction, &server, false).await?;
         let told = NewEvent::change("package.uninstall").on("installation", found.id).server(&found.server_id);
         self.inner.audit.record_in(&mut transaction, actor, told.with("package", found.package.identifier.as_str())).await?;
         if erased {

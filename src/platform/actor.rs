@@ -133,6 +133,10 @@ words! {
         VirtualServersWrite = "virtual_servers.write",
         /// Remove anybody's for ever.
         VirtualServersErase = "virtual_servers.erase",
+        /// Make servers of one's own in the catalogue, and change them.
+        CatalogWrite = "catalog.write",
+        /// Say of all servers who may see and use them, and make ones that everybody sees.
+        CatalogManage = "catalog.manage",
         /// Read the audit trail: one's own part of it, or all for those who may.
         AuditRead = "audit.read",
         /// Read everybody's part of it, and verify it.
@@ -161,9 +165,13 @@ impl Action {
             }
             Self::PackagesManage => (Some(Scope::RuntimeWrite), &[Admin]),
             Self::ToolsCall => (Some(Scope::McpCall), &[Admin, Member]),
-            Self::JobsAll | Self::SyncManage | Self::CacheManage | Self::UsersManage | Self::CredentialsManage | Self::InstancesAll => {
-                (Some(Scope::Admin), &[Admin])
-            }
+            Self::JobsAll
+            | Self::SyncManage
+            | Self::CacheManage
+            | Self::UsersManage
+            | Self::CredentialsManage
+            | Self::InstancesAll
+            | Self::CatalogManage => (Some(Scope::Admin), &[Admin]),
             Self::MetricsRead => (Some(Scope::CatalogueRead), &[Admin, Auditor]),
             Self::CacheFill => (Some(Scope::CacheWrite), &[Admin, Member]),
             Self::AccountManage => (None, ALL),
@@ -173,7 +181,8 @@ impl Action {
             | Self::SourcesRead
             | Self::SourcesWrite
             | Self::VirtualServersRead
-            | Self::VirtualServersWrite => (Some(Scope::ConfigurationsWrite), &[Admin, Member]),
+            | Self::VirtualServersWrite
+            | Self::CatalogWrite => (Some(Scope::ConfigurationsWrite), &[Admin, Member]),
             Self::ConfigurationsShare | Self::VirtualServersErase => (Some(Scope::ConfigurationsWrite), &[Admin]),
             // Plaintext is for programs that start servers: no account has it.
             Self::CredentialsReveal | Self::CredentialsExport => (Some(Scope::CredentialsReveal), &[]),

@@ -124,7 +124,7 @@ pub(crate) fn reason_of(error: &impl Coded) -> Reason {
 
 /// Brings together what a start needs; what is missing becomes an install, which is waited for.
 pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &Configuration, log: &Log) -> Result<Launch, Reason> {
-    if let Some(entry) = inner.remote_of(&configuration.server_id).await.map_err(|error| reason_of(&error))? {
+    if let Some(entry) = inner.remote_of(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))? {
         return elsewhere(inner, configuration, &entry, log).await;
     }
     let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
@@ -195,7 +195,7 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
     let tree = format!("{transport} {url}");
     let bearer = inner.oauth.bearer(&configuration.owner, &configuration.server_id, &url).await.map_err(|error| reason_of(&error))?;
     let what = What::Remote(remote::Order { transport, url, headers, bearer });
-    let version = inner.version_of(&configuration.server_id).await.map_err(|error| reason_of(&error))?;
+    let version = inner.version_of(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))?;
     Ok(Launch {
         what,
         args: Vec::new(),

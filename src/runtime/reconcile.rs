@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use configurations::{CONFIGURATION_CHANGED, Configuration, Lifecycle};
 use packages::INSTALLATION_CHANGED;
 use platform::{clock, database::DbError};
+use servers::CATALOG_CHANGED;
 use tokio::sync::{broadcast::error::RecvError, watch};
 use uuid::Uuid;
 
@@ -66,6 +67,8 @@ impl Inner {
                     () = self.wake.notified() => break,
                     event = events.recv() => match event {
                         Ok(event) if event.is(&CONFIGURATION_CHANGED) || event.is(&INSTALLATION_CHANGED) => break,
+                        // What was allowed may not be any more.
+                        Ok(event) if event.is(&CATALOG_CHANGED) && event.payload["access"] == true => break,
                         // Another fabric may have ended.
                         Ok(event) if event.is(&SERVER_STATE_CHANGED) && event.payload["reason"] == FABRIC_STOPPED => break,
                         Ok(_) => {}
@@ -205,7 +208,7 @@ impl Inner {
         let is_image = installation.as_ref().is_some_and(|found| found.package.registry_type == "oci");
         let backend = if is_image {
             Backend::Container
-        } else if self.remote_of(&configuration.server_id).await?.is_some() {
+        } else if self.remote_of(&configuration.owner, &configuration.server_id).await?.is_some() {
             Backend::Remote
         } else {
             Backend::Process

@@ -18,7 +18,7 @@ use platform::{
 use prometheus::IntCounterVec;
 use sandbox::Machine;
 use serde_json::{Value, json, value::RawValue};
-use servers::{ServerRef, Servers, ServersError, first_remote, uuid_of};
+use servers::{ServerRef, Servers, ServersError, Viewer, first_remote, uuid_of};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
@@ -171,20 +171,20 @@ impl Inner {
     }
 
     /// What the document of a server says of where it is, when nothing of it is run here.
-    pub(crate) async fn remote_of(&self, server_id: &str) -> Result<Option<Value>, RuntimeError> {
+    pub(crate) async fn remote_of(&self, owner: &str, server_id: &str) -> Result<Option<Value>, RuntimeError> {
         if self.packages.of(server_id).await?.is_some() {
             return Ok(None);
         }
         let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
-        let document = self.servers.document(&server).await?.document;
+        let document = self.servers.document(&Viewer::owner(owner), &server).await?.document;
         let has_packages = document["packages"].as_array().is_some_and(|packages| !packages.is_empty());
         Ok(first_remote(&document).filter(|_| !has_packages).cloned())
     }
 
     /// The latest version of a server's document.
-    pub(crate) async fn version_of(&self, server_id: &str) -> Result<String, RuntimeError> {
+    pub(crate) async fn version_of(&self, owner: &str, server_id: &str) -> Result<String, RuntimeError> {
         let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
-        Ok(self.servers.document(&server).await?.version)
+        Ok(self.servers.document(&Viewer::owner(owner), &server).await?.version)
     }
 
     /// What an instance may use, and who keeps it.
@@ -263,7 +263,8 @@ impl Runtime {
     /// where the configuration says so.
     pub async fn start_server(&self, actor: &Actor, server: &ServerRef, session: Option<&SessionName>) -> Result<Instance, RuntimeError> {
         actor.require(Action::InstancesManage)?;
-        let (id, _) = self.inner.servers.inputs(server).await?;
+        let (id, _) = self.inner.servers.inputs(&Viewer::of(actor), server).await?;
+        self.inner.servers.require_allowed(server).await?;
         actor.require_server(Action::InstancesManage, &id)?;
         self.require_inputs(actor, server, &id).await?;
         let known = self.inner.configurations.of(&actor.to_string(), &id).await?;
@@ -287,7 +288,7 @@ impl Runtime {
         // Whether they are there is all that matters here.
         let held = names.into_iter().map(|name| (name, String::new().into())).collect();
         let installation = self.inner.packages.of(server_id).await?;
-        let filled = if let Some(entry) = self.inner.remote_of(server_id).await? {
+        let filled = if let Some(entry) = self.inner.remote_of(&actor.to_string(), server_id).await? {
             let given = fill::Given { values: &values, secrets: &held, args: None, env: &BTreeMap::new() };
             fill::remote(&entry, &given).map(drop)
         } else {
@@ -295,7 +296,7 @@ impl Runtime {
                 self.inner.packages.entry(installation, None).await?
             } else {
                 actor.require(Action::PackagesInstall)?;
-                self.inner.packages.entry_to_be(server).await?
+                self.inner.packages.entry_to_be(actor, server).await?
             };
             let args = installation.as_ref().and_then(Installation::args_instead);
             let env = installation.as_ref().map(|found| found.env.clone()).unwrap_or_default();

@@ -14,6 +14,9 @@ pub enum ServersError {
     /// A server of another origin has the name.
     #[error("a server of this name is in the catalogue already; take another name")]
     NameTaken,
+    /// The rules of administrators deny it.
+    #[error("the administrators of this fabric do not allow this server")]
+    Denied,
     /// A document that no server can have.
     #[error("the document cannot be used: {0}")]
     Unusable(&'static str),
@@ -43,6 +46,7 @@ impl Coded for ServersError {
             Self::NotFound => "server_not_found",
             Self::InvalidId(_) => "invalid_server_id",
             Self::NameTaken => "server_name_taken",
+            Self::Denied => "server_denied",
             Self::Unusable(_) => "document_unusable",
             Self::Forbidden(error) => error.code(),
             Self::Database(error) => error.code(),
@@ -56,6 +60,7 @@ impl Coded for ServersError {
             Self::NotFound => Class::NotFound,
             Self::InvalidId(_) => Class::BadRequest,
             Self::NameTaken => Class::Conflict,
+            Self::Denied => Class::Forbidden,
             Self::Unusable(_) => Class::Unprocessable,
             Self::Forbidden(error) => error.class(),
             Self::Database(error) => error.class(),

@@ -7,6 +7,7 @@
 //! one latest version; what `servers` says of a server is taken from its latest version alone.
 //! `sync` writes through [`Servers::apply_in`], clients read through `/api/mcp` and `/v0.1`.
 
+mod access;
 mod categories;
 mod credentials;
 mod document;
@@ -24,13 +25,15 @@ mod service;
 mod store;
 pub mod validate;
 
+pub use access::Places;
 pub use categories::Rules;
 pub use document::{Entry, Skip, SkipReason, parse_entry};
 pub use error::ServersError;
 pub use ingest::Applied;
 pub use local::rewritten;
 pub use model::{
-    CachedPackage, DeclaredInput, Described, Filter, Origin, ServerId, ServerPackage, ServerRef, Status, first_remote, uuid_of,
+    Access, CachedPackage, DeclaredInput, Described, Filter, ListKey, Origin, ServerId, ServerPackage, ServerRef, Sort, Status, Summary,
+    Viewer, Visibility, first_remote, uuid_of,
 };
 pub use registry::{open_to_all, other_method, router as registry_router};
 pub use routes::router;

@@ -1,6 +1,7 @@
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
+use platform::{Actor, actor::Identity};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -122,26 +123,114 @@ platform::words! {
     }
 }
 
+platform::words! {
+    /// Who may see a server that was made here.
+    pub enum Visibility {
+        /// Its owner alone.
+        Private = "private",
+        /// Everybody who has signed in.
+        Shared = "shared",
+        /// Everybody; the registry API lists it.
+        Public = "public",
+    }
+}
+
+/// Who looks at the catalogue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Viewer {
+    /// Nobody who is known.
+    #[default]
+    Nobody,
+    /// An actor, as actors are written.
+    Somebody(String),
+    /// The operator, and the program itself: they see what is everybody's.
+    All,
+}
+
+impl Viewer {
+    /// Who acts.
+    pub fn of(actor: &Actor) -> Self {
+        match actor.identity {
+            Identity::Nobody => Self::Nobody,
+            Identity::Operator | Identity::System(_) => Self::All,
+            Identity::User { .. } | Identity::Service(_) => Self::Somebody(actor.to_string()),
+        }
+    }
+
+    /// Whose something is, as actors are written.
+    pub fn owner(owner: &str) -> Self {
+        if owner == "operator" { Self::All } else { Self::Somebody(owner.to_owned()) }
+    }
+}
+
+/// Whose a server is, who may see it, and what administrators say of it.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Who keeps its document here, as actors are written; nobody does of what is mirrored, predefined or made by an
+    /// installation.
+    pub owner: Option<String>,
+    /// The same, where it is a person.
+    pub created_by: Option<Uuid>,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// In no list, and usable by its name.
+    pub is_hidden: bool,
+    /// Neither listed nor usable, by the rules of administrators.
+    pub is_denied: bool,
+    /// What people say of it beside its document.
+    pub metadata: serde_json::Value,
+    /// Counts changes of all this; for `If-Match`.
+    pub revision: i64,
+}
+
+impl Access {
+    /// Whether somebody may know of the server.
+    pub fn shows_to(&self, viewer: &Viewer) -> bool {
+        match (self.visibility, viewer) {
+            (Visibility::Public, _) | (_, Viewer::All) => true,
+            (Visibility::Shared, viewer) => *viewer != Viewer::Nobody,
+            (Visibility::Private, Viewer::Somebody(name)) => self.owner.as_ref() == Some(name),
+            (Visibility::Private, Viewer::Nobody) => false,
+        }
+    }
+}
+
 /// A line of a list of servers.
 #[derive(Clone, Debug)]
-pub(crate) struct Summary {
-    pub(crate) id: String,
-    pub(crate) uuid: Uuid,
-    pub(crate) title: Option<String>,
-    pub(crate) description: String,
-    pub(crate) version: Option<String>,
-    pub(crate) origin: Origin,
-    pub(crate) status: Status,
-    pub(crate) categories: Vec<String>,
-    pub(crate) registry_types: Vec<String>,
-    pub(crate) updated_at: DateTime<Utc>,
+pub struct Summary {
+    /// As clients name it.
+    pub id: String,
+    /// Of the id.
+    pub uuid: Uuid,
+    /// For people.
+    pub title: Option<String>,
+    /// What it is for.
+    pub description: String,
+    /// The latest version.
+    pub version: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Of the latest version.
+    pub status: Status,
+    /// By the rules of `config/categories.toml`.
+    pub categories: Vec<String>,
+    /// Of the packages of its latest version.
+    pub registry_types: Vec<String>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Who may see and use it.
+    pub access: Access,
     /// How well it matches, times a million; only in searches.
-    pub(crate) rank: i64,
+    pub rank: i64,
 }
 
 /// What a list of servers is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// Who looks: only what they may know of is found.
+    pub viewer: Viewer,
+    /// Also what is hidden, and what is denied.
+    pub with_unlisted: bool,
     /// Words to find in name, title and description.
     pub search: Option<String>,
     /// Of this category.
@@ -150,8 +239,10 @@ pub struct Filter {
     pub registry_type: Option<String>,
     /// That speak this.
     pub transport: Option<String>,
-    /// That came from there.
-    pub origin: Option<Origin>,
+    /// That came from one of these; from anywhere where there are none.
+    pub origins: Vec<Origin>,
+    /// Whose document this actor keeps here.
+    pub owner: Option<String>,
     /// With this status; without it, all but deleted ones.
     pub status: Option<Status>,
     /// That have a remote, or have none.
@@ -164,10 +255,16 @@ pub struct Filter {
 
 /// The key of the last line of a page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ListKey {
+pub struct ListKey {
     pub(crate) rank: i64,
     pub(crate) updated_at: DateTime<Utc>,
     pub(crate) id: String,
+}
+
+impl From<&Summary> for ListKey {
+    fn from(row: &Summary) -> Self {
+        Self { rank: row.rank, updated_at: row.updated_at, id: row.id.clone() }
+    }
 }
 
 /// One package of a version, with what the cache knows of it.
@@ -208,6 +305,21 @@ pub struct Described {
     pub version: String,
     /// Its server.json document.
     pub document: serde_json::Value,
+    /// Who may see and use it.
+    pub access: Access,
+}
+
+impl Described {
+    /// Whether its document is the catalogue's, and not that of an installation.
+    pub fn is_of_catalogue(&self) -> bool {
+        self.origin != Origin::Custom || self.access.owner.is_some()
+    }
+
+    /// Whether more than a member stands behind it: a registry, the program, or an administrator.
+    pub fn is_vouched_for(&self) -> bool {
+        let is_operators = self.access.owner.as_deref() == Some("operator");
+        self.origin != Origin::Custom || is_operators || (self.access.owner.is_some() && self.access.visibility == Visibility::Public)
+    }
 }
 
 /// What the cache has of a package.

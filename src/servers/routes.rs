@@ -1,8 +1,8 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 use chrono::{DateTime, Utc};
 use platform::{
-    Problem,
-    http::{Json, Path, Query},
+    Actor, Problem,
+    http::{Json, Path, Query, Reader},
     page::{self, PageParams, PageRequest},
 };
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     error::ServersError,
-    model::{DeclaredInput, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerRef, Sort, Status, Summary, VersionRow},
+    model::{DeclaredInput, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerRef, Sort, Status, Summary, VersionRow, Viewer},
     service::{Detail, Servers},
 };
 
@@ -265,7 +265,7 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn parse(self) -> Result<(Filter, Sort), Problem> {
+    fn parse(self, actor: &Actor) -> Result<(Filter, Sort), Problem> {
         let search = match (self.q, self.search) {
             (Some(q), Some(search)) if q != search => {
                 return Err(Problem::field("invalid_search", "query.search", "is the same as `q`; give one of them"));
@@ -280,7 +280,9 @@ impl ListQuery {
             category: self.category,
             registry_type: self.registry_type,
             transport: self.transport,
-            origin: word(self.origin, "invalid_origin", "query.origin", "upstream, predefined, custom or generated")?,
+            origins: word(self.origin, "invalid_origin", "query.origin", "upstream, predefined, custom or generated")?
+                .into_iter()
+                .collect(),
             status: word(self.status, "invalid_status", "query.status", "active, deprecated or deleted")?,
             has_remote: word(self.has_remote, "invalid_has_remote", "query.has_remote", "true or false")?,
             updated_since: word(
@@ -290,7 +292,8 @@ impl ListQuery {
                 "an RFC 3339 timestamp, such as 2025-08-07T13:15:04.280Z",
             )?,
             search,
-            among: None,
+            viewer: Viewer::of(actor),
+            ..Filter::default()
         };
         let usual = if filter.search.is_some() { Sort::Relevance } else { Sort::Name };
         let sort = sort.filter(|sort| *sort != Sort::Relevance || filter.search.is_some()).unwrap_or(usual);
@@ -311,15 +314,15 @@ fn server(id: &str) -> Result<ServerRef, ServersError> {
     responses((status = 200, description = "One page", body = ServerList), (status = 400, description = "A parameter is wrong")))]
 async fn list(
     State(servers): State<Servers>,
+    Reader(actor): Reader,
     page: PageRequest<ListKey>,
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (filter, sort) = query.parse()?;
+    let (filter, sort) = query.parse(&actor)?;
     let render = async {
         let (rows, total) = servers.list(&filter, sort, page.after.as_ref(), page.limit + 1).await?;
-        let key = |row: &Summary| ListKey { rank: row.rank, updated_at: row.updated_at, id: row.id.clone() };
-        let (rows, next_cursor) = page::cut(rows, page.limit, key);
+        let (rows, next_cursor) = page::cut(rows, page.limit, |row| ListKey::from(row));
         let list = ServerList { servers: rows.into_iter().map(Into::into).collect(), total, next_cursor };
         Ok(serde_json::to_string(&list).unwrap_or_default())
     };
@@ -331,15 +334,20 @@ async fn list(
 /// Show one server: by id (percent-encoded), registry name or UUID.
 #[utoipa::path(get, path = "/api/mcp/servers/{id}", tag = "catalogue", params(("id" = String, Path)),
     responses((status = 200, description = "The server", body = ServerDetailOut), (status = 404, description = "No such server")))]
-async fn get(State(servers): State<Servers>, Path(id): Path<String>) -> Result<Json<ServerDetailOut>, Problem> {
-    Ok(Json(servers.detail(&server(&id)?).await?.into()))
+async fn get(State(servers): State<Servers>, Reader(actor): Reader, Path(id): Path<String>) -> Result<Json<ServerDetailOut>, Problem> {
+    Ok(Json(servers.detail(&Viewer::of(&actor), &server(&id)?).await?.into()))
 }
 
 /// List the versions of a server, newest first.
 #[utoipa::path(get, path = "/api/mcp/servers/{id}/versions", tag = "catalogue", params(("id" = String, Path), PageParams),
     responses((status = 200, description = "One page", body = VersionList), (status = 404, description = "No such server")))]
-async fn versions(State(servers): State<Servers>, Path(id): Path<String>, page: PageRequest<String>) -> Result<Json<VersionList>, Problem> {
-    let rows = servers.versions(&server(&id)?, page.after.as_deref(), page.limit + 1).await?;
+async fn versions(
+    State(servers): State<Servers>,
+    Reader(actor): Reader,
+    Path(id): Path<String>,
+    page: PageRequest<String>,
+) -> Result<Json<VersionList>, Problem> {
+    let rows = servers.versions(&Viewer::of(&actor), &server(&id)?, page.after.as_deref(), page.limit + 1).await?;
     let (rows, next_cursor) = page::cut(rows, page.limit, |row| row.version.clone());
     Ok(Json(VersionList { versions: rows.into_iter().map(Into::into).collect(), next_cursor }))
 }
@@ -347,8 +355,12 @@ async fn versions(State(servers): State<Servers>, Path(id): Path<String>, page: 
 /// What a server wants to be told before it starts.
 #[utoipa::path(get, path = "/api/mcp/servers/{id}/credentials", tag = "catalogue", params(("id" = String, Path)),
     responses((status = 200, description = "The list", body = CredentialDocs), (status = 404, description = "No such server")))]
-async fn credentials(State(servers): State<Servers>, Path(id): Path<String>) -> Result<Json<CredentialDocs>, Problem> {
-    let (server_id, rows) = servers.inputs(&server(&id)?).await?;
+async fn credentials(
+    State(servers): State<Servers>,
+    Reader(actor): Reader,
+    Path(id): Path<String>,
+) -> Result<Json<CredentialDocs>, Problem> {
+    let (server_id, rows) = servers.inputs(&Viewer::of(&actor), &server(&id)?).await?;
     Ok(Json(CredentialDocs { server_id, credentials: rows.into_iter().map(Into::into).collect() }))
 }
 

@@ -3,18 +3,19 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use events::{Events, Kind, NewEvent};
 use platform::{Action, Actor, Config, Database, Shutdown, clock, database::DbError, http::Answer};
+use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     categories::Rules,
-    document::{Entry, SkipReason, parse_entry},
+    document::{Entry, SkipReason},
     error::ServersError,
     ingest::{self, Applied},
     kept::Kept,
     model::{
         CachedPackage, DeclaredInput, Described, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort,
-        Summary, VersionRow,
+        Summary, VersionRow, Viewer,
     },
     predefined, render,
     store::{list, read, registry, upkeep},
@@ -27,7 +28,7 @@ pub static CATALOG_CHANGED: Kind = Kind {
     channel: "catalog",
     told: "When servers of the catalogue are new, changed or gone: once for many of them.",
     heard_by: "Everybody.",
-    payload: &[],
+    payload: &[("access", "whether it is another matter now who may see and use which servers")],
 };
 /// How many servers are sorted anew in one go.
 const SORT_BATCH: i64 = 1000;
@@ -39,12 +40,12 @@ const DETAIL_VERSIONS: i64 = 50;
 /// The catalogue.
 #[derive(Clone)]
 pub struct Servers {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    database: Database,
-    events: Events,
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    pub(crate) events: Events,
     rules: Rules,
     rendered: Kept<Answer>,
     /// The environment variables that servers need values for.
@@ -129,7 +130,12 @@ impl Servers {
     }
 
     /// All or none, within the caller's transaction.
-    async fn apply_together(&self, transaction: &mut PgConnection, entries: Vec<Entry>, origin: Origin) -> Result<Applied, DbError> {
+    pub(crate) async fn apply_together(
+        &self,
+        transaction: &mut PgConnection,
+        entries: Vec<Entry>,
+        origin: Origin,
+    ) -> Result<Applied, DbError> {
         let mut savepoint = transaction.begin().await?;
         let applied = ingest::apply(&mut savepoint, entries, origin, &self.inner.rules, clock::now()).await?;
         savepoint.commit().await?;
@@ -155,7 +161,7 @@ impl Servers {
         Ok(self.erase_versions(transaction, gone).await?)
     }
 
-    async fn erase_versions(&self, transaction: &mut PgConnection, gone: &[(String, String)]) -> Result<u64, DbError> {
+    pub(crate) async fn erase_versions(&self, transaction: &mut PgConnection, gone: &[(String, String)]) -> Result<u64, DbError> {
         let (mut servers, versions): (Vec<String>, Vec<String>) = gone.iter().cloned().unzip();
         let erased = upkeep::delete_versions(transaction, &servers, &versions).await?;
         servers.sort();
@@ -169,7 +175,7 @@ impl Servers {
     /// Tells every replica and follower that the catalogue changed, when the transaction commits.
     pub async fn announce_in(&self, transaction: &mut PgConnection) -> Result<(), DbError> {
         upkeep::settle_searches(transaction).await?;
-        self.inner.events.publish_in(transaction, &NewEvent::for_everyone(&CATALOG_CHANGED, serde_json::json!({}))).await
+        self.inner.events.publish_in(transaction, &NewEvent::for_everyone(&CATALOG_CHANGED, json!({ "access": false }))).await
     }
 
     /// Forgets what is kept in this process, once a transaction that announced a change has committed:
@@ -186,8 +192,13 @@ impl Servers {
 
     /// The id of a server that is named, and the packages of one of its versions, else of the latest. `None`
     /// when it has no such version.
-    pub async fn packages(&self, server: &ServerRef, version: Option<&str>) -> Result<Option<(String, Vec<ServerPackage>)>, ServersError> {
-        let summary = self.summary(server).await?;
+    pub async fn packages(
+        &self,
+        viewer: &Viewer,
+        server: &ServerRef,
+        version: Option<&str>,
+    ) -> Result<Option<(String, Vec<ServerPackage>)>, ServersError> {
+        let summary = self.summary(viewer, server).await?;
         let Some(version) = version.map(str::to_owned).or(summary.version) else { return Ok(None) };
         let pool = self.inner.database.public();
         if !read::has_version(pool, &summary.id, &version).await? {
@@ -207,42 +218,11 @@ impl Servers {
     }
 
     /// What the latest version of a server says of itself.
-    pub async fn document(&self, server: &ServerRef) -> Result<Described, ServersError> {
-        let summary = self.summary(server).await?;
-        let name = ServerId::parse(&summary.id)?.registry_name();
-        let row = registry::version(self.inner.database.public(), &name, &registry::Which::Latest, true).await?;
-        let row = row.ok_or(ServersError::NotFound)?;
+    pub async fn document(&self, viewer: &Viewer, server: &ServerRef) -> Result<Described, ServersError> {
+        let summary = self.summary(viewer, server).await?;
+        let row = registry::latest(self.inner.database.public(), &summary.id).await?.ok_or(ServersError::NotFound)?;
         let document = serde_json::from_str(&row.document).map_err(|_| ServersError::NotFound)?;
-        Ok(Described { id: summary.id, origin: summary.origin, version: row.version, document })
-    }
-
-    /// Makes a server of somebody's own, or replaces its document. The caller says who may, and announces it.
-    pub async fn put_custom_in(
-        &self,
-        transaction: &mut PgConnection,
-        id: &ServerId,
-        document: &serde_json::Value,
-    ) -> Result<(), ServersError> {
-        let raw = serde_json::value::to_raw_value(document).map_err(|_| ServersError::Unusable("it is not JSON"))?;
-        let entry = parse_entry(&raw, Origin::Custom).map_err(|_| ServersError::Unusable("it names no server or no version"))?;
-        if entry.id != *id {
-            return Err(ServersError::Unusable("it is of another server"));
-        }
-        upkeep::lock(transaction).await?;
-        let entry = Entry { is_latest: Some(true), ..entry };
-        let applied = self.apply_together(transaction, vec![entry], Origin::Custom).await?;
-        match applied.skipped.first() {
-            Some(skip) if skip.reason == SkipReason::NameTaken => Err(ServersError::NameTaken),
-            Some(_) => Err(ServersError::Unusable("the database cannot keep it")),
-            None => Ok(()),
-        }
-    }
-
-    /// Removes a server of somebody's own; gives whether there was one. The caller says who may, and announces it.
-    pub async fn erase_custom_in(&self, transaction: &mut PgConnection, id: &ServerId) -> Result<bool, ServersError> {
-        upkeep::lock(transaction).await?;
-        let versions = upkeep::custom_versions(transaction, id).await?;
-        Ok(!versions.is_empty() && self.erase_versions(transaction, &versions).await? > 0)
+        Ok(Described { id: summary.id, origin: summary.origin, version: row.version, document, access: summary.access })
     }
 
     /// Says what the installed package of a server wants to be told beside what its document says. The caller says who may.
@@ -297,7 +277,8 @@ impl Servers {
         Ok(found.into_iter().map(|found| found.id).collect())
     }
 
-    pub(crate) async fn list(
+    /// One page of servers, one more where there is another page, and how many there are on all pages.
+    pub async fn list(
         &self,
         filter: &Filter,
         sort: Sort,
@@ -316,13 +297,9 @@ impl Servers {
         self.inner.rendered.get(key, json(render)).await
     }
 
-    async fn summary(&self, server: &ServerRef) -> Result<Summary, ServersError> {
-        read::get(self.inner.database.public(), server).await?.ok_or(ServersError::NotFound)
-    }
-
-    pub(crate) async fn detail(&self, server: &ServerRef) -> Result<Detail, ServersError> {
+    pub(crate) async fn detail(&self, viewer: &Viewer, server: &ServerRef) -> Result<Detail, ServersError> {
         let pool = self.inner.database.public();
-        let summary = self.summary(server).await?;
+        let summary = self.summary(viewer, server).await?;
         let id = summary.id.as_str();
         let (packages, remotes, credentials, versions) = tokio::join!(
             read::packages(pool, id, summary.version.as_deref().unwrap_or_default()),
@@ -337,29 +314,35 @@ impl Servers {
     pub async fn id_of(&self, server: &ServerRef) -> Result<String, ServersError> {
         match server {
             ServerRef::Id(id) => Ok(id.as_str().to_owned()),
-            ServerRef::Uuid(_) => Ok(self.summary(server).await?.id),
+            ServerRef::Uuid(_) => Ok(self.summary(&Viewer::All, server).await?.id),
         }
     }
 
     /// The environment variables that a server needs a value for, from memory where they are there.
-    pub async fn required_env_vars(&self, id: &str, server: &ServerRef) -> Result<Arc<Vec<String>>, Arc<ServersError>> {
+    pub async fn required_env_vars(&self, viewer: &Viewer, id: &str, server: &ServerRef) -> Result<Arc<Vec<String>>, Arc<ServersError>> {
         let read = async {
-            let (_, rows) = self.inputs(server).await?;
+            let (_, rows) = self.inputs(viewer, server).await?;
             let needed = rows.into_iter().filter(|row| row.location == "env" && row.required && row.default_value.is_none());
             Ok(needed.map(|row| row.env_var).collect())
         };
-        self.inner.required.get(id.to_owned(), read).await
+        self.inner.required.get(format!("{viewer:?}\n{id}"), read).await
     }
 
     /// The id of a server, and what it wants to be told before it starts.
-    pub async fn inputs(&self, server: &ServerRef) -> Result<(String, Vec<DeclaredInput>), ServersError> {
-        let id = self.summary(server).await?.id;
+    pub async fn inputs(&self, viewer: &Viewer, server: &ServerRef) -> Result<(String, Vec<DeclaredInput>), ServersError> {
+        let id = self.summary(viewer, server).await?.id;
         let rows = read::credentials(self.inner.database.public(), &id).await?;
         Ok((id, rows))
     }
 
-    pub(crate) async fn versions(&self, server: &ServerRef, after: Option<&str>, limit: u32) -> Result<Vec<VersionRow>, ServersError> {
-        let id = self.summary(server).await?.id;
+    pub(crate) async fn versions(
+        &self,
+        viewer: &Viewer,
+        server: &ServerRef,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<VersionRow>, ServersError> {
+        let id = self.summary(viewer, server).await?.id;
         Ok(read::versions(self.inner.database.public(), &id, after, limit.into()).await?)
     }
 

@@ -5,7 +5,7 @@ use events::Events;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, Config, Database, clock};
 use serde_json::json;
-use servers::{ServerRef, Servers, ServersError};
+use servers::{ServerRef, Servers, ServersError, Viewer};
 use sources::Sources;
 use sqlx::PgConnection;
 use users::{Belongings, UserId};
@@ -147,7 +147,7 @@ impl VirtualServers {
         for server in &new.server_ids {
             let unknown = || VirtualServersError::Field("body.server_ids", "names a server that there is not");
             let server: ServerRef = server.parse().map_err(|_| unknown())?;
-            match self.inner.servers.inputs(&server).await {
+            match self.inner.servers.inputs(&Viewer::of(actor), &server).await {
                 Ok((id, _)) => ids.push(id),
                 Err(ServersError::NotFound) => return Err(unknown()),
                 Err(error) => return Err(error.into()),
@@ -301,7 +301,7 @@ impl VirtualServers {
         let mut all = Vec::new();
         for (source_id, kind) in self.inner.sources.kinds(&server.owner, &server.source_ids).await? {
             let server_id = match kind.parse::<ServerRef>() {
-                Ok(named) => match self.inner.servers.inputs(&named).await {
+                Ok(named) => match self.inner.servers.inputs(&Viewer::owner(&server.owner), &named).await {
                     Ok((id, _)) => Some(id),
                     Err(ServersError::NotFound) => None,
                     Err(error) => return Err(error.into()),

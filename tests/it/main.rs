@@ -18,6 +18,7 @@ mod audit;
 mod backup;
 mod bulk;
 mod cache;
+mod catalog;
 mod catalogue;
 mod configurations;
 mod credentials;

@@ -45,6 +45,7 @@ async fn the_table_of_roles_is_what_the_program_does() {
             .replace("{server_name}", "everything")
             .replace("{name}", "missing")
             .replace("{env_var}", "NONE")
+            .replace("{revision}", "1")
             .replace("{id}", "00000000-0000-7000-8000-000000000000");
         let path = if call == "DELETE /api/mcp/cache" { format!("{path}?registry_type=npm&identifier=zod&version=1.0.0") } else { path };
         for (role, expected) in ["admin", "member", "auditor"].iter().zip(expected) {
@@ -70,6 +71,8 @@ fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/bulk" => json!({ "action": "enable", "server_ids": ["everything"], "dry_run": true }),
         "POST /api/mcp/sources" => json!({ "type": "box" }),
+        "POST /api/mcp/catalog/rules" => json!({ "effect": "deny", "pattern": "nobody/nothing", "dry_run": true }),
+        "POST /api/mcp/catalog/{id}/restore" => json!({ "revision": 1 }),
         "POST /api/mcp/users/me/servers/bulk" | "POST /api/mcp/users/me/servers/import" => json!({ "servers": [] }),
         "POST /api/mcp/users/me/servers" => json!({ "server_id": "everything" }),
         "POST /api/mcp/instances/{id}/tools/{name}/call" => json!({ "arguments": {} }),

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     Actor, Config, Origin,
-    actor::Door,
+    actor::{Door, Identity},
     ids,
     problem::{Class, Coded as _, Problem},
     telemetry::Metrics,
@@ -141,6 +141,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Actor {
         let actor = Self::new(identity, Arc::new(origin));
         front.count_actor(&actor)?;
         Ok(actor)
+    }
+}
+
+/// Whoever reads what everybody may: an actor, or nobody where no token came. A token that does not count is refused.
+pub struct Reader(pub Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Actor::from_request_parts(parts, state).await {
+            Err(problem) if problem.class == Class::Unauthenticated && !parts.headers.contains_key(header::AUTHORIZATION) => {
+                let origin = Origin::from_request_parts(parts, state).await?;
+                Ok(Self(Actor::new(Identity::Nobody, Arc::new(origin))))
+            }
+            found => found.map(Self),
+        }
     }
 }
 

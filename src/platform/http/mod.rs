@@ -14,6 +14,6 @@ mod standing;
 pub use address::Address;
 pub use answer::Answer;
 pub use extract::{Json, Path, Query};
-pub use front::Front;
+pub use front::{Front, Reader};
 pub use peer::Peer;
 pub use standing::Standing;

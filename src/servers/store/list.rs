@@ -4,7 +4,7 @@ use platform::database::DbError;
 use sqlx::{PgPool, Postgres, QueryBuilder, Row as _};
 
 use super::read::{COLUMNS, summary};
-use crate::model::{Filter, ListKey, Sort, Summary};
+use crate::model::{Filter, ListKey, Sort, Summary, Viewer};
 
 /// One page of servers, one more where there is another page, and how many there are on all pages.
 pub(crate) async fn list(
@@ -72,6 +72,7 @@ async fn count(pool: &PgPool, filter: &Filter) -> Result<i64, DbError> {
 
 /// Adds the conditions of `filter`, after a `WHERE` that has one already.
 fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    show_to(query, filter);
     if let Some(search) = &filter.search {
         query.push(" AND (s.search @@ websearch_to_tsquery('english', ").push_bind(search.clone()).push(")");
         let handle = handle(search);
@@ -96,8 +97,12 @@ fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(transport) = &filter.transport {
         query.push(" AND ").push_bind(transport.clone()).push(" = ANY(s.transports)");
     }
-    if let Some(origin) = filter.origin {
-        query.push(" AND s.origin = ").push_bind(origin.as_str());
+    if !filter.origins.is_empty() {
+        let origins: Vec<&str> = filter.origins.iter().map(|origin| origin.as_str()).collect();
+        query.push(" AND s.origin = ANY(").push_bind(origins).push(")");
+    }
+    if let Some(owner) = &filter.owner {
+        query.push(" AND s.owner = ").push_bind(owner.clone());
     }
     match filter.status {
         Some(status) => query.push(" AND s.status = ").push_bind(status.as_str()),
@@ -109,6 +114,19 @@ fn filter_by(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(since) = filter.updated_since {
         query.push(" AND s.updated_at > ").push_bind(since);
     }
+}
+
+/// Only what whoever looks may know of.
+fn show_to(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    let unlisted = if filter.with_unlisted { "" } else { "NOT s.is_hidden AND NOT s.is_denied AND " };
+    match &filter.viewer {
+        Viewer::Nobody => query.push(" AND s.is_listed"),
+        Viewer::Somebody(name) => {
+            query.push(" AND (s.is_listed OR (").push(unlisted).push("(s.visibility <> 'private' OR s.owner = ").push_bind(name.clone());
+            query.push(")))")
+        }
+        Viewer::All => query.push(" AND (s.is_listed OR (").push(unlisted).push("true))"),
+    };
 }
 
 /// A LIKE pattern for texts that contain `text`.

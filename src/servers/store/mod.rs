@@ -1,5 +1,6 @@
 //! All SQL of the catalogue.
 
+pub(crate) mod access;
 pub(crate) mod ingest;
 pub(crate) mod list;
 pub(crate) mod read;

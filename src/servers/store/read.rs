@@ -4,11 +4,12 @@ use platform::database::DbError;
 use sqlx::{PgPool, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::model::{DeclaredInput, PackageRow, RemoteRow, ServerId, ServerRef, Summary, VersionRow};
+use crate::model::{Access, DeclaredInput, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Summary, VersionRow};
 
 /// What a list shows; `rank` comes from elsewhere.
 pub(super) const COLUMNS: &str =
-    "s.id, s.uuid, s.title, s.description, s.version, s.origin, s.status, s.categories, s.registry_types, s.updated_at";
+    "s.id, s.uuid, s.title, s.description, s.version, s.origin, s.status, s.categories, s.registry_types, s.updated_at,
+     s.owner, s.created_by, s.visibility, s.is_hidden, s.is_denied, s.metadata, s.revision";
 
 pub(super) fn summary(row: &PgRow) -> Result<Summary, DbError> {
     let id: String = row.try_get("id")?;
@@ -23,6 +24,15 @@ pub(super) fn summary(row: &PgRow) -> Result<Summary, DbError> {
         categories: row.try_get("categories")?,
         registry_types: row.try_get("registry_types")?,
         updated_at: row.try_get("updated_at")?,
+        access: Access {
+            owner: row.try_get("owner")?,
+            created_by: row.try_get("created_by")?,
+            visibility: row.try_get::<&str, _>("visibility")?.parse().map_err(|_| inconsistent("visibility"))?,
+            is_hidden: row.try_get("is_hidden")?,
+            is_denied: row.try_get("is_denied")?,
+            metadata: row.try_get("metadata")?,
+            revision: row.try_get("revision")?,
+        },
         rank: row.try_get("rank")?,
         id,
     })
@@ -111,6 +121,35 @@ pub(crate) async fn has_version(pool: &PgPool, server: &str, version: &str) -> R
         version,
     );
     Ok(found.fetch_one(pool).await?)
+}
+
+/// The first package of the latest version of each of these servers, by server.
+pub(crate) async fn first_packages(pool: &PgPool, servers: &[String]) -> Result<Vec<(String, ServerPackage)>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT DISTINCT ON (p.server_id) p.server_id, registry_type, identifier, package_version, file_sha256
+         FROM mcp_fabric.server_packages p JOIN mcp_fabric.servers s ON s.id = p.server_id AND s.version = p.version
+         WHERE p.server_id = ANY($1) ORDER BY p.server_id, position",
+        servers,
+    );
+    let found = rows.fetch_all(pool).await?.into_iter().map(|row| {
+        let package = ServerPackage {
+            registry_type: row.registry_type,
+            identifier: row.identifier,
+            version: row.package_version,
+            file_sha256: row.file_sha256,
+        };
+        (row.server_id, package)
+    });
+    Ok(found.collect())
+}
+
+/// The first address of each of these servers that has one, by server.
+pub(crate) async fn first_remotes(pool: &PgPool, servers: &[String]) -> Result<Vec<(String, String)>, DbError> {
+    let rows = sqlx::query!(
+        "SELECT DISTINCT ON (server_id) server_id, url FROM mcp_fabric.server_remotes WHERE server_id = ANY($1) ORDER BY server_id, position",
+        servers,
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.server_id, row.url)).collect())
 }
 
 pub(crate) async fn remotes(pool: &PgPool, server: &str) -> Result<Vec<RemoteRow>, DbError> {

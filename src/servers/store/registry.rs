@@ -47,6 +47,13 @@ pub(crate) struct PageFilter {
     pub(crate) include_deleted: bool,
 }
 
+/// One version as the catalogue has it, whoever may see it.
+pub(crate) async fn latest(pool: &PgPool, server: &str) -> Result<Option<EntryRow>, DbError> {
+    let mut query = QueryBuilder::new(SELECT);
+    query.push("v.server_id = ").push_bind(server.to_owned()).push(" AND v.is_latest");
+    Ok(query.build_query_as().fetch_optional(pool).await?)
+}
+
 /// What the documents of a page measure at most, in bytes, unless it has only one.
 const PAGE_BYTES: usize = 8 << 20;
 
@@ -60,9 +67,9 @@ pub(crate) struct Page {
 pub(crate) async fn page(pool: &PgPool, filter: &PageFilter) -> Result<Page, DbError> {
     let mut query = QueryBuilder::new(SELECT);
     match &filter.which {
-        Which::All => query.push("true"),
-        Which::Latest => query.push("v.is_latest"),
-        Which::Exactly(version) => query.push("v.version = ").push_bind(version.clone()),
+        Which::All => query.push("s.is_listed"),
+        Which::Latest => query.push("s.is_listed AND v.is_latest"),
+        Which::Exactly(version) => query.push("s.is_listed AND v.version = ").push_bind(version.clone()),
     };
     if let Some((name, version)) = &filter.after {
         query.push(" AND (v.registry_name, v.version) > (").push_bind(name.clone()).push(", ").push_bind(version.clone()).push(")");
@@ -95,7 +102,7 @@ pub(crate) async fn page(pool: &PgPool, filter: &PageFilter) -> Result<Page, DbE
 /// Every version of one server, newest first.
 pub(crate) async fn versions(pool: &PgPool, name: &str, include_deleted: bool) -> Result<Vec<EntryRow>, DbError> {
     let mut query = QueryBuilder::new(SELECT);
-    query.push("v.registry_name = ").push_bind(name.to_owned());
+    query.push("s.is_listed AND v.registry_name = ").push_bind(name.to_owned());
     if !include_deleted {
         query.push(" AND v.status <> 'deleted'");
     }
@@ -106,7 +113,7 @@ pub(crate) async fn versions(pool: &PgPool, name: &str, include_deleted: bool) -
 /// One version of one server.
 pub(crate) async fn version(pool: &PgPool, name: &str, which: &Which, include_deleted: bool) -> Result<Option<EntryRow>, DbError> {
     let mut query = QueryBuilder::new(SELECT);
-    query.push("v.registry_name = ").push_bind(name.to_owned());
+    query.push("s.is_listed AND v.registry_name = ").push_bind(name.to_owned());
     match which {
         Which::Exactly(version) => query.push(" AND v.version = ").push_bind(version.clone()),
         Which::All | Which::Latest => query.push(" AND v.is_latest"),

@@ -35,16 +35,6 @@ pub(crate) async fn withdrawn(connection: &mut PgConnection, names: &[String]) -
     Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
 }
 
-/// The versions of a server that is somebody's own.
-pub(crate) async fn custom_versions(connection: &mut PgConnection, id: &ServerId) -> Result<Vec<(String, String)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT v.server_id, v.version FROM mcp_fabric.server_versions v JOIN mcp_fabric.servers s ON s.id = v.server_id
-         WHERE s.origin = 'custom' AND s.id = $1",
-        id.as_str()
-    );
-    Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.server_id, row.version)).collect())
-}
-
 /// Makes searches as fast as they can be after much was written.
 pub(crate) async fn settle_searches(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT mcp_fabric.settle_searches()").execute(connection).await?;
@@ -127,8 +117,9 @@ pub(crate) async fn write_categories(
 /// How many servers are listed and how many versions there are.
 pub(crate) async fn counts(pool: &PgPool) -> Result<(i64, i64), DbError> {
     let row = sqlx::query!(
-        r#"SELECT (SELECT count(*) FROM mcp_fabric.servers WHERE erased_at IS NULL) AS "servers!",
-                  (SELECT count(*) FROM mcp_fabric.server_versions) AS "versions!""#
+        r#"SELECT (SELECT count(*) FROM mcp_fabric.servers WHERE erased_at IS NULL AND is_listed) AS "servers!",
+                  (SELECT count(*) FROM mcp_fabric.server_versions v JOIN mcp_fabric.servers s ON s.id = v.server_id
+                   WHERE s.is_listed) AS "versions!""#
     );
     let row = row.fetch_one(pool).await?;
     Ok((row.servers, row.versions))

@@ -118,6 +118,21 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
         "PUT /api/mcp/sources/{id}" | "DELETE /api/mcp/sources/{id}" => {
             given(path.replace("{id}", &source(app, admin).await), json!({ "type": "other" }), admin)
         }
+        "POST /api/mcp/catalog/rules" => given(path.into(), json!({ "effect": "deny", "pattern": "nobody/nothing" }), admin),
+        "DELETE /api/mcp/catalog/rules/{id}" => {
+            let rule = app.op_post_json("/api/mcp/catalog/rules", &json!({ "effect": "deny", "pattern": "nobody/else" })).await.expect(201);
+            given(path.replace("{id}", rule["id"].as_str().unwrap()), Value::Null, admin)
+        }
+        call if call.contains(" /api/mcp/catalog/") => {
+            let name = format!("s{}", platform::ids::fresh().simple());
+            let own = json!({ "name": name, "image": "npm:x@1.0.0", "description": "x" });
+            if call.ends_with("/custom") {
+                return given(path.into(), own, admin);
+            }
+            app.call(Method::POST, "/api/mcp/catalog/custom", admin, &own).await.expect(201);
+            let body = if call.ends_with("/restore") { json!({ "revision": 1 }) } else { json!({ "title": "x" }) };
+            given(path.replace("{id}", &name), body, admin)
+        }
         "POST /api/mcp/virtual-servers" => given(path.into(), json!({ "name": "x" }), admin),
         call if call.contains(" /api/mcp/virtual-servers/{id}") => {
             let source = source(app, admin).await;
