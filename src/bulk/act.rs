@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use configurations::Change;
 use jobs::{JobId, JobStatus};
 use packages::Order;
 use platform::{Action, Actor};
@@ -12,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     Bulk,
     error::BulkError,
-    model::{Acted, Before, Operation},
+    model::{Acted, Before, Operation, Wanted},
     plan::{Outcome, by_id},
 };
 
@@ -30,15 +31,16 @@ impl Bulk {
         &self,
         actor: &Actor,
         operation: Operation,
-        server_id: &str,
+        (server_id, wanted): (&str, Option<&Wanted>),
         (before, now): (&Before, &Before),
     ) -> Result<Acted, BulkError> {
-        if Self::outcome(operation, before) == Outcome::Unchanged {
+        if Self::outcome(operation, before, wanted) == Outcome::Unchanged {
             return Ok(Acted::Unchanged);
         }
         // It was done, and the fabric ended before it could say so.
-        if Self::outcome(operation, now) == Outcome::Unchanged {
-            return Ok(Acted::Done(json!({ "version": now.installed })));
+        if Self::outcome(operation, now, wanted) == Outcome::Unchanged {
+            let revision = now.configuration.as_ref().map(|own| own.revision);
+            return Ok(Acted::Done(json!({ "version": now.installed, "revision": revision })));
         }
         let server = by_id(server_id)?;
         match operation {
@@ -80,7 +82,12 @@ impl Bulk {
                 Some(job) => self.await_job(actor, job).await.map(Acted::Done),
                 None => Ok(Acted::Unchanged),
             },
-            Operation::Delete => {
+            Operation::ApplyTemplate | Operation::Import if let Some(Wanted::Settings(wanted)) = wanted => {
+                let revision = self.inner.configurations.apply(actor, &server, Change::clone(wanted)).await?.revision;
+                Ok(Acted::Done(json!({ "revision": revision })))
+            }
+            Operation::Export => Ok(Acted::Done(self.inner.configurations.exported(actor, &server).await?)),
+            Operation::Delete | Operation::ApplyTemplate | Operation::Import => {
                 self.inner.configurations.archive(actor, &server, None).await?;
                 Ok(Acted::Done(json!({})))
             }

@@ -253,7 +253,7 @@ impl Attempt {
         self.hold(&mut transaction).await?;
         store::begin_item(&mut transaction, (self.id, item.n), &before, clock::now()).await?;
         transaction.commit().await?;
-        match self.bulk.act(actor, operation.operation, &item.server_id, (&before, &now)).await? {
+        match self.bulk.act(actor, operation.operation, (&item.server_id, item.wanted.as_ref()), (&before, &now)).await? {
             Acted::Done(result) => Ok((ItemStatus::Done, Some(result))),
             Acted::Unchanged => Ok((ItemStatus::Unchanged, None)),
         }

@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use configurations::Change;
 use jobs::JobId;
 use platform::Action;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,12 @@ platform::words! {
         Cache = "cache",
         /// Archive what one wants of it.
         Delete = "delete",
+        /// Lay a template over what one wants of it.
+        ApplyTemplate = "apply_template",
+        /// Say what one wants of it, as a file has it.
+        Export = "export",
+        /// Want of it what a file says.
+        Import = "import",
     }
 }
 
@@ -38,7 +45,8 @@ impl Operation {
     /// What an actor needs the right to.
     pub(crate) fn action(self) -> Action {
         match self {
-            Self::Enable | Self::Disable | Self::Delete => Action::ConfigurationsWrite,
+            Self::Enable | Self::Disable | Self::Delete | Self::ApplyTemplate | Self::Import => Action::ConfigurationsWrite,
+            Self::Export => Action::ConfigurationsRead,
             Self::Start | Self::Stop | Self::Restart => Action::InstancesManage,
             Self::Install | Self::Upgrade => Action::PackagesInstall,
             Self::Cache => Action::CacheFill,
@@ -47,7 +55,7 @@ impl Operation {
 
     /// Whether it can be undone.
     pub(crate) fn has_opposite(self) -> bool {
-        !matches!(self, Self::Restart | Self::Cache)
+        !matches!(self, Self::Restart | Self::Cache | Self::Export)
     }
 
     /// Whether it is for servers of the catalogue, or for what the actor has configured.
@@ -171,6 +179,8 @@ impl Counts {
 pub(crate) struct Item {
     pub(crate) n: i32,
     pub(crate) server_id: String,
+    /// What is wanted of it, where a template or a file says that.
+    pub(crate) wanted: Option<Wanted>,
     pub(crate) status: ItemStatus,
     /// What there was before anything was done; none while nothing was.
     pub(crate) before: Option<Before>,
@@ -181,8 +191,18 @@ pub(crate) struct Item {
     pub(crate) finished_at: Option<DateTime<Utc>>,
 }
 
+/// What is wanted of a server by a template or a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Wanted {
+    /// This is laid over what is there.
+    Settings(Box<Change>),
+    /// Nothing any more.
+    Archive,
+}
+
 /// How a server stood before an operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Before {
     /// The configuration, if there was one.
     pub(crate) configuration: Option<Configured>,
@@ -196,10 +216,15 @@ pub(crate) struct Before {
 }
 
 /// What counts of a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Configured {
     pub(crate) enabled: bool,
     pub(crate) archived: bool,
+    /// All of it; not of operations before there were templates.
+    #[serde(default)]
+    pub(crate) settings: Change,
+    #[serde(default)]
+    pub(crate) revision: i64,
 }
 
 /// What came of an item.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     Bulk,
     error::BulkError,
-    model::{Before, Configured, Operation},
+    model::{Before, Configured, Operation, Wanted},
 };
 
 /// How many servers an operation may be over.
@@ -32,6 +32,14 @@ pub(crate) struct Which {
     pub(crate) origin: Option<Origin>,
     /// Of what you have configured: what is to run, or is not.
     pub(crate) enabled: Option<bool>,
+}
+
+/// A server that something is to be done to.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) server_id: String,
+    /// What is wanted of it, where a template or a file says that.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 /// What would be done to a server.
@@ -111,7 +119,12 @@ impl Bulk {
         };
         let is_enabled = configuration.as_ref().is_some_and(|own| own.enabled);
         Ok(Before {
-            configuration: configuration.map(|found| Configured { enabled: found.enabled, archived: found.is_archived() }),
+            configuration: configuration.map(|found| Configured {
+                enabled: found.enabled,
+                archived: found.is_archived(),
+                settings: found.settings(),
+                revision: found.revision,
+            }),
             installed,
             alive: instance.as_ref().is_some_and(|instance| !instance.state.is_over() || (is_enabled && instance.ended_with_fabric())),
             restarts: instance.filter(|instance| instance.state == runtime::State::Running).map(|instance| instance.restarts),
@@ -119,17 +132,23 @@ impl Bulk {
     }
 
     /// What would be done to a server that stands so.
-    pub(crate) fn outcome(operation: Operation, now: &Before) -> Outcome {
-        let is_enabled = now.configuration.is_some_and(|own| own.enabled);
+    pub(crate) fn outcome(operation: Operation, now: &Before, wanted: Option<&Wanted>) -> Outcome {
+        let own = now.configuration.as_ref();
+        let is_enabled = own.is_some_and(|own| own.enabled);
+        let is_archived = own.is_none_or(|own| own.archived);
         let is_there = match operation {
             Operation::Enable => is_enabled,
             Operation::Disable => !is_enabled,
             Operation::Start => is_enabled && now.restarts.is_some(),
             Operation::Stop => !is_enabled && !now.alive,
             Operation::Install => now.installed.is_some(),
-            Operation::Delete => now.configuration.is_none_or(|own| own.archived),
+            Operation::Delete => is_archived,
+            Operation::ApplyTemplate | Operation::Import => match wanted {
+                Some(Wanted::Settings(wanted)) => !is_archived && own.is_some_and(|own| wanted.is_in(&own.settings)),
+                Some(Wanted::Archive) | None => is_archived,
+            },
             // Whether there is something newer, or something that is not cached, only the registries know.
-            Operation::Restart | Operation::Upgrade | Operation::Cache => false,
+            Operation::Restart | Operation::Upgrade | Operation::Cache | Operation::Export => false,
         };
         if is_there { Outcome::Unchanged } else { Outcome::Change }
     }

@@ -4,6 +4,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use configurations::{Strategy, TemplateId};
 use jobs::JobId;
 use platform::{
     Actor, Problem,
@@ -11,7 +12,7 @@ use platform::{
     page::{self, PageRequest},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -45,6 +46,14 @@ struct BulkIn {
     server_ids: Option<Vec<String>>,
     /// Or to those that fit: of the catalogue for `install` and `cache`, else of what you have configured.
     filter: Option<Which>,
+    /// Of `apply_template`: the template that is laid over the configuration of each.
+    #[serde(alias = "templateId")]
+    template_id: Option<TemplateId>,
+    /// Of `import`: an export, or the file of Claude, Cursor or VS Code, without secrets.
+    #[schema(value_type = Option<Object>)]
+    document: Option<Map<String, Value>>,
+    /// Of `import`: what becomes of what is there already (default: `overlay`).
+    strategy: Option<Strategy>,
     /// Only say what would be done.
     #[serde(default, alias = "dryRun")]
     dry_run: bool,
@@ -115,7 +124,7 @@ struct ItemErrorOut {
 
 impl From<Item> for ItemOut {
     fn from(found: Item) -> Self {
-        let Item { n: _, server_id, status, before: _, error, result, started_at, finished_at } = found;
+        let Item { n: _, server_id, wanted: _, status, before: _, error, result, started_at, finished_at } = found;
         let error = error.map(|(code, message)| ItemErrorOut { code, message });
         Self { server_id, status, error, result, started_at, finished_at }
     }
@@ -145,13 +154,18 @@ fn begun(operation: &BulkOperation) -> Response {
     responses((status = 202, description = "A job does it", body = BegunOut), (status = 200, description = "What would be done (`dry_run`)", body = RehearsedOut),
     (status = 400, description = "A server is not there, or the action has no opposite"), (status = 429, description = "Too many of yours wait or run")))]
 async fn begin(State(bulk): State<Bulk>, actor: Actor, Json(body): Json<BulkIn>) -> Result<Response, Problem> {
-    let BulkIn { action, server_ids, filter, dry_run, atomic } = body;
-    let meant = match (server_ids, filter) {
-        (Some(named), None) => Meant::Named(named),
-        (None, Some(which)) => Meant::Found(which),
-        _ => return Err(BulkError::field("body.server_ids", "or a filter has to be given, and not both").into()),
+    let BulkIn { action, server_ids, filter, template_id, document, strategy, dry_run, atomic } = body;
+    let meant = match (server_ids, filter, document) {
+        (Some(named), None, None) => Meant::Named(named),
+        (None, Some(which), None) => Meant::Found(which),
+        (None, None, Some(document)) => Meant::Filed(document, strategy.unwrap_or(Strategy::Overlay)),
+        _ => {
+            return Err(
+                BulkError::field("body.server_ids", "or a filter has to be given, or a document to import, and only one of them").into()
+            );
+        }
     };
-    let order = Order { operation: action, meant, atomic };
+    let order = Order { operation: action, meant, template: template_id, atomic };
     if dry_run {
         let items = bulk.rehearse(&actor, order).await?;
         let items: Vec<_> = items.into_iter().map(|(server_id, outcome)| RehearsedItemOut { server_id, outcome }).collect();

@@ -3,14 +3,14 @@ use std::sync::Arc;
 use audit::{Audit, EventType, NewEvent as Told};
 use cache::Cache;
 use chrono::TimeDelta;
-use configurations::Configurations;
+use configurations::{Change, Configurations, Strategy, TemplateId};
 use events::{Events, Kind, NewEvent};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jobs::{Handlers, Jobs, NewJob};
 use packages::Packages;
 use platform::{Action, Actor, Config, Database, clock, config::BulkConfig};
 use runtime::Runtime;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use servers::Servers;
 use sqlx::PgConnection;
 use users::{Asker, Belongings, UserId, Users};
@@ -18,8 +18,8 @@ use users::{Asker, Belongings, UserId, Users};
 use crate::{
     error::BulkError,
     job::{BulkJob, Payload},
-    model::{BulkId, BulkOperation, Counts, Direction, Item, ItemStatus, Operation, Status},
-    plan::{Outcome, Which},
+    model::{BulkId, BulkOperation, Counts, Direction, Item, ItemStatus, Operation, Status, Wanted},
+    plan::{Outcome, Planned, Which},
     store,
 };
 
@@ -79,14 +79,34 @@ pub(crate) struct Inner {
 pub(crate) enum Meant {
     Named(Vec<String>),
     Found(Which),
+    /// What a file of configurations names.
+    Filed(Map<String, Value>, Strategy),
 }
 
 /// What somebody asks for.
 pub(crate) struct Order {
     pub(crate) operation: Operation,
     pub(crate) meant: Meant,
+    /// Of a template that is applied.
+    pub(crate) template: Option<TemplateId>,
     /// All or nothing.
     pub(crate) atomic: bool,
+}
+
+impl Order {
+    /// Fails where something is given that is of another operation, or something is not given.
+    fn check(&self) -> Result<(), BulkError> {
+        if self.atomic && !self.operation.has_opposite() {
+            return Err(BulkError::Irreversible(self.operation));
+        }
+        if self.template.is_some() != (self.operation == Operation::ApplyTemplate) {
+            return Err(BulkError::field("body.template_id", "is what `apply_template` needs, and nothing else takes"));
+        }
+        if matches!(self.meant, Meant::Filed(..)) != (self.operation == Operation::Import) {
+            return Err(BulkError::field("body.document", "is the file that `import` needs, in place of servers, and nothing else takes"));
+        }
+        Ok(())
+    }
 }
 
 impl Bulk {
@@ -102,17 +122,32 @@ impl Bulk {
         handlers.with(BulkJob { bulk: self.clone() })
     }
 
-    async fn servers_of(&self, actor: &Actor, order: Order) -> Result<Vec<String>, BulkError> {
+    async fn servers_of(&self, actor: &Actor, order: Order) -> Result<Vec<Planned>, BulkError> {
         actor.require(order.operation.action())?;
         // Whoever asks is to follow what comes of it, and what it waits for.
         actor.require(Action::JobsRead)?;
-        if order.atomic && !order.operation.has_opposite() {
-            return Err(BulkError::Irreversible(order.operation));
-        }
-        match order.meant {
-            Meant::Named(named) => self.named(actor, order.operation, &named).await,
-            Meant::Found(which) => self.found(actor, order.operation, which).await,
-        }
+        order.check()?;
+        let ids = match order.meant {
+            Meant::Named(named) => self.named(actor, order.operation, &named).await?,
+            Meant::Found(which) => self.found(actor, order.operation, which).await?,
+            Meant::Filed(file, strategy) => return self.filed(actor, file, strategy).await,
+        };
+        let wanted = match order.template {
+            Some(template) => {
+                let settings = self.inner.configurations.template(actor, template).await?.settings;
+                self.inner.configurations.fit_all(actor, &ids, "body.template_id", &settings).await?;
+                Some(Wanted::Settings(Box::new(settings)))
+            }
+            None => None,
+        };
+        Ok(ids.into_iter().map(|server_id| Planned { server_id, wanted: wanted.clone() }).collect())
+    }
+
+    /// The servers of a file, and what it wants of each.
+    async fn filed(&self, actor: &Actor, file: Map<String, Value>, strategy: Strategy) -> Result<Vec<Planned>, BulkError> {
+        let changes = self.inner.configurations.changes_of(actor, file, "body.document", strategy).await?;
+        let wanted = |change: Option<Change>| change.map_or(Wanted::Archive, |change| Wanted::Settings(Box::new(change)));
+        Ok(changes.into_iter().map(|(server_id, change)| Planned { server_id, wanted: Some(wanted(change)) }).collect())
     }
 
     /// What would be done to each server, and nothing more.
@@ -121,8 +156,8 @@ impl Bulk {
         let servers = self.servers_of(actor, order).await?;
         let mut outcomes = Vec::with_capacity(servers.len());
         for server in servers {
-            let outcome = Self::outcome(operation, &self.look(actor, &server).await?);
-            outcomes.push((server, outcome));
+            let outcome = Self::outcome(operation, &self.look(actor, &server.server_id).await?, server.wanted.as_ref());
+            outcomes.push((server.server_id, outcome));
         }
         Ok(outcomes)
     }

@@ -6,7 +6,10 @@ use sqlx::PgConnection;
 use users::Asker;
 use uuid::Uuid;
 
-use crate::model::{Before, BulkId, BulkOperation, Counts, Direction, Item, ItemStatus, Status};
+use crate::{
+    model::{Before, BulkId, BulkOperation, Counts, Direction, Item, ItemStatus, Status},
+    plan::Planned,
+};
 
 struct Row {
     id: Uuid,
@@ -57,6 +60,7 @@ struct ItemRow {
     bulk_id: Uuid,
     n: i32,
     server_id: String,
+    wanted: Option<Value>,
     status: String,
     before: Option<Value>,
     error_code: Option<String>,
@@ -74,6 +78,7 @@ impl TryFrom<ItemRow> for Item {
         Ok(Self {
             n: row.n,
             status: row.status.parse().map_err(|_| wrong("status"))?,
+            wanted: row.wanted.map(serde_json::from_value).transpose().map_err(|_| wrong("wanted"))?,
             before: row.before.map(serde_json::from_value).transpose().map_err(|_| wrong("before"))?,
             error: row.error_code.zip(row.error),
             result: row.result,
@@ -85,7 +90,11 @@ impl TryFrom<ItemRow> for Item {
 }
 
 /// Writes an operation with its servers, which are all to be done.
-pub(crate) async fn create(connection: &mut PgConnection, new: &BulkOperation, servers: &[String]) -> Result<(), DbError> {
+pub(crate) async fn create(connection: &mut PgConnection, new: &BulkOperation, servers: &[Planned]) -> Result<(), DbError> {
+    let (ids, wanted): (Vec<String>, Vec<Option<Value>>) = servers
+        .iter()
+        .map(|planned| (planned.server_id.clone(), planned.wanted.as_ref().and_then(|wanted| serde_json::to_value(wanted).ok())))
+        .unzip();
     sqlx::query!(
         "INSERT INTO mcp_fabric.bulk_operations (id, owner, token, operation, atomic, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         new.id.0,
@@ -98,11 +107,12 @@ pub(crate) async fn create(connection: &mut PgConnection, new: &BulkOperation, s
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
-        "INSERT INTO mcp_fabric.bulk_items (bulk_id, n, owner, server_id)
-         SELECT $1, n::int, $2, server_id FROM unnest($3::text[]) WITH ORDINALITY AS given (server_id, n)",
+        "INSERT INTO mcp_fabric.bulk_items (bulk_id, n, owner, server_id, wanted)
+         SELECT $1, n::int, $2, server_id, wanted FROM unnest($3::text[], $4::jsonb[]) WITH ORDINALITY AS given (server_id, wanted, n)",
         new.id.0,
         new.asker.owner,
-        servers
+        &ids,
+        &wanted as &[Option<Value>],
     )
     .execute(connection)
     .await?;
@@ -161,7 +171,7 @@ pub(crate) async fn unfinished(connection: &mut PgConnection, owner: &str) -> Re
 pub(crate) async fn items(connection: &mut PgConnection, id: BulkId) -> Result<Vec<Item>, DbError> {
     let rows = sqlx::query_as!(
         ItemRow,
-        "SELECT bulk_id, n, server_id, status, before, error_code, error, result, started_at, finished_at
+        "SELECT bulk_id, n, server_id, wanted, status, before, error_code, error, result, started_at, finished_at
          FROM mcp_fabric.bulk_items WHERE bulk_id = $1 ORDER BY n",
         id.0
     );

@@ -5,7 +5,7 @@ use platform::Actor;
 use crate::{
     Bulk,
     error::BulkError,
-    model::{Before, Item, ItemStatus, Operation},
+    model::{Before, Item, ItemStatus, Operation, Wanted},
     plan::by_id,
 };
 
@@ -22,8 +22,12 @@ impl Bulk {
             return Ok(ItemStatus::Kept);
         }
         let server = by_id(&item.server_id)?;
-        let was_enabled = before.configuration.is_some_and(|own| own.enabled);
+        let was_enabled = before.configuration.as_ref().is_some_and(|own| own.enabled);
         match operation {
+            Operation::ApplyTemplate | Operation::Import => match before.configuration.filter(|own| !own.archived) {
+                Some(own) => self.inner.configurations.set_back(actor, &server, own.settings).await?,
+                None => self.inner.configurations.archive(actor, &server, None).await?,
+            },
             Operation::Enable | Operation::Start | Operation::Stop | Operation::Disable => {
                 if before.configuration.is_none_or(|own| own.archived) {
                     // There was none, and there is to be none.
@@ -44,7 +48,7 @@ impl Bulk {
                 let (_, job) = self.inner.packages.upgrade(actor, &item.server_id, before.installed).await?;
                 self.await_job(actor, job).await?;
             }
-            Operation::Restart | Operation::Cache => return Err(BulkError::Irreversible(operation)),
+            Operation::Restart | Operation::Cache | Operation::Export => return Err(BulkError::Irreversible(operation)),
         }
         Ok(ItemStatus::RolledBack)
     }
@@ -60,8 +64,12 @@ impl Bulk {
 fn stands_as(operation: Operation, now: &Before, before: &Before) -> bool {
     match operation {
         Operation::Install | Operation::Upgrade => now.installed == before.installed,
+        Operation::ApplyTemplate | Operation::Import => {
+            let settings = |at: &Before| at.configuration.clone().filter(|own| !own.archived).map(|own| own.settings);
+            settings(now) == settings(before)
+        }
         _ => {
-            let counts = |at: &Before| at.configuration.filter(|own| !own.archived).map(|own| own.enabled);
+            let counts = |at: &Before| at.configuration.as_ref().filter(|own| !own.archived).map(|own| own.enabled);
             counts(now) == counts(before)
         }
     }
@@ -69,14 +77,22 @@ fn stands_as(operation: Operation, now: &Before, before: &Before) -> bool {
 
 /// Whether a server is as the operation left it.
 fn is_as_left(operation: Operation, now: &Before, item: &Item) -> bool {
-    let enabled = now.configuration.is_some_and(|own| own.enabled);
+    let own = now.configuration.as_ref();
+    let enabled = own.is_some_and(|own| own.enabled);
     let result = |name: &str| item.result.as_ref().and_then(|result| result[name].as_str());
     match operation {
         Operation::Enable | Operation::Start => enabled,
         Operation::Disable | Operation::Stop => !enabled,
-        Operation::Delete => now.configuration.is_none_or(|own| own.archived),
+        Operation::Delete => own.is_none_or(|own| own.archived),
+        Operation::ApplyTemplate | Operation::Import => match item.wanted {
+            Some(Wanted::Settings(_)) => {
+                let left = item.result.as_ref().and_then(|result| result["revision"].as_i64());
+                own.is_some_and(|own| !own.archived && Some(own.revision) == left)
+            }
+            Some(Wanted::Archive) | None => own.is_none_or(|own| own.archived),
+        },
         Operation::Install => now.installed.is_some() && result("version") == now.installed.as_deref(),
         Operation::Upgrade => now.installed.is_some() && result("to") == now.installed.as_deref(),
-        Operation::Restart | Operation::Cache => false,
+        Operation::Restart | Operation::Cache | Operation::Export => false,
     }
 }

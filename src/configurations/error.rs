@@ -11,6 +11,9 @@ pub enum ConfigurationsError {
     /// None of this actor for this server.
     #[error("you have no such configuration")]
     NotFound,
+    /// No template of this actor, and none that is shared.
+    #[error("you have no such template")]
+    NoTemplate,
     /// A field cannot be used: which, and why; never what was sent.
     #[error("{0}: {1}")]
     Field(String, &'static str),
@@ -47,7 +50,7 @@ impl ConfigurationsError {
     /// The error of another part that this one passes on.
     fn inner(&self) -> Option<&dyn Coded> {
         match self {
-            Self::NotFound | Self::Field(..) | Self::Fields(_) | Self::Stale(_) => None,
+            Self::NotFound | Self::NoTemplate | Self::Field(..) | Self::Fields(_) | Self::Stale(_) => None,
             Self::Forbidden(error) => Some(error),
             Self::Audit(error) => Some(error),
             Self::Servers(error) => Some(error),
@@ -62,6 +65,7 @@ impl Coded for ConfigurationsError {
         match self {
             Self::Field(..) | Self::Fields(_) => "invalid_field",
             Self::Stale(_) => "stale_revision",
+            Self::NoTemplate => "template_not_found",
             other => other.inner().map_or("not_found", Coded::code),
         }
     }

@@ -1,14 +1,13 @@
 //! Values against the inputs that a server declares.
 
 use credentials::{EnvVar, input_credential};
+use platform::secrets::SECRET;
 use secrecy::SecretString;
 use serde_json::{Map, Number, Value};
 use servers::DeclaredInput;
 
 use crate::error::ConfigurationsError;
 
-/// What is shown in the place of a secret, and what leaves it as it is.
-pub(crate) const SECRET: &str = "[secret]";
 const LONGEST: usize = 32 << 10;
 
 /// Values that fit, parted by where they are kept.

@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use platform::secrets::SECRET;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -122,6 +123,18 @@ impl Configuration {
         self.status == Standing::Archived
     }
 
+    /// All that is wanted, as a change that would lead here.
+    pub fn settings(&self) -> Change {
+        Change {
+            enabled: Some(self.enabled),
+            values: self.values.clone(),
+            limits: Some(self.limits),
+            restart: Some(self.restart),
+            lifecycle: Some(self.lifecycle),
+            sharing: Some(self.sharing),
+        }
+    }
+
     /// Whether each session of a client has an instance of its own.
     pub fn is_per_session(&self) -> bool {
         self.sharing == Sharing::PerSession || self.lifecycle == Lifecycle::PerSession
@@ -129,13 +142,41 @@ impl Configuration {
 }
 
 /// What is to be changed; what is not named stays.
-#[derive(Default)]
-pub(crate) struct Change {
-    pub(crate) enabled: Option<bool>,
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    /// Whether it is to run.
+    pub enabled: Option<bool>,
     /// By the name of the input; null takes a value away.
-    pub(crate) values: Map<String, Value>,
-    pub(crate) limits: Option<Limits>,
-    pub(crate) restart: Option<Restart>,
-    pub(crate) lifecycle: Option<Lifecycle>,
-    pub(crate) sharing: Option<Sharing>,
+    pub values: Map<String, Value>,
+    /// What it may use.
+    pub limits: Option<Limits>,
+    /// When it is started again.
+    pub restart: Option<Restart>,
+    /// How long it lives.
+    pub lifecycle: Option<Lifecycle>,
+    /// Who uses it.
+    pub sharing: Option<Sharing>,
+}
+
+impl Change {
+    /// Whether a configuration that stands so would not be another one. Of a secret that is given, nobody can tell.
+    pub fn is_in(&self, now: &Self) -> bool {
+        let is_so = |name: &String, value: &Value| match (value, now.values.get(name)) {
+            (Value::Null, there) => there.is_none(),
+            (Value::String(text), _) if text == SECRET => true,
+            (value, there) => there.is_some_and(|there| plain(there) == plain(value)),
+        };
+        self.enabled.is_none_or(|wanted| now.enabled == Some(wanted))
+            && self.limits.is_none_or(|wanted| now.limits == Some(wanted))
+            && self.restart.is_none_or(|wanted| now.restart == Some(wanted))
+            && self.lifecycle.is_none_or(|wanted| now.lifecycle == Some(wanted))
+            && self.sharing.is_none_or(|wanted| now.sharing == Some(wanted))
+            && self.values.iter().all(|(name, value)| is_so(name, value))
+    }
+}
+
+/// A value, as a process gets it.
+pub(crate) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -23,7 +23,7 @@ use crate::{
     Configurations,
     model::{Change, Configuration, ConfigurationId, Lifecycle, Limits, Restart, Sharing, Standing},
     service::Shown,
-    transfer_routes,
+    templates, transfer_routes,
 };
 
 /// `/api/mcp/users/me/servers`, and the older `/api/users/me/servers`.
@@ -33,6 +33,7 @@ pub fn router(configurations: Configurations) -> OpenApiRouter {
         .routes(routes!(one, archive))
         .routes(routes!(restore))
         .merge(transfer_routes::router())
+        .merge(templates::router())
         .route("/api/users/me/servers", get(list).post(put_older))
         .route("/api/users/me/servers/{server_id}", get(one).delete(archive))
         .route("/api/users/me/servers/{server_id}/restore", post(restore))

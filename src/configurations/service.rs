@@ -4,7 +4,7 @@ use audit::{Audit, NewEvent};
 use credentials::Credentials;
 use events::{Events, Kind};
 use futures_util::{FutureExt as _, future::BoxFuture};
-use platform::{Action, Actor, Database, clock, ids};
+use platform::{Action, Actor, Database, clock, ids, secrets::SECRET};
 use serde_json::{Value, json};
 use servers::{DeclaredInput, ServerRef, Servers, Viewer, uuid_of};
 use sqlx::PgConnection;
@@ -12,9 +12,9 @@ use users::{Belongings, UserId};
 
 use crate::{
     error::ConfigurationsError,
-    inputs::{self, SECRET},
+    inputs,
     model::{Change, Configuration, Limits, Sharing, Standing},
-    store,
+    store, templates, transfer,
 };
 
 /// The event that says that somebody wants something else of a server.
@@ -35,14 +35,14 @@ pub static CONFIGURATION_CHANGED: Kind = Kind {
 /// What users want of servers; cheap to clone.
 #[derive(Clone)]
 pub struct Configurations {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    database: Database,
-    audit: Audit,
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    pub(crate) audit: Audit,
     events: Events,
-    servers: Servers,
+    pub(crate) servers: Servers,
     credentials: Credentials,
 }
 
@@ -179,11 +179,24 @@ impl Configurations {
         self.show(actor, new, &inputs).await
     }
 
-    /// Says whether the actor wants a server to run; gives the row, without what is shown in the place of secrets.
-    pub async fn enable(&self, actor: &Actor, server: &ServerRef, enabled: bool) -> Result<Configuration, ConfigurationsError> {
-        let change = Change { enabled: Some(enabled), ..Change::default() };
+    /// The same, as a part of something larger; gives the row.
+    pub async fn apply(&self, actor: &Actor, server: &ServerRef, change: Change) -> Result<Configuration, ConfigurationsError> {
         let id = self.put(actor, server, change, None).await?.configuration.server_id;
         self.of(&actor.to_string(), &id).await?.ok_or(ConfigurationsError::NotFound)
+    }
+
+    /// Makes the actor's own for a server what it was: what was not given then is not now.
+    pub async fn set_back(&self, actor: &Actor, server: &ServerRef, mut to: Change) -> Result<(), ConfigurationsError> {
+        let id = self.inner.servers.id_of(server).await?;
+        if let Some(known) = self.of(&actor.to_string(), &id).await? {
+            transfer::complete(&mut to, &known);
+        }
+        self.put(actor, server, to, None).await.map(drop)
+    }
+
+    /// Says whether the actor wants a server to run; gives the row, without what is shown in the place of secrets.
+    pub async fn enable(&self, actor: &Actor, server: &ServerRef, enabled: bool) -> Result<Configuration, ConfigurationsError> {
+        self.apply(actor, server, Change { enabled: Some(enabled), ..Change::default() }).await
     }
 
     /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where
@@ -306,6 +319,7 @@ impl Belongings for Configurations {
     fn erase<'a>(&'a self, transaction: &'a mut PgConnection, user: UserId) -> BoxFuture<'a, Result<(), String>> {
         async move {
             let owner = format!("user:{user}");
+            templates::erase(transaction, &owner).await.map_err(|error| error.to_string())?;
             for server in store::erase(transaction, &owner).await.map_err(|error| error.to_string())? {
                 let event = NewEvent::change("configuration.erase").server(server).of(owner.clone());
                 let recorded = self.inner.audit.record_in(transaction, &Actor::system("erase"), event).await;

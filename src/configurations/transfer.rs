@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{EventType, NewEvent};
-use platform::{Action, Actor, FieldError};
+use platform::{Action, Actor, FieldError, secrets::SECRET};
 use serde::Serialize;
 use serde_json::Value;
-use servers::{DeclaredInput, ServerRef, ServersError};
+use servers::{DeclaredInput, ServerRef, ServersError, Viewer};
 use utoipa::ToSchema;
 
 use crate::{
     Configurations,
     error::ConfigurationsError,
-    inputs::{self, SECRET},
-    model::{Change, Configuration, Lifecycle, Limits, Restart, Sharing, Standing},
+    inputs,
+    model::{Change, Configuration, Lifecycle, Limits, Restart, Sharing, Standing, plain},
     service::Shown,
+    transfer_routes,
 };
 
 /// How many configurations one call may be about.
@@ -85,6 +86,13 @@ impl Configurations {
         Ok(all)
     }
 
+    /// One of the actor's own, as an export has it.
+    pub async fn exported(&self, actor: &Actor, server: &ServerRef) -> Result<Value, ConfigurationsError> {
+        let Shown { configuration, .. } = self.get(actor, server).await?;
+        self.record(actor, NewEvent::new(EventType::DataAccess, "configuration.export").server(&configuration.server_id)).await?;
+        Ok(transfer_routes::exported(configuration))
+    }
+
     /// Takes many at once. All that cannot be used are told together, and then nothing is changed; `dry_run` only says what
     /// would be.
     pub(crate) async fn import(
@@ -112,6 +120,53 @@ impl Configurations {
             }
         }
         Ok(planned)
+    }
+
+    /// Looks whether one change fits all of these servers; what does not is told by the place and the id of each.
+    pub async fn fit_all(&self, actor: &Actor, servers: &[String], place: &str, change: &Change) -> Result<(), ConfigurationsError> {
+        let mut wrong = Vec::new();
+        for server in servers {
+            match self.fit(actor, place, server, change).await {
+                Ok(_) => {}
+                Err(ConfigurationsError::Fields(fields)) => {
+                    wrong.extend(fields.into_iter().map(|field| FieldError::new(field.location, format!("{server}: {}", field.message))));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigurationsError::Fields(wrong)) }
+    }
+
+    /// What a file would change, server by server: a change, or nothing of what is to be archived. Secrets are not kept until
+    /// somebody gets to them, so a file that has some is refused.
+    pub async fn changes_of(
+        &self,
+        actor: &Actor,
+        file: serde_json::Map<String, Value>,
+        place: &str,
+        strategy: Strategy,
+    ) -> Result<Vec<(String, Option<Change>)>, ConfigurationsError> {
+        actor.require(Action::ConfigurationsWrite)?;
+        let given = transfer_routes::read(self, file, place).await?;
+        let planned = self.plan(actor, given, strategy).await?;
+        let (mut changes, mut wrong) = (Vec::new(), Vec::new());
+        for one in planned {
+            let (_, inputs) = self.inner.servers.inputs(&Viewer::of(actor), &server(&one.server_id)?).await?;
+            let is_given = |name: &String, value: &Value| {
+                value.is_string() && *value != SECRET && inputs.iter().any(|input| input.secret && input.env_var == *name)
+            };
+            for (name, _) in one.change.values.iter().filter(|(name, value)| is_given(name, value)) {
+                let message =
+                    format!("{}: is a secret; it is taken by POST /api/mcp/users/me/servers/import, or as a credential", one.server_id);
+                wrong.push(FieldError::new(format!("{place}.{name}"), message));
+            }
+            match one.outcome {
+                Outcome::Archived => changes.push((one.server_id, None)),
+                Outcome::Created | Outcome::Changed | Outcome::Unchanged => changes.push((one.server_id, Some(one.change))),
+                Outcome::Kept => {}
+            }
+        }
+        if wrong.is_empty() { Ok(changes) } else { Err(ConfigurationsError::Fields(wrong)) }
     }
 
     async fn plan(&self, actor: &Actor, given: Vec<Given>, strategy: Strategy) -> Result<Vec<Planned>, ConfigurationsError> {
@@ -156,6 +211,29 @@ impl Configurations {
         own: &BTreeMap<&str, &Configuration>,
     ) -> Result<Planned, ConfigurationsError> {
         let Given { place, server, mut change, notes } = given;
+        let (server_id, inputs) = self.fit(actor, &place, &server, &change).await?;
+        let Some(known) = own.get(server_id.as_str()) else {
+            return Ok(Planned { server_id, outcome: Outcome::Created, fields: Vec::new(), notes, change });
+        };
+        if strategy == Strategy::Append {
+            return Ok(Planned { server_id, outcome: Outcome::Kept, fields: Vec::new(), notes, change });
+        }
+        if strategy == Strategy::Replace {
+            complete(&mut change, known);
+        }
+        let fields = difference(&change, known, &inputs);
+        let outcome = if fields.is_empty() { Outcome::Unchanged } else { Outcome::Changed };
+        Ok(Planned { server_id, outcome, fields, notes, change })
+    }
+
+    /// Looks whether a change fits the server that is named; what does not is told by its place.
+    pub(crate) async fn fit(
+        &self,
+        actor: &Actor,
+        place: &str,
+        server: &str,
+        change: &Change,
+    ) -> Result<(String, Vec<DeclaredInput>), ConfigurationsError> {
         let unfit = |below: &str, message: String| ConfigurationsError::Fields(vec![FieldError::new(format!("{place}{below}"), message)]);
         let found = match server.parse::<ServerRef>() {
             Ok(server) => self.server(actor, Action::ConfigurationsWrite, &server).await,
@@ -178,23 +256,12 @@ impl Configurations {
             ConfigurationsError::Field(location, message) => unfit(location.trim_start_matches("body"), message.into()),
             error => error,
         })?;
-        let Some(known) = own.get(server_id.as_str()) else {
-            return Ok(Planned { server_id, outcome: Outcome::Created, fields: Vec::new(), notes, change });
-        };
-        if strategy == Strategy::Append {
-            return Ok(Planned { server_id, outcome: Outcome::Kept, fields: Vec::new(), notes, change });
-        }
-        if strategy == Strategy::Replace {
-            complete(&mut change, known);
-        }
-        let fields = difference(&change, known, &inputs);
-        let outcome = if fields.is_empty() { Outcome::Unchanged } else { Outcome::Changed };
-        Ok(Planned { server_id, outcome, fields, notes, change })
+        Ok((server_id, inputs))
     }
 }
 
 /// What is not given is as in a new configuration.
-fn complete(change: &mut Change, known: &Configuration) {
+pub(crate) fn complete(change: &mut Change, known: &Configuration) {
     for name in known.values.keys() {
         change.values.entry(name.clone()).or_insert(Value::Null);
     }
@@ -220,15 +287,11 @@ fn difference(change: &Change, known: &Configuration, inputs: &[DeclaredInput]) 
         let differs = match (value, known.values.get(name)) {
             (Value::Null, now) => now.is_some(),
             (Value::String(text), _) if is_secret => text != SECRET,
-            (value, now) => now.is_none_or(|now| text(now) != text(value)),
+            (value, now) => now.is_none_or(|now| plain(now) != plain(value)),
         };
         note(&format!("values.{name}"), differs);
     }
     fields
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn server(id: &str) -> Result<ServerRef, ConfigurationsError> {

@@ -70,10 +70,10 @@ fn planned(dry_run: bool, servers: Vec<Planned>) -> Json<ManyOut> {
     Json(ManyOut { dry_run, servers: servers.into_iter().map(out).collect() })
 }
 
-fn given(servers: Vec<ConfigurationIn>) -> Vec<Given> {
+fn given(place: &str, servers: Vec<ConfigurationIn>) -> Vec<Given> {
     let one = |(position, wanted): (usize, ConfigurationIn)| {
         let (server, change) = wanted.parted();
-        Given { place: format!("body.servers[{position}]"), server, change, notes: Vec::new() }
+        Given { place: format!("{place}[{position}]"), server, change, notes: Vec::new() }
     };
     servers.into_iter().enumerate().map(one).collect()
 }
@@ -82,7 +82,7 @@ fn given(servers: Vec<ConfigurationIn>) -> Vec<Given> {
 #[utoipa::path(post, path = "/api/mcp/users/me/servers/bulk", tag = "configurations", security(("token" = [])), request_body = ManyIn,
     responses((status = 200, body = ManyOut), (status = 400, description = "A server is not there, or a value does not fit: each is named")))]
 async fn put_many(State(configurations): State<Configurations>, actor: Actor, Json(body): Json<ManyIn>) -> Result<Json<ManyOut>, Problem> {
-    let done = configurations.import(&actor, given(body.servers), Strategy::Overlay, body.dry_run).await?;
+    let done = configurations.import(&actor, given("body.servers", body.servers), Strategy::Overlay, body.dry_run).await?;
     Ok(planned(body.dry_run, done))
 }
 
@@ -112,6 +112,11 @@ impl From<Configuration> for ExportedOut {
         let Configuration { server_id, enabled, values, limits, restart, lifecycle, sharing, .. } = own;
         Self { server_id, enabled, values, limits, restart, lifecycle, sharing }
     }
+}
+
+/// A configuration, as a file has it.
+pub(crate) fn exported(own: Configuration) -> Value {
+    serde_json::to_value(ExportedOut::from(own)).unwrap_or_default()
 }
 
 /// Get all that you want of servers as a file. Secrets are not in it: they are exported, encrypted, where credentials are.
@@ -144,24 +149,30 @@ async fn import(
     Query(query): Query<ImportQuery>,
     Json(body): Json<Map<String, Value>>,
 ) -> Result<Json<ManyOut>, Problem> {
-    let given = read(&configurations, body).await?;
+    let given = read(&configurations, body, "body").await?;
     let dry_run = query.dry_run.unwrap_or(false);
     Ok(planned(dry_run, configurations.import(&actor, given, query.strategy.unwrap_or(Strategy::Overlay), dry_run).await?))
 }
 
-async fn read(configurations: &Configurations, mut file: Map<String, Value>) -> Result<Vec<Given>, ConfigurationsError> {
-    let wrong = |place: &str, message: &str| ConfigurationsError::Fields(vec![FieldError::new(place, message)]);
+/// The servers of a file that stands at a place of a request.
+pub(crate) async fn read(
+    configurations: &Configurations,
+    mut file: Map<String, Value>,
+    at: &str,
+) -> Result<Vec<Given>, ConfigurationsError> {
+    let wrong = |below: &str, message: &str| ConfigurationsError::Fields(vec![FieldError::new(format!("{at}{below}"), message)]);
     if file.get("format").is_some_and(|format| format != FORMAT) {
-        return Err(wrong("body.format", "is not one that this fabric reads: `mcp-fabric/configurations@1`"));
+        return Err(wrong(".format", "is not one that this fabric reads: `mcp-fabric/configurations@1`"));
     }
-    let (place, servers) = match (file.remove("mcpServers"), file.remove("servers")) {
-        (Some(servers), None) => ("body.mcpServers", servers),
-        (None, Some(servers)) => ("body.servers", servers),
-        (Some(_), Some(_)) => return Err(wrong("body", "has both `mcpServers` and `servers`: it is of no client")),
-        (None, None) => return Err(wrong("body", "has neither `servers` nor `mcpServers`: it is no file of servers")),
+    let (below, servers) = match (file.remove("mcpServers"), file.remove("servers")) {
+        (Some(servers), None) => (".mcpServers", servers),
+        (None, Some(servers)) => (".servers", servers),
+        (Some(_), Some(_)) => return Err(wrong("", "has both `mcpServers` and `servers`: it is of no client")),
+        (None, None) => return Err(wrong("", "has neither `servers` nor `mcpServers`: it is no file of servers")),
     };
+    let place = format!("{at}{below}");
     match servers {
-        Value::Array(list) => own_list(place, list),
+        Value::Array(list) => own_list(&place, list),
         Value::Object(named) => {
             let (mut given, mut errors) = (Vec::new(), Vec::new());
             for (name, entry) in named {
@@ -173,7 +184,7 @@ async fn read(configurations: &Configurations, mut file: Map<String, Value>) -> 
             }
             if errors.is_empty() { Ok(given) } else { Err(ConfigurationsError::Fields(errors)) }
         }
-        _ => Err(wrong(place, "must be a list, or servers by their names")),
+        _ => Err(wrong(below, "must be a list, or servers by their names")),
     }
 }
 
@@ -186,5 +197,5 @@ fn own_list(place: &str, list: Vec<Value>) -> Result<Vec<Given>, ConfigurationsE
             Err(_) => errors.push(FieldError::new(format!("{place}[{position}]"), "is not a configuration as an export has it")),
         }
     }
-    if errors.is_empty() { Ok(given(wanted)) } else { Err(ConfigurationsError::Fields(errors)) }
+    if errors.is_empty() { Ok(given(place, wanted)) } else { Err(ConfigurationsError::Fields(errors)) }
 }

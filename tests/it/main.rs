@@ -37,4 +37,5 @@ mod rotation;
 mod runtime;
 mod secrets;
 mod sync;
+mod templates;
 mod transfer;

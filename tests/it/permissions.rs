@@ -71,6 +71,7 @@ fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/bulk" => json!({ "action": "enable", "server_ids": ["everything"], "dry_run": true }),
         "POST /api/mcp/sources" => json!({ "type": "box" }),
+        "POST /api/mcp/templates" => json!({ "name": "x", "enabled": false }),
         "POST /api/mcp/catalog/rules" => json!({ "effect": "deny", "pattern": "nobody/nothing", "dry_run": true }),
         "POST /api/mcp/catalog/{id}/restore" => json!({ "revision": 1 }),
         "POST /api/mcp/users/me/servers/bulk" | "POST /api/mcp/users/me/servers/import" => json!({ "servers": [] }),

@@ -133,6 +133,12 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
             let body = if call.ends_with("/restore") { json!({ "revision": 1 }) } else { json!({ "title": "x" }) };
             given(path.replace("{id}", &name), body, admin)
         }
+        "POST /api/mcp/templates" => given(path.into(), json!({ "name": "first", "enabled": false }), admin),
+        "PUT /api/mcp/templates/{id}" | "DELETE /api/mcp/templates/{id}" => {
+            let name = platform::ids::fresh().to_string();
+            let made = app.call(Method::POST, "/api/mcp/templates", admin, &json!({ "name": name, "enabled": false })).await.expect(201);
+            given(path.replace("{id}", made["id"].as_str().unwrap()), json!({ "enabled": true }), admin)
+        }
         "POST /api/mcp/virtual-servers" => given(path.into(), json!({ "name": "x" }), admin),
         call if call.contains(" /api/mcp/virtual-servers/{id}") => {
             let source = source(app, admin).await;
