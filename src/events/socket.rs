@@ -75,34 +75,46 @@ struct Conversation {
 /// What came before on channels that are new.
 #[derive(Default)]
 struct Past {
+    /// What is still to be told, in the order in which it was asked for; no channel is in it twice.
+    left: VecDeque<Stretch>,
+    /// Of the first of them, what was read.
+    ready: VecDeque<Event>,
+}
+
+/// What came on some channels after an event.
+struct Stretch {
     channels: Vec<String>,
     from: i64,
+    /// The oldest event that is kept, where older ones were wanted.
     lost: Option<i64>,
-    ready: VecDeque<Event>,
 }
 
 impl Past {
     /// The next of it; the live ones once there is no more. What is dropped while it waits has lost nothing.
     async fn or_next(&mut self, follower: &mut Follower) -> Option<Result<Followed, DbError>> {
         loop {
-            if let Some(oldest) = self.lost.take() {
-                return Some(Ok(Followed::Gap { oldest }));
-            }
             if let Some(event) = self.ready.pop_front() {
                 if follower.hears(&event) {
                     return Some(Ok(Followed::Event(Arc::new(event))));
                 }
                 continue;
             }
-            if self.channels.is_empty() {
-                return follower.next().await;
+            let Some(first) = self.left.front_mut() else { return follower.next().await };
+            if let Some(oldest) = first.lost.take() {
+                return Some(Ok(Followed::Gap { oldest }));
             }
-            match follower.past(&mut self.from, &self.channels).await {
-                Ok(past) if past.is_empty() => self.channels.clear(),
+            match follower.past(&mut first.from, &first.channels).await {
+                Ok(past) if past.is_empty() => drop(self.left.pop_front()),
                 Ok(past) => self.ready = past.into(),
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    /// Nothing of these channels is wanted any more.
+    fn forget(&mut self, channels: &[String]) {
+        self.ready.retain(|event| !channels.contains(&event.channel));
+        self.left.iter_mut().for_each(|stretch| stretch.channels.retain(|channel| !channels.contains(channel)));
     }
 }
 
@@ -210,11 +222,7 @@ impl Conversation {
         self.confirm().await?;
         let Some(from) = after.filter(|_| !new.is_empty()) else { return Ok(()) };
         let lost = self.follower.lost_after(from).await?;
-        // What was asked for before and is not told yet is told with it.
-        let left = std::mem::take(&mut self.past.channels);
-        let (mut channels, from) = if left.is_empty() { (new, from) } else { (new, from.min(self.past.from)) };
-        channels.extend(left);
-        self.past = Past { channels, from, lost, ready: VecDeque::new() };
+        self.past.left.push_back(Stretch { channels: new, from, lost });
         Ok(())
     }
 
@@ -224,8 +232,10 @@ impl Conversation {
             Err(unknown) => return self.complain("unknown_channel", &unknown).await,
         };
         let before = self.follower.wanted().clone();
-        let left = self.events.channels().into_iter().filter(|name| before.has(name) && !asked.has(name)).map(str::to_owned);
-        self.follower.set_wanted(Wanted::Only(left.collect()));
+        let (gone, left): (Vec<&str>, Vec<&str>) =
+            self.events.channels().into_iter().filter(|name| before.has(name)).partition(|name| asked.has(name));
+        self.past.forget(&gone.into_iter().map(str::to_owned).collect::<Vec<_>>());
+        self.follower.set_wanted(Wanted::Only(left.into_iter().map(str::to_owned).collect()));
         self.confirm().await
     }
 

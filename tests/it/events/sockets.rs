@@ -137,6 +137,52 @@ async fn channels_are_chosen_while_it_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_while_the_past_is_told_is_told_once() {
+    const EACH: usize = 1200;
+    let app = TestApp::start().await;
+    let (mut socket, connected) = Socket::with(&app, &app.token, "?channels=jobs").await;
+    let before = connected["lastEventId"].as_i64().unwrap();
+    sqlx::query(
+        "INSERT INTO mcp_fabric.events (type, channel, payload, created_at)
+         SELECT kind, channel, jsonb_build_object('n', n), now() FROM generate_series(1, $1) AS n,
+             (VALUES ('SYNC_PROGRESS', 'sync'), ('CATALOG_CHANGED', 'catalog')) AS what(kind, channel)",
+    )
+    .bind(i32::try_from(EACH).unwrap())
+    .execute(&mut app.database.connect().await)
+    .await
+    .unwrap();
+    // Something that is told tells the carrier of the rest.
+    app.op_post_json("/api/mcp/cache/export", &json!({ "all": true })).await;
+    app.import(&[data::entry("a.x/one", "1.0.0")]).await;
+    eventually(10, "they are carried", || async {
+        let (_, now) = Socket::with(&app, &app.token, "").await;
+        (now["lastEventId"].as_i64().unwrap() >= before + 2 * i64::try_from(EACH).unwrap()).then_some(())
+    })
+    .await;
+    for channel in ["sync", "catalog"] {
+        socket.say(&json!({ "type": "subscribe", "channels": [channel], "after": before })).await;
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    let mut seen = 0;
+    while seen < 2 * EACH {
+        let said = socket.next().await;
+        if let Some(id) = said["id"].as_i64().filter(|_| said["payload"]["n"].is_i64()) {
+            assert!(ids.insert(id), "{said} is told twice");
+            seen += 1;
+        }
+    }
+    socket.say(&json!({ "type": "ping" })).await;
+    loop {
+        let said = socket.next().await;
+        if said["type"] == "PONG" {
+            break;
+        }
+        assert!(said["id"].as_i64().is_none_or(|id| ids.insert(id)), "{said} is told twice");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_used_is_answered_and_changes_nothing() {
     let app = TestApp::start().await;
     let (mut socket, _) = Socket::with(&app, &app.token, "?channels=sync").await;
