@@ -87,7 +87,6 @@ pub(crate) async fn build(
     let bulk = Bulk::new(config, neighbours);
     let catalog = editor(database, &audit, &servers, &configurations, &packages);
     users.set_belongings(vec![
-        Arc::new(catalog.clone()),
         Arc::new(bulk.clone()),
         Arc::new(credentials.clone()),
         Arc::new(configurations.clone()),
@@ -95,6 +94,8 @@ pub(crate) async fn build(
         Arc::new(runtime.clone()),
         Arc::new(virtual_servers.clone()),
         Arc::new(sources.clone()),
+        // It holds up whoever writes the catalogue: last.
+        Arc::new(catalog.clone()),
     ]);
 
     let handlers = bulk.handlers(packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default())))));

@@ -61,8 +61,10 @@ impl Bulk {
         let (mut found, mut wrong, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (position, text) in named.iter().enumerate() {
             let id = match text.parse::<ServerRef>() {
-                // What is wanted of a server outlives it.
-                Ok(server) if operation == Operation::Delete => self.inner.servers.id_of(&server).await,
+                // What is wanted of a server outlives it, and can be given up whatever became of it.
+                Ok(server) if matches!(operation, Operation::Delete | Operation::Disable | Operation::Stop) => {
+                    self.inner.servers.id_of(&server).await
+                }
                 Ok(server) => self.inner.servers.inputs(&Viewer::of(actor), &server).await.map(|(id, _)| id),
                 Err(error) => Err(error.into()),
             };
@@ -75,6 +77,9 @@ impl Bulk {
                 Ok(_) => wrong.push(FieldError::new(format!("body.server_ids[{position}]"), "is a server that your token is not for")),
                 Err(ServersError::NotFound | ServersError::InvalidId(_)) => {
                     wrong.push(FieldError::new(format!("body.server_ids[{position}]"), "is no server of the catalogue"));
+                }
+                Err(ServersError::Denied) => {
+                    wrong.push(FieldError::new(format!("body.server_ids[{position}]"), "is a server that administrators do not allow"));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -101,7 +106,8 @@ impl Bulk {
         };
         let Which { search, category, registry_type, origin, enabled: _ } = which;
         let (viewer, origins) = (Viewer::of(actor), origin.into_iter().collect());
-        let filter = Filter { viewer, search, category, registry_type, origins, among, ..Filter::default() };
+        let with_unlisted = !of_catalogue;
+        let filter = Filter { viewer, with_unlisted, search, category, registry_type, origins, among, ..Filter::default() };
         let found = self.inner.servers.find(&filter, MOST_SERVERS + 1).await?;
         if found.len() > MOST_SERVERS {
             return Err(BulkError::field("body.filter", format!("finds more than {MOST_SERVERS} servers")));

@@ -108,7 +108,11 @@ fn hidden_secrets(value: &Value, at: &str, wrong: &mut Vec<FieldError>) {
             if members.get("isSecret") == Some(&Value::Bool(true)) {
                 let given = ["value", "default"].into_iter().filter(|name| members.get(*name).is_some_and(|value| *value != Value::Null));
                 // A template of other inputs gives nothing away.
-                let plain = given.filter(|name| !members[*name].as_str().is_some_and(|text| text.contains('{')));
+                let is_template = |text: &str| {
+                    let variables = members.get("variables").and_then(Value::as_object);
+                    variables.is_some_and(|variables| variables.keys().any(|name| text.contains(&format!("{{{name}}}"))))
+                };
+                let plain = given.filter(|name| !members[*name].as_str().is_some_and(is_template));
                 let message = "is a secret that everybody could read; give it with your configuration, and the vault keeps it";
                 wrong.extend(plain.map(|name| FieldError::new(format!("{at}.{name}"), message)));
             }
@@ -135,6 +139,11 @@ fn named_secrets(members: &Map<String, Value>, at: &str, wrong: &mut Vec<FieldEr
     for (name, value) in members {
         match value {
             Value::Object(inner) => named_secrets(inner, &format!("{at}.{name}"), wrong),
+            Value::Array(items) => {
+                for (place, inner) in items.iter().enumerate().filter_map(|(place, item)| Some((place, item.as_object()?))) {
+                    named_secrets(inner, &format!("{at}.{name}[{place}]"), wrong);
+                }
+            }
             Value::String(text) if !text.is_empty() && is_named_secret(name) => {
                 wrong
                     .push(FieldError::new(format!("{at}.{name}"), "looks like a secret, and everybody reads metadata who sees the server"));
@@ -201,6 +210,7 @@ mod tests {
         let of = |value: Value| unfit_metadata(value.as_object().unwrap()).into_iter().map(|one| one.location).collect::<Vec<_>>();
         assert!(of(json!({ "team": "weather", "labels": ["a"], "token_limit": 5 })).is_empty());
         assert_eq!(of(json!({ "deep": { "api_key": "x" } })), ["body.metadata.deep.api_key"]);
+        assert_eq!(of(json!({ "list": [1, { "api_key": "x" }] })), ["body.metadata.list[1].api_key"]);
         assert_eq!(of(json!({ "text": "x".repeat(40_000) })), ["body.metadata"]);
     }
 }

@@ -49,7 +49,7 @@ impl Catalog {
     ) -> Result<Difference, CatalogError> {
         let summary = self.of_right(actor, server).await?;
         let to = to.unwrap_or(summary.access.revision);
-        let from = from.unwrap_or_else(|| (to - 1).max(1));
+        let from = from.unwrap_or_else(|| to.saturating_sub(1).max(1));
         let (before, after) = (self.kept(&summary, from).await?, self.kept(&summary, to).await?);
         let patch = json_patch::diff(&state(&before), &state(&after));
         Ok(Difference { from, to, patch: serde_json::to_value(patch).unwrap_or_default() })

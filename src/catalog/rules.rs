@@ -15,6 +15,8 @@ use crate::{
 };
 
 const LONGEST: usize = 255;
+/// How many rules there may be: each is compared with every server.
+const MOST: i64 = 200;
 
 /// What a rule changes.
 pub(crate) struct Effects {
@@ -50,8 +52,15 @@ impl Catalog {
         }
         let rule =
             Rule { id: ids::fresh(), effect, pattern: pattern.to_owned(), note, created_by: actor.to_string(), created_at: clock::now() };
-        let mut transaction = self.inner.database.system().begin().await?;
-        let before = self.denied_in(&mut transaction).await?;
+        let _turn = self.turn.acquire().await;
+        let mut transaction = self.begin_alone().await?;
+        if store::count_rules(&mut transaction).await? >= MOST {
+            return Err(CatalogError::field(
+                "body",
+                format!("there are {MOST} rules already, as many as there may be; take one with `*` for several"),
+            ));
+        }
+        let before: BTreeSet<String> = store::denied(&mut transaction).await?.into_iter().collect();
         if !store::add_rule(&mut transaction, &rule).await? {
             return Err(CatalogError::RuleTaken);
         }
@@ -70,8 +79,9 @@ impl Catalog {
     /// Removes a rule.
     pub(crate) async fn remove_rule(&self, actor: &Actor, id: Uuid) -> Result<Effects, CatalogError> {
         actor.require(Action::CatalogManage)?;
-        let mut transaction = self.inner.database.system().begin().await?;
-        let before = self.denied_in(&mut transaction).await?;
+        let _turn = self.turn.acquire().await;
+        let mut transaction = self.begin_alone().await?;
+        let before: BTreeSet<String> = store::denied(&mut transaction).await?.into_iter().collect();
         let pattern = store::remove_rule(&mut transaction, id).await?.ok_or(CatalogError::NoRule)?;
         let effects = self.effects_in(&mut transaction, &before).await?;
         let told = NewEvent::change("catalog.rule_remove").on("catalog_rule", id).with("pattern", pattern);
@@ -80,12 +90,6 @@ impl Catalog {
         transaction.commit().await?;
         self.inner.servers.forget();
         Ok(effects)
-    }
-
-    /// What is denied, with nobody else writing from here on.
-    async fn denied_in(&self, transaction: &mut PgConnection) -> Result<BTreeSet<String>, CatalogError> {
-        self.inner.servers.lock_in(transaction).await?;
-        Ok(store::denied(transaction).await?.into_iter().collect())
     }
 
     async fn effects_in(&self, transaction: &mut PgConnection, before: &BTreeSet<String>) -> Result<Effects, CatalogError> {

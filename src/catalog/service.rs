@@ -7,7 +7,8 @@ use packages::Packages;
 use platform::{Action, Actor, Database, FieldError, clock};
 use serde_json::{Value, json};
 use servers::{Access, Filter, ListKey, Origin, Places, ServerId, ServerRef, Servers, ServersError, Sort, Summary, Viewer, Visibility};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
+use tokio::sync::Semaphore;
 use users::{Belongings, UserId};
 
 use crate::{
@@ -20,6 +21,12 @@ use crate::{
 /// How many servers one actor may keep here.
 const MOST: i64 = 1000;
 const LONGEST_NOTE: usize = 500;
+/// How many revisions of a server are kept.
+const MOST_REVISIONS: i64 = 200;
+/// Names that stand in the place of an id below `/api/mcp/catalog`.
+const RESERVED: [&str; 2] = ["custom", "rules"];
+/// The owner of what somebody left behind.
+const ERASED: &str = "erased";
 
 /// What the catalogue's editor is built on.
 pub struct Neighbours {
@@ -39,6 +46,8 @@ pub struct Neighbours {
 #[derive(Clone)]
 pub struct Catalog {
     pub(crate) inner: Arc<Neighbours>,
+    /// Who writes: one at a time, so that waiting for the catalogue's lock takes no connections from others.
+    pub(crate) turn: Arc<Semaphore>,
 }
 
 /// A server with all that is shown of it.
@@ -52,7 +61,7 @@ pub(crate) struct Shown {
 impl Catalog {
     /// The service.
     pub fn new(neighbours: Neighbours) -> Self {
-        Self { inner: Arc::new(neighbours) }
+        Self { inner: Arc::new(neighbours), turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// One page of servers, one more where there is another page, and how many there are.
@@ -106,9 +115,11 @@ impl Catalog {
         Self::require_managed(actor, &access, change)?;
         let document = checked(&id, None, change)?;
 
-        let mut transaction = self.inner.database.system().begin().await?;
-        self.inner.servers.lock_in(&mut transaction).await?;
-        if self.inner.servers.is_there_in(&mut transaction, &id).await? {
+        let _turn = self.turn.acquire().await;
+        let mut transaction = self.begin_alone().await?;
+        // An installation that outlived its server keeps the name.
+        let is_installed = self.inner.packages.is_installed_in(&mut transaction, id.as_str()).await?;
+        if is_installed || self.inner.servers.is_there_in(&mut transaction, &id).await? {
             return Err(ServersError::NameTaken.into());
         }
         if store::denies(&mut transaction, id.as_str()).await? {
@@ -134,6 +145,9 @@ impl Catalog {
         let name = name.ok_or_else(|| CatalogError::field("body.name", "is needed"))?;
         let id = ServerId::from_registry_name(name).map_err(|error| CatalogError::field("body.name", error.to_string()))?;
         // What a name with a namespace says of its maker, the registry has looked at; and its names come by the mirror.
+        if RESERVED.contains(&id.as_str()) {
+            return Err(CatalogError::field("body.name", "is a path of this API; take another one"));
+        }
         if id.as_str().contains('/') && !actor.may(Action::CatalogManage) {
             let reason = "names with a namespace are given by administrators; take a plain name, such as `weather`".to_owned();
             return Err(actor.denied(Action::CatalogManage, reason).into());
@@ -165,6 +179,13 @@ impl Catalog {
         self.write(actor, "catalog.update", server, change, expected).await
     }
 
+    /// A transaction in which nobody else writes the catalogue; whoever begins it has the turn.
+    pub(crate) async fn begin_alone(&self) -> Result<Transaction<'static, Postgres>, CatalogError> {
+        let mut transaction = self.inner.database.system().begin().await?;
+        self.inner.servers.lock_in(&mut transaction).await?;
+        Ok(transaction)
+    }
+
     pub(crate) async fn write(
         &self,
         actor: &Actor,
@@ -176,8 +197,8 @@ impl Catalog {
         actor.require(Action::CatalogWrite)?;
         let id = ServerId::parse(&self.found(actor, server).await?.id).map_err(ServersError::from)?;
         actor.require_server(Action::CatalogWrite, id.as_str())?;
-        let mut transaction = self.inner.database.system().begin().await?;
-        self.inner.servers.lock_in(&mut transaction).await?;
+        let _turn = self.turn.acquire().await;
+        let mut transaction = self.begin_alone().await?;
         let now = self.get(actor, &ServerRef::Id(id.clone())).await?;
         Self::require_right(actor, &now.summary, change)?;
         let before = &now.summary.access;
@@ -194,11 +215,15 @@ impl Catalog {
         let kept = now.document.filter(|_| before.owner.is_some());
         let document = if change.is_of_document() {
             let document = checked(&id, kept.as_ref(), change)?;
-            if !actor.may(Action::CatalogManage) && self.inner.packages.of(id.as_str()).await?.is_some() {
+            if !actor.may(Action::CatalogManage) && self.inner.packages.is_installed_in(&mut transaction, id.as_str()).await? {
                 let reason = "this server is installed, and what is installed is changed by administrators".to_owned();
                 return Err(actor.denied(Action::CatalogManage, reason).into());
             }
             self.inner.servers.put_custom_in(&mut transaction, &id, &document).await?;
+            if kept.as_ref().is_some_and(|kept| kept["remotes"] != document["remotes"]) {
+                // Secrets that were given for one address do not go to another one.
+                self.inner.servers.renew_in(&mut transaction, &id).await?;
+            }
             Some(document)
         } else {
             checked_beside(change)?;
@@ -209,6 +234,10 @@ impl Catalog {
             store::keep(&mut transaction, id.as_str(), &revision_of(before, None, "nobody", None)).await?;
         }
         self.write_in(&mut transaction, actor, action, &id, &access, document, change.note.clone()).await?;
+        if access.visibility > before.visibility {
+            // What it was while fewer saw it is not for those who see it now.
+            self.inner.servers.keep_latest_in(&mut transaction, &id).await?;
+        }
         let is_private = before.visibility == Visibility::Private && access.visibility == Visibility::Private;
         let private = before.owner.as_deref().filter(|_| is_private);
         self.inner.servers.announce_access_in(&mut transaction, private).await?;
@@ -263,6 +292,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         self.inner.servers.set_access_in(transaction, id, access).await?;
         store::keep(transaction, id.as_str(), &revision_of(access, document, &actor.to_string(), note)).await?;
+        store::prune(transaction, id.as_str(), MOST_REVISIONS).await?;
         let told = NewEvent::change(action).on("server", id).server(id.as_str()).with("revision", access.revision);
         let told = told.with("visibility", access.visibility.as_str()).with("hidden", access.is_hidden);
         self.inner.audit.record_in(transaction, actor, told.of(access.owner.clone().unwrap_or_else(|| actor.to_string()))).await?;
@@ -272,6 +302,8 @@ impl Catalog {
     /// Removes a server that was made here; who has it configured is told that it is switched off.
     pub(crate) async fn remove(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), CatalogError> {
         actor.require(Action::CatalogWrite)?;
+        let _turn = self.turn.acquire().await;
+        let mut transaction = self.begin_alone().await?;
         let found = self.found(actor, server).await?;
         actor.require_server(Action::CatalogWrite, &found.id)?;
         let Some(owner) = &found.access.owner else {
@@ -280,13 +312,15 @@ impl Catalog {
             }
             return Err(CatalogError::NotEditable(origin_of(&found)));
         };
-        if !is_own(actor, owner) && !actor.may(Action::CatalogManage) {
-            return Err(actor.denied(Action::CatalogManage, "this server is somebody else's".to_owned()).into());
+        let is_managed = found.access.visibility == Visibility::Public || found.access.is_hidden || !is_own(actor, owner);
+        if is_managed && !actor.may(Action::CatalogManage) {
+            let reason = "this server is somebody else's, or public, or hidden: administrators remove it";
+            return Err(actor.denied(Action::CatalogManage, reason.to_owned()).into());
         }
         if expected.is_some_and(|expected| expected != found.access.revision) {
             return Err(CatalogError::Stale(found.access.revision));
         }
-        if self.inner.packages.of(&found.id).await?.is_some() {
+        if self.inner.packages.is_installed_in(&mut transaction, &found.id).await? {
             return Err(CatalogError::Installed(found.id));
         }
         // What is wanted of it ends with it.
@@ -294,7 +328,6 @@ impl Catalog {
             self.inner.configurations.give_up(&Actor::system("catalog"), &wanted, "server_removed").await?;
         }
         let id = ServerId::parse(&found.id).map_err(ServersError::from)?;
-        let mut transaction = self.inner.database.system().begin().await?;
         if !self.erase_in(&mut transaction, &id).await? {
             return Err(ServersError::NotFound.into());
         }
@@ -324,14 +357,15 @@ impl Catalog {
         Ok(was_there)
     }
 
-    /// What is private goes with its owner; what others may use stays, in the operator's hands.
+    /// What is private goes with its owner; what others may use stays, in the operator's hands. Nobody stands behind it for that.
     async fn erase_person_in(&self, transaction: &mut PgConnection, owner: &str) -> Result<usize, CatalogError> {
+        self.inner.servers.lock_in(transaction).await?;
         let own = self.inner.servers.owned_in(transaction, owner).await?;
         for (id, is_private) in &own {
             if *is_private {
                 self.erase_in(transaction, id).await?;
             } else {
-                self.inner.servers.hand_over_in(transaction, id, "operator").await?;
+                self.inner.servers.hand_over_in(transaction, id, ERASED).await?;
             }
         }
         store::forget_person(transaction, owner).await?;

@@ -58,6 +58,19 @@ pub(crate) async fn keep(connection: &mut PgConnection, server: &str, revision: 
     Ok(())
 }
 
+/// Forgets the oldest of a server beyond the newest `most`.
+pub(crate) async fn prune(connection: &mut PgConnection, server: &str, most: i64) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM mcp_fabric.catalog_revisions WHERE server_id = $1 AND revision IN
+            (SELECT revision FROM mcp_fabric.catalog_revisions WHERE server_id = $1 ORDER BY revision DESC OFFSET $2)",
+        server,
+        most
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Newest first, before a revision.
 pub(crate) async fn revisions(pool: &PgPool, server: &str, before: Option<i64>, limit: i64) -> Result<Vec<Revision>, DbError> {
     let rows = sqlx::query_as!(
@@ -133,6 +146,10 @@ pub(crate) async fn rules(pool: &PgPool) -> Result<Vec<Rule>, DbError> {
         })
     };
     rows.fetch_all(pool).await?.into_iter().map(rule).collect()
+}
+
+pub(crate) async fn count_rules(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM mcp_fabric.catalog_rules"#).fetch_one(connection).await
 }
 
 /// Adds a rule; false where there is such a one.

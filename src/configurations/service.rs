@@ -196,7 +196,24 @@ impl Configurations {
 
     /// Says whether the actor wants a server to run; gives the row, without what is shown in the place of secrets.
     pub async fn enable(&self, actor: &Actor, server: &ServerRef, enabled: bool) -> Result<Configuration, ConfigurationsError> {
+        if !enabled && let Some(off) = self.switch_off(actor, server).await? {
+            return Ok(off);
+        }
         self.apply(actor, server, Change { enabled: Some(enabled), ..Change::default() }).await
+    }
+
+    /// Switches off what the actor wanted, whatever became of the server; nothing where there is no configuration.
+    async fn switch_off(&self, actor: &Actor, server: &ServerRef) -> Result<Option<Configuration>, ConfigurationsError> {
+        actor.require(Action::ConfigurationsWrite)?;
+        let id = self.inner.servers.id_of(server).await?;
+        actor.require_server(Action::ConfigurationsWrite, &id)?;
+        let mut transaction = self.inner.database.begin(actor).await?;
+        let held = store::hold(&mut transaction, &actor.to_string(), &id).await?;
+        let Some(mut new) = held.filter(|held| !held.is_archived()) else { return Ok(None) };
+        new.enabled = false;
+        self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;
+        transaction.commit().await?;
+        Ok(Some(new))
     }
 
     /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where

@@ -131,6 +131,7 @@ pub(crate) async fn enabled(connection: &mut PgConnection, usable_by: Option<&st
          JOIN mcp_fabric.servers s ON s.id = c.server_id AND s.incarnation = c.incarnation AND s.erased_at IS NULL
          WHERE c.enabled AND ($1::text IS NULL OR c.owner = $1 OR c.sharing = 'shared')
            AND NOT s.is_denied AND (s.visibility <> 'private' OR c.owner IN (s.owner, 'operator'))
+           AND ($1::text IS NULL OR s.visibility <> 'private' OR $1 IN (s.owner, 'operator', ''))
          ORDER BY c.created_at",
         usable_by
     );

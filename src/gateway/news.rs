@@ -32,7 +32,10 @@ impl Gateway {
                     self.inner.members.invalidate_all();
                     self.inner.put_together.invalidate_all();
                     // Whose it was is not looked at: to hear once too often costs a list.
-                    self.tell_places(|_, _| true);
+                    match &event.audience {
+                        Audience::Owner(owner) => self.tell_places(|_, user| user == owner),
+                        Audience::Everyone | Audience::Auditors => self.tell_places(|_, _| true),
+                    }
                 }
                 Ok(event) if event.is(&VIRTUAL_SERVER_CHANGED) => {
                     self.inner.put_together.invalidate_all();

@@ -29,6 +29,9 @@ pub enum PackagesError {
     /// Another package, or a server of the catalogue that is not of this package, has the name.
     #[error("a server of the name `{0}` is there already, and is not of this package; give another serverName")]
     NameTaken(String),
+    /// Somebody changed the server while it was looked at.
+    #[error("the server was changed meanwhile; look at it, and try again")]
+    ServerChanged,
     /// Arguments or values are given for a server of the catalogue itself.
     #[error("`{0}` is a server of the catalogue: to give it a command, arguments or values of its own, give a serverName")]
     NeedsOwnName(String),
@@ -135,6 +138,7 @@ impl Coded for PackagesError {
             Self::Ambiguous(_) => "package_ambiguous",
             Self::FolderTaken(_) => "folder_taken",
             Self::NameTaken(_) => "server_name_taken",
+            Self::ServerChanged => "server_changed",
             Self::NeedsOwnName(_) => "server_name_needed",
             Self::Busy(_) => "installing",
             Self::NothingToInstall => "no_packages",
@@ -154,7 +158,12 @@ impl Coded for PackagesError {
         match self {
             Self::NotFound => Class::NotFound,
             Self::Field(..) => Class::BadRequest,
-            Self::Ambiguous(_) | Self::FolderTaken(_) | Self::NameTaken(_) | Self::NeedsOwnName(_) | Self::Busy(_) => Class::Conflict,
+            Self::Ambiguous(_)
+            | Self::FolderTaken(_)
+            | Self::NameTaken(_)
+            | Self::ServerChanged
+            | Self::NeedsOwnName(_)
+            | Self::Busy(_) => Class::Conflict,
             Self::NothingToInstall
             | Self::Unpack(..)
             | Self::NoEntry(..)

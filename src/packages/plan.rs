@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) document: Option<Value>,
     /// Whether a server of somebody's own has that document's name.
     pub(crate) replaces: bool,
+    /// The revision of the server as it was looked at; none where it was not there.
+    pub(crate) seen: Option<i64>,
 }
 
 /// Understands an order; refuses what the actor may not install.
@@ -43,8 +45,9 @@ pub(crate) async fn understand(servers: &Servers, actor: &Actor, order: &Order) 
         if !there.access.shows_to(&Viewer::of(actor)) {
             return Err(PackagesError::NameTaken(server.to_string()));
         }
-        servers.require_allowed(&ServerRef::Id(server.clone())).await?;
+        servers.require_usable(&Viewer::of(actor), &ServerRef::Id(server.clone())).await?;
     }
+    let seen = there.as_ref().map(|there| there.access.revision);
     let replaces = there.as_ref().is_some_and(|there| !there.is_of_catalogue());
     let document = match there {
         Some(there) if there.is_of_catalogue() => {
@@ -58,7 +61,7 @@ pub(crate) async fn understand(servers: &Servers, actor: &Actor, order: &Order) 
         }
         Some(_) | None => Some(document(&server, base.as_ref(), &package)),
     };
-    Ok(Plan { server, package, base, document, replaces })
+    Ok(Plan { server, package, base, document, replaces, seen })
 }
 
 /// Fails for a package that nobody stands behind.

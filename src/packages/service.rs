@@ -174,6 +174,15 @@ impl Packages {
     /// The rows of an order: all or none.
     async fn write(&self, actor: &Actor, plan: &Plan, new: &Installation) -> Result<InstallationId, PackagesError> {
         let mut transaction = self.inner.database.system().begin().await?;
+        self.inner.servers.lock_in(&mut transaction).await?;
+        let there = match self.inner.servers.summary(&Viewer::All, &ServerRef::Id(plan.server.clone())).await {
+            Err(ServersError::NotFound) => None,
+            there => Some(there?.access.revision),
+        };
+        // What was looked at is what is installed.
+        if there != plan.seen {
+            return Err(PackagesError::ServerChanged);
+        }
         if let Some(document) = &plan.document {
             self.inner.servers.put_custom_in(&mut transaction, &plan.server, document).await?;
         }
@@ -224,8 +233,12 @@ impl Packages {
 
     pub(crate) async fn tell_in(&self, transaction: &mut PgConnection, server_id: &str, status: &str) -> Result<(), DbError> {
         let payload = json!({ "serverId": servers::uuid_of(server_id), "status": status });
-        let event = events::NewEvent::for_everyone(&INSTALLATION_CHANGED, payload).about(server_id);
-        self.inner.events.publish_in(transaction, &event).await
+        let owner = self.inner.servers.private_among(&[server_id.to_owned()]).await?.remove(server_id);
+        let event = match owner {
+            Some(owner) => events::NewEvent::of(&owner, &INSTALLATION_CHANGED, payload),
+            None => events::NewEvent::for_everyone(&INSTALLATION_CHANGED, payload),
+        };
+        self.inner.events.publish_in(transaction, &event.about(server_id)).await
     }
 
     /// Writes what an install made; false where something else is asked for meanwhile, or it was uninstalled.
@@ -261,7 +274,28 @@ impl Packages {
     /// Those after a server's id, by it.
     pub async fn list(&self, actor: &Actor, after: &str, limit: u32) -> Result<Vec<Installation>, PackagesError> {
         actor.require(Action::PackagesRead)?;
-        Ok(store::list(self.inner.database.system(), actor.servers(), after, limit.into()).await?)
+        let (mut kept, mut after) = (Vec::new(), after.to_owned());
+        loop {
+            let page = store::list(self.inner.database.system(), actor.servers(), &after, limit.into()).await?;
+            let is_last = page.len() < limit as usize;
+            after = page.last().map_or(after, |last| last.server_id.clone());
+            kept.extend(self.shown_to(actor, page).await?);
+            if is_last || kept.len() >= limit as usize {
+                kept.truncate(limit as usize);
+                return Ok(kept);
+            }
+        }
+    }
+
+    /// Without those of servers that are private to somebody else.
+    async fn shown_to(&self, actor: &Actor, mut found: Vec<Installation>) -> Result<Vec<Installation>, PackagesError> {
+        let viewer = Viewer::of(actor);
+        if viewer != Viewer::All {
+            let ids: Vec<String> = found.iter().map(|found| found.server_id.clone()).collect();
+            let private = self.inner.servers.private_among(&ids).await?;
+            found.retain(|found| private.get(&found.server_id).is_none_or(|owner| viewer == Viewer::Somebody(owner.clone())));
+        }
+        Ok(found)
     }
 
     /// The installation of a server.
@@ -269,7 +303,8 @@ impl Packages {
         actor.require(Action::PackagesRead)?;
         let id = self.inner.servers.id_of(server).await.map_err(|_| PackagesError::NotFound)?;
         actor.require_server(Action::PackagesRead, &id)?;
-        store::by_server(self.inner.database.system(), &id).await?.ok_or(PackagesError::NotFound)
+        let found = store::by_server(self.inner.database.system(), &id).await?.into_iter().collect();
+        self.shown_to(actor, found).await?.pop().ok_or(PackagesError::NotFound)
     }
 
     /// An installation by the server's name, or by the package's where one server alone has it.
@@ -281,7 +316,8 @@ impl Packages {
             }
         }
         actor.require(Action::PackagesRead)?;
-        let mut found = store::by_package(self.inner.database.system(), name).await?;
+        let found = store::by_package(self.inner.database.system(), name).await?;
+        let mut found = self.shown_to(actor, found).await?;
         found.retain(|found| actor.require_server(Action::PackagesRead, &found.server_id).is_ok());
         match found.len() {
             0 => Err(PackagesError::NotFound),
@@ -293,6 +329,11 @@ impl Packages {
     /// The installation of a server, whoever asks.
     pub async fn of(&self, server_id: &str) -> Result<Option<Installation>, PackagesError> {
         Ok(store::by_server(self.inner.database.system(), server_id).await?)
+    }
+
+    /// Whether a server is installed, within the caller's transaction.
+    pub async fn is_installed_in(&self, transaction: &mut PgConnection, server_id: &str) -> Result<bool, PackagesError> {
+        Ok(store::is_installed(transaction, server_id).await?)
     }
 
     /// What the catalogue's document says of the package of an installation; null where it says nothing. The arguments of

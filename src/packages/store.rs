@@ -214,6 +214,12 @@ pub(crate) async fn by_id(pool: &PgPool, id: InstallationId) -> Result<Option<In
     row.fetch_optional(pool).await?.map(Installation::try_from).transpose()
 }
 
+/// Whether a server has an installation.
+pub(crate) async fn is_installed(connection: &mut PgConnection, server_id: &str) -> Result<bool, DbError> {
+    let found = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM mcp_fabric.installations WHERE server_id = $1) AS "found!""#, server_id);
+    Ok(found.fetch_one(connection).await?)
+}
+
 pub(crate) async fn by_server(pool: &PgPool, server: &str) -> Result<Option<Installation>, DbError> {
     let row = sqlx::query_as!(
         Row,

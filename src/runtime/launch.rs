@@ -124,6 +124,7 @@ pub(crate) fn reason_of(error: &impl Coded) -> Reason {
 
 /// Brings together what a start needs; what is missing becomes an install, which is waited for.
 pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &Configuration, log: &Log) -> Result<Launch, Reason> {
+    inner.require_usable(configuration).await.map_err(|error| reason_of(&error))?;
     if let Some(entry) = inner.remote_of(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))? {
         return elsewhere(inner, configuration, &entry, log).await;
     }

@@ -200,6 +200,7 @@ impl Inner {
             let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
             return there.ok_or(RuntimeError::NotFound);
         }
+        self.require_usable(configuration).await?;
         if self.config.most_instances == 0 {
             let text = "no servers run on this fabric; FABRIC_MAX_INSTANCES sets how many there may be";
             return Err(RuntimeError::LimitReached(Cap::OfNode, text.into()));

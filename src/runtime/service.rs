@@ -181,6 +181,12 @@ impl Inner {
         Ok(first_remote(&document).filter(|_| !has_packages).cloned())
     }
 
+    /// Fails where whose configuration it is may not use the server any more.
+    pub(crate) async fn require_usable(&self, configuration: &Configuration) -> Result<(), RuntimeError> {
+        let server: ServerRef = configuration.server_id.parse().map_err(ServersError::from)?;
+        Ok(self.servers.require_usable(&Viewer::owner(&configuration.owner), &server).await?)
+    }
+
     /// The latest version of a server's document.
     pub(crate) async fn version_of(&self, owner: &str, server_id: &str) -> Result<String, RuntimeError> {
         let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
@@ -264,7 +270,7 @@ impl Runtime {
     pub async fn start_server(&self, actor: &Actor, server: &ServerRef, session: Option<&SessionName>) -> Result<Instance, RuntimeError> {
         actor.require(Action::InstancesManage)?;
         let (id, _) = self.inner.servers.inputs(&Viewer::of(actor), server).await?;
-        self.inner.servers.require_allowed(server).await?;
+        self.inner.servers.require_usable(&Viewer::of(actor), server).await?;
         actor.require_server(Action::InstancesManage, &id)?;
         self.require_inputs(actor, server, &id).await?;
         let known = self.inner.configurations.of(&actor.to_string(), &id).await?;

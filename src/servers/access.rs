@@ -11,7 +11,7 @@ use crate::{
     Servers,
     document::{Entry, SkipReason, parse_entry},
     error::ServersError,
-    model::{Access, Origin, ServerId, ServerPackage, ServerRef, Summary, Viewer},
+    model::{Access, Origin, ServerId, ServerPackage, ServerRef, Status, Summary, Viewer},
     service::CATALOG_CHANGED,
     store::{access, read, upkeep},
 };
@@ -28,10 +28,26 @@ impl Servers {
         }
     }
 
-    /// Fails where the rules of administrators deny a server, also to themselves.
-    pub async fn require_allowed(&self, server: &ServerRef) -> Result<(), ServersError> {
-        let is_denied = self.summary(&Viewer::All, server).await?.access.is_denied;
+    /// Fails where somebody may not use a server: it is not shown to them, or the rules of administrators deny it, which binds
+    /// administrators, too.
+    pub async fn require_usable(&self, viewer: &Viewer, server: &ServerRef) -> Result<(), ServersError> {
+        let is_denied = self.summary(viewer, server).await?.access.is_denied;
         if is_denied { Err(ServersError::Denied) } else { Ok(()) }
+    }
+
+    /// Those of these servers that are private to somebody, and to whom.
+    pub async fn private_among(&self, servers: &[String]) -> Result<HashMap<String, String>, DbError> {
+        Ok(access::private_among(self.inner.database.public(), servers).await?.into_iter().collect())
+    }
+
+    /// Makes a server another one for whatever was kept for it: configurations and secrets of it do not count any more.
+    pub async fn renew_in(&self, transaction: &mut PgConnection, id: &ServerId) -> Result<(), ServersError> {
+        Ok(access::renew(transaction, id).await?)
+    }
+
+    /// Removes all versions of a server that was made here but its latest.
+    pub async fn keep_latest_in(&self, transaction: &mut PgConnection, id: &ServerId) -> Result<(), ServersError> {
+        Ok(access::keep_latest(transaction, id).await?)
     }
 
     /// Lets nobody else write the catalogue until the transaction ends.
@@ -91,7 +107,16 @@ impl Servers {
             return Err(ServersError::Unusable("it is of another server"));
         }
         upkeep::lock(transaction).await?;
-        let entry = Entry { is_latest: Some(true), ..entry };
+        // What a registry says of its entries, a document made here cannot say of itself.
+        let entry = Entry {
+            is_latest: Some(true),
+            status: Status::Active,
+            status_message: None,
+            status_changed_at: None,
+            published_at: None,
+            updated_at: None,
+            ..entry
+        };
         let applied = self.apply_together(transaction, vec![entry], Origin::Custom).await?;
         match applied.skipped.first() {
             Some(skip) if skip.reason == SkipReason::NameTaken => Err(ServersError::NameTaken),

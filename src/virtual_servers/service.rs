@@ -150,6 +150,8 @@ impl VirtualServers {
             match self.inner.servers.inputs(&Viewer::of(actor), &server).await {
                 Ok((id, _)) => ids.push(id),
                 Err(ServersError::NotFound) => return Err(unknown()),
+                // It may be in it from before; nothing of it is offered.
+                Err(ServersError::Denied) => ids.push(self.inner.servers.id_of(&server).await?),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -303,7 +305,7 @@ impl VirtualServers {
             let server_id = match kind.parse::<ServerRef>() {
                 Ok(named) => match self.inner.servers.inputs(&Viewer::owner(&server.owner), &named).await {
                     Ok((id, _)) => Some(id),
-                    Err(ServersError::NotFound) => None,
+                    Err(ServersError::NotFound | ServersError::Denied) => None,
                     Err(error) => return Err(error.into()),
                 },
                 Err(_) => None,

@@ -23,6 +23,7 @@ use serde_json::{json, value::RawValue};
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream},
     sync::{Semaphore, watch},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -239,7 +240,9 @@ impl Carrier {
         {
             self.remember().id = Some(session);
         }
-        self.check_session(status)?;
+        if status == StatusCode::NOT_FOUND && self.has_session() {
+            return Err(Lost::Gone(Reason::new("session_ended", "it does not know this session any more")));
+        }
         if kind.starts_with("text/event-stream") && status.is_success() {
             return self.events(message, response, answered).await;
         }
@@ -272,25 +275,35 @@ impl Carrier {
         Ok(())
     }
 
-    pub(super) fn check_session(&self, status: StatusCode) -> Result<(), Lost> {
-        if status == StatusCode::NOT_FOUND && self.remember().id.is_some() {
-            return Err(Lost::Gone(Reason::new("session_ended", "it does not know this session any more")));
-        }
-        Ok(())
+    pub(super) fn has_session(&self) -> bool {
+        self.remember().id.is_some()
     }
 
     /// The events of one answer. A stream that breaks off before its answer has come is read on where the server keeps what it
     /// tells (revision 2025-11-25, Streamable HTTP, "Resumability and Redelivery").
     async fn events(&self, message: &Message, response: Response, answered: &AtomicBool) -> Result<(), Lost> {
         let (mut events, mut fruitless) = (Events::new(response), 0);
+        // Once it was read on: a stream that tells something else for ever is not waited for any longer.
+        let mut until: Option<Instant> = None;
         loop {
-            while let Some((_, data)) = events.next().await? {
+            let began_at = events.place.last.clone();
+            loop {
+                let next = match until {
+                    Some(until) => tokio::time::timeout_at(until, events.next()).await.unwrap_or(Ok(None))?,
+                    None => events.next().await?,
+                };
+                let Some((_, data)) = next else { break };
                 fruitless = 0;
                 self.hear(message, &data, answered).await;
             }
+            let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
             let is_whole = answered.load(Ordering::Relaxed) || !message.is_request() || message.modern.is_some();
             let place = events.place.clone();
-            if is_whole || place.last.is_none() || fruitless == FRUITLESS {
+            // A server that is asked again and again says by a new place that it is at it.
+            if place.last != began_at {
+                fruitless = 0;
+            }
+            if is_whole || place.last.is_none() || fruitless == FRUITLESS || Instant::now() >= until {
                 return Ok(());
             }
             fruitless += 1;

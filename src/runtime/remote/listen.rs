@@ -68,6 +68,13 @@ impl Carrier {
                     place = events.place;
                 }
                 Ok(Opened::Refused(status)) if is_final(status, stood) => return,
+                // It knew the session, and does not any more.
+                Ok(Opened::Refused(StatusCode::NOT_FOUND)) if self.has_session() => {
+                    self.gone.send_replace(Some(Reason::new("session_ended", "it does not know this session any more")));
+                    return;
+                }
+                // It does not keep what was told so long ago: from now on is better than nothing.
+                Ok(Opened::Refused(status)) if status.is_client_error() && status != StatusCode::CONFLICT => place = Place::default(),
                 Err(Lost::Gone(reason)) if !reason.is_passing => {
                     self.gone.send_replace(Some(reason));
                     return;
@@ -92,7 +99,6 @@ impl Carrier {
         let mut headers = self.session_headers();
         headers.extend(place.last.clone().map(|last| (LAST_EVENT.to_owned(), last)));
         let response = self.get(&headers).await?;
-        self.check_session(response.status())?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !response.status().is_success() || !kind.starts_with("text/event-stream") {
             return Ok(Opened::Refused(response.status()));

@@ -1,6 +1,7 @@
 //! Servers that were made here, and who may see and use which.
 
-use sqlx::PgConnection;
+use platform::database::DbError;
+use sqlx::{PgConnection, PgPool};
 
 use crate::model::{Access, ServerId};
 
@@ -37,6 +38,30 @@ pub(crate) async fn hand_over(connection: &mut PgConnection, id: &ServerId, owne
     sqlx::query!("UPDATE mcp_fabric.servers SET owner = $2, created_by = NULL WHERE id = $1", id.as_str(), owner)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Those of these servers that are private, with their owners.
+pub(crate) async fn private_among(pool: &PgPool, servers: &[String]) -> Result<Vec<(String, String)>, DbError> {
+    let rows = sqlx::query!(
+        r#"SELECT id, coalesce(owner, '') AS "owner!" FROM mcp_fabric.servers WHERE visibility = 'private' AND id = ANY ($1)"#,
+        servers
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.id, row.owner)).collect())
+}
+
+pub(crate) async fn renew(connection: &mut PgConnection, id: &ServerId) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE mcp_fabric.servers SET incarnation = incarnation + 1 WHERE id = $1", id.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+/// Removes versions but the latest, which is new from now on: those who follow changes have not seen it.
+pub(crate) async fn keep_latest(connection: &mut PgConnection, id: &ServerId) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM mcp_fabric.server_versions WHERE server_id = $1 AND NOT is_latest", id.as_str())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!("DELETE FROM mcp_fabric.server_version_history WHERE server_id = $1", id.as_str()).execute(&mut *connection).await?;
+    sqlx::query!("UPDATE mcp_fabric.server_versions SET updated_at = now() WHERE server_id = $1", id.as_str()).execute(connection).await?;
     Ok(())
 }
 

@@ -24,8 +24,8 @@ pub(crate) async fn claim_names(
     sqlx::query!(
         "INSERT INTO mcp_fabric.servers (id, uuid, origin, updated_at)
          SELECT id, uuid, $3, $4 FROM unnest($1::text[], $2::uuid[]) AS new(id, uuid)
-         ON CONFLICT (id) DO UPDATE SET erased_at = NULL
-         WHERE servers.erased_at IS NOT NULL AND servers.origin = excluded.origin",
+         ON CONFLICT (id) DO UPDATE SET erased_at = NULL, origin = excluded.origin
+         WHERE servers.erased_at IS NOT NULL",
         &names,
         &uuids,
         origin.as_str(),

@@ -67,7 +67,8 @@ pub(crate) async fn packages(pool: &PgPool, server: &str, version: &str) -> Resu
 /// The types of registries from which servers take a package of this name, in any spelling.
 pub(crate) async fn registry_types_of(pool: &PgPool, identifier: &str) -> Result<Vec<String>, DbError> {
     let types = sqlx::query_scalar!(
-        "SELECT DISTINCT registry_type FROM mcp_fabric.server_packages
+        "SELECT DISTINCT registry_type FROM mcp_fabric.server_packages p
+         JOIN mcp_fabric.servers s ON s.id = p.server_id AND s.erased_at IS NULL AND s.origin IN ('predefined', 'upstream')
          WHERE lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($1, '[-_.]+', '-', 'g'))
            AND registry_type = ANY(ARRAY['npm', 'pypi', 'oci', 'docker', 'mcpb']) ORDER BY 1",
         identifier,
@@ -93,7 +94,8 @@ pub(crate) async fn servers_of_package(pool: &PgPool, registry_type: &str, ident
 
 pub(crate) async fn file_sha256_of(pool: &PgPool, identifier: &str) -> Result<Option<String>, DbError> {
     let stated = sqlx::query_scalar!(
-        r#"SELECT DISTINCT lower(file_sha256) AS "sha256!" FROM mcp_fabric.server_packages
+        r#"SELECT DISTINCT lower(file_sha256) AS "sha256!" FROM mcp_fabric.server_packages p
+           JOIN mcp_fabric.servers s ON s.id = p.server_id AND s.erased_at IS NULL AND s.origin IN ('predefined', 'upstream')
            WHERE registry_type = 'mcpb' AND identifier = $1 AND file_sha256 IS NOT NULL
              AND lower(regexp_replace(identifier, '[-_.]+', '-', 'g')) = lower(regexp_replace($1, '[-_.]+', '-', 'g')) LIMIT 2"#,
         identifier,

@@ -44,6 +44,8 @@ struct Elsewhere {
     /// What the server was told besides requests and notifications.
     answers: Arc<Mutex<Vec<Value>>>,
     has_more_tools: Arc<AtomicBool>,
+    /// It answers what is not a message with 404, as frameworks do by themselves.
+    has_no_stream: Arc<AtomicBool>,
     refuses: Arc<Mutex<Option<u16>>>,
     task: Arc<Mutex<Option<tokio::task::JoinHandle<std::io::Result<()>>>>>,
 }
@@ -157,6 +159,9 @@ async fn streamable(State(elsewhere): State<Elsewhere>, headers: HeaderMap, Json
 async fn beside(State(elsewhere): State<Elsewhere>, headers: HeaderMap) -> Response {
     elsewhere.hear(&headers, &json!({ "method": "GET" }));
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    if elsewhere.has_no_stream.load(Ordering::SeqCst) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     if !text("mcp-session-id").is_some_and(|session| elsewhere.known.lock().unwrap().contains(&session)) {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -321,6 +326,21 @@ async fn what_it_says_outside_of_requests_is_heard() {
     elsewhere.known.lock().unwrap().clear();
     elsewhere.beside.lock().unwrap().take();
     eventually(20, "it has another session", || async { (got("mcp-session-id").as_deref() == Some("session-1")).then_some(()) }).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_without_a_stream_of_its_own_is_used_all_the_same() {
+    let (elsewhere, url) = Elsewhere::start().await;
+    elsewhere.has_no_stream.store(true, Ordering::SeqCst);
+    let app = with(&url, &[]).await;
+    let stored = json!({ "server_id": "a.x/new", "values": { "key": "s3cret-key" } });
+    app.op_post_json("/api/mcp/users/me/servers", &stored).await.expect(201);
+    let running = app.run_server("a.x/new").await;
+    eventually(10, "it was asked for one", || async { elsewhere.header("GET", "mcp-session-id") }).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(app.tool(&running, "echo", json!({ "message": "still here" })).await, "still here");
+    assert_eq!(app.instance(&running["id"]).await["restarts"], 0);
     app.stop().await;
 }
 

@@ -1,5 +1,7 @@
 //! Servers that people make in the catalogue, who sees them, what was before, and which ones administrators allow.
 
+mod reviewed;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
