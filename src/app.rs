@@ -67,6 +67,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error("cannot serve TLS with {path}: {reason}", path = .0.display(), reason = .1)]
     Tls(PathBuf, String),
+    /// `REDIS_URL` cannot be used.
+    #[error(transparent)]
+    Redis(platform::redis::RedisUnusable),
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
@@ -121,7 +124,7 @@ impl StartError {
     /// Whether it is a matter of configuration, which starting again will not mend (exit code 78).
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) | Self::Sandbox(_) | Self::Traces(_) => true,
+            Self::Config(_) | Self::Schedule(_) | Self::Tls(..) | Self::Sandbox(_) | Self::Traces(_) | Self::Redis(_) => true,
             Self::Database(error) => error.is_configuration(),
             Self::Servers(error) => matches!(error, servers::ServersError::Rules(_) | servers::ServersError::Predefined(_)),
             Self::File(error) => error.is_configuration(),

@@ -17,6 +17,8 @@ use platform::{
     Config, Database, Shutdown,
     database::{self, OpenError, managed::Cluster},
     files,
+    keys::SecretKey,
+    redis::Redis,
     telemetry::Metrics,
 };
 use runtime::Runtime;
@@ -28,6 +30,12 @@ use users::Users;
 use virtual_servers::VirtualServers;
 
 use crate::{app::StartError, health::Health, kinds::KINDS, router::Services};
+
+/// The Redis that is named; all fabrics on one database call their part of it the same, and others cannot guess it.
+fn redis_of(config: &Config, secret: &SecretKey) -> Result<Option<Redis>, StartError> {
+    let mark = platform::random::hex(&secret.derive(b"mcp-fabric", "redis").expose()[..16]);
+    config.redis_url.as_ref().map(|url| Redis::at(url, &mark)).transpose().map_err(StartError::Redis)
+}
 
 /// The services, and what does their jobs.
 pub(crate) struct Built {
@@ -45,8 +53,9 @@ pub(crate) async fn build(
 ) -> Result<Built, StartError> {
     let ring = Ring::open(config, database).await?;
     let jwt_key = credentials::jwt_key(config, &ring)?;
-    let keys = AuditKeys::derive(&credentials::instance_secret(&ring, database).await?);
-    let events = Events::start(config, database.clone(), KINDS, metrics, shutdown).await.map_err(OpenError::from)?;
+    let secret = credentials::instance_secret(&ring, database).await?;
+    let (keys, redis) = (AuditKeys::derive(&secret), redis_of(config, &secret)?);
+    let events = Events::start(config, database.clone(), redis, KINDS, metrics, shutdown).await.map_err(OpenError::from)?;
     let audit = Audit::start(config, database.clone(), events.clone(), keys, metrics, shutdown)?;
     let users = Users::start(config, database.clone(), audit.clone(), jwt_key, shutdown).await?;
     let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());

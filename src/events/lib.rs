@@ -5,6 +5,7 @@
 //! ([`Kind`]) and publishes them in the transaction that makes the change ([`Events::publish_in`]), so that nobody hears of
 //! a change that was rolled back. The table is bounded; who comes back too late is told so.
 
+mod fanout;
 mod follower;
 mod kind;
 mod model;

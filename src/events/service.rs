@@ -1,15 +1,16 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use platform::{Action, Actor, Config, Database, Shutdown, actor::Forbidden, clock, database::DbError, telemetry::Metrics};
+use platform::{Action, Actor, Config, Database, Shutdown, actor::Forbidden, clock, database::DbError, redis::Redis, telemetry::Metrics};
 use prometheus::{IntGauge, IntGaugeVec};
-use sqlx::PgConnection;
-use tokio::sync::broadcast;
+use sqlx::{PgConnection, postgres::PgListener};
+use tokio::sync::{broadcast, mpsc};
 
 use crate::{
+    fanout::{Told, Way},
     follower::{BATCH, Follower, Wanted},
     kind::{self, Kind},
     model::{Event, NewEvent},
-    store,
+    store::{self, Row},
 };
 
 /// How many events a slow reader may be behind before it is served from the table again.
@@ -32,6 +33,8 @@ struct Inner {
     origins: Vec<String>,
     heartbeat: Duration,
     followers: IntGaugeVec,
+    redis: Option<Redis>,
+    ways: IntGaugeVec,
 }
 
 impl Events {
@@ -40,6 +43,7 @@ impl Events {
     pub async fn start(
         config: &Config,
         database: Database,
+        redis: Option<Redis>,
         kinds: &'static [&'static Kind],
         metrics: &Metrics,
         shutdown: &Shutdown,
@@ -54,6 +58,8 @@ impl Events {
                 origins: config.http.cors_origins.clone(),
                 heartbeat: config.event_heartbeat,
                 followers: metrics.gauges("fabric_event_followers", "Who follows the events now, by stream", &["stream"]),
+                redis,
+                ways: metrics.gauges("fabric_event_way", "1 for the way by which this replica hears of events", &["way"]),
             }),
         };
         shutdown.spawn(events.clone().carry(newest));
@@ -119,7 +125,11 @@ impl Events {
     /// Tells the followers of this process of everything after `last`.
     async fn carry(self, mut last: i64) {
         while !self.inner.shutdown.has_begun() {
-            if let Err(error) = self.carry_while_connected(&mut last).await {
+            let carried = match &self.inner.redis {
+                Some(redis) => self.carry_with(redis, &mut last).await,
+                None => self.carry_while_connected(&mut last).await,
+            };
+            if let Err(error) = carried {
                 tracing::warn!(%error, "lost the event channel; trying again");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -130,16 +140,41 @@ impl Events {
     }
 
     async fn carry_while_connected(&self, last: &mut i64) -> Result<(), DbError> {
-        let mut listener = self.inner.database.listener().await?;
+        let listener = self.inner.database.listener().await?;
+        self.go(Way::Postgres);
+        self.carry_by_notifications(listener, last, None).await
+    }
+
+    /// Tells one event, and remembers that.
+    pub(crate) fn tell(&self, event: Event, last: &mut i64) {
+        *last = event.id;
+        // Without followers there is nobody to tell.
+        self.inner.live.send(Arc::new(event)).ok();
+    }
+
+    /// Says by which way this replica hears of events.
+    pub(crate) fn go(&self, way: Way) {
+        for one in Way::ALL {
+            self.inner.ways.with_label_values(&[one.as_str()]).set(i64::from(one == way));
+        }
+    }
+
+    /// Reads the table whenever PostgreSQL says that there is something new.
+    pub(crate) async fn carry_by_notifications(
+        &self,
+        mut listener: PgListener,
+        last: &mut i64,
+        others: Option<mpsc::Sender<Told>>,
+    ) -> Result<(), DbError> {
         listener.listen("fabric_events").await?;
         loop {
             let batch = store::after(self.inner.database.system(), *last, BATCH).await?;
             let is_full = i64::try_from(batch.len()) == Ok(BATCH);
-            for event in batch {
-                *last = event.id;
-                // Without followers there is nobody to tell.
-                self.inner.live.send(Arc::new(event)).ok();
+            if let Some(others) = others.as_ref().filter(|_| !batch.is_empty()) {
+                // Whoever does not get it sees that something is missing.
+                others.try_send(Told { after: *last, events: batch.iter().map(Row::from).collect() }).ok();
             }
+            batch.into_iter().for_each(|event| self.tell(event, last));
             if is_full {
                 continue;
             }

@@ -1,19 +1,36 @@
 use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
 use crate::model::{Audience, Event, NewEvent};
 
-struct Row {
-    id: i64,
+/// An event, as the table has it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) id: i64,
     kind: String,
     channel: String,
     owner: Option<String>,
     server: Option<String>,
     payload: Value,
     created_at: DateTime<Utc>,
+}
+
+impl From<&Event> for Row {
+    fn from(event: &Event) -> Self {
+        Self {
+            id: event.id,
+            kind: event.kind.clone(),
+            channel: event.channel.clone(),
+            owner: event.audience.stored().map(str::to_owned),
+            server: event.server.clone(),
+            payload: event.payload.clone(),
+            created_at: event.created_at,
+        }
+    }
 }
 
 impl From<Row> for Event {

@@ -11,6 +11,7 @@ mod error;
 mod first_run;
 pub mod fuzz;
 mod job;
+mod look;
 mod manifest;
 mod model;
 mod plan;

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod page;
 pub mod problem;
 pub mod random;
+pub mod redis;
 pub mod secrets;
 pub mod shutdown;
 pub mod sse;

@@ -156,7 +156,8 @@ impl Node {
         let config = Config::from_layers(&layers).unwrap();
         let database = Database::open(&Owner::from_url(&database.url().into()).unwrap(), &config).await.unwrap();
         let shutdown = Shutdown::default();
-        let events = Events::start(&config, database.clone(), mcp_fabric::kinds::KINDS, &Metrics::default(), &shutdown).await.unwrap();
+        let events =
+            Events::start(&config, database.clone(), None, mcp_fabric::kinds::KINDS, &Metrics::default(), &shutdown).await.unwrap();
         let keys = audit::AuditKeys::derive(&platform::keys::SecretKey::generate());
         let audit = audit::Audit::start(&config, database.clone(), events.clone(), keys, &Metrics::default(), &shutdown).unwrap();
         let jobs = Jobs::new(database.clone(), events.clone(), audit);

@@ -84,6 +84,8 @@ pub struct Config {
     pub event_retention: u32,
     /// How often a follower by WebSocket is asked for a sign of life.
     pub event_heartbeat: Duration,
+    /// What replicas tell each other by, beside the database.
+    pub redis_url: Option<SecretString>,
     /// Operations over many servers.
     pub bulk: BulkConfig,
     /// Memory for rendered registry answers, in bytes.
@@ -254,6 +256,7 @@ impl Config {
             },
             event_retention: layers.get("FABRIC_EVENT_RETENTION")?,
             event_heartbeat: layers.get::<parse::Seconds>("FABRIC_EVENT_HEARTBEAT_SECONDS")?.0,
+            redis_url: layers.optional::<String>("REDIS_URL")?.map(Into::into),
             bulk: BulkConfig {
                 unfinished: layers.get::<parse::Bounded>("FABRIC_BULK_UNFINISHED")?.0.max(1),
                 at_once: layers.get::<parse::Bounded>("FABRIC_BULK_AT_ONCE")?.0.clamp(1, 100),

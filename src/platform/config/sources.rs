@@ -32,6 +32,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("FABRIC_DATA_DIR"),
     plain("FABRIC_CONFIG_DIR"),
     secret("DATABASE_URL"),
+    secret("REDIS_URL"),
     plain("FABRIC_DATABASE_POOL"),
     plain("FABRIC_ROLE_PREFIX"),
     plain("FABRIC_REQUIRE_ROLE_SEPARATION"),

@@ -1,6 +1,7 @@
 //! The event streams: server-sent events and `WebSocket`s.
 
 mod many;
+mod replicas;
 mod sockets;
 mod tickets;
 
@@ -89,7 +90,7 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
     let app = TestApp::start().await;
     let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
     let shutdown = Shutdown::default();
-    let events = Events::start(&app.config(), database, KINDS, &Metrics::default(), &shutdown).await.unwrap();
+    let events = Events::start(&app.config(), database, None, KINDS, &Metrics::default(), &shutdown).await.unwrap();
     let (mut heard, mut followed) = (events.subscribe(), events.follow(&operator(), Wanted::All, None).await.unwrap());
     let mut connection = app.database.connect().await;
     for statement in [
@@ -117,19 +118,6 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
         assert_eq!(event.id, id);
     }
     assert!(shutdown.finish(Duration::from_secs(5)).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn events_of_one_replica_reach_the_followers_of_another() {
-    let one = TestApp::start().await;
-    let two = TestApp::beside(&one).await;
-    let followed = read(&two, "/api/mcp/events?channels=catalog", None, 1);
-    let change = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        one.import(&[data::entry("a.x/one", "1.0.0")]).await;
-    };
-    let (followed, ()) = tokio::join!(followed, change);
-    assert_eq!(followed[0].1["type"], "CATALOG_CHANGED");
 }
 
 #[tokio::test(flavor = "multi_thread")]

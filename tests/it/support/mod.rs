@@ -9,6 +9,7 @@ mod engine;
 mod mcp;
 pub(crate) mod packages;
 mod people;
+mod redis;
 pub(crate) mod subject;
 pub(crate) mod upstream;
 
@@ -18,6 +19,7 @@ pub(crate) use engine::Engine;
 pub(crate) use mcp::{Events, Mcp};
 pub(crate) use packages::{Packages, Trouble, digest};
 pub(crate) use people::{PASSWORD, Person};
+pub(crate) use redis::Redis;
 pub(crate) use subject::{SUBJECT, tarball};
 pub(crate) use upstream::{Fault, Upstream};
 

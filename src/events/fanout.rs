@@ -1,0 +1,160 @@
+//! Carrying events between replicas by Redis: one replica reads the table and tells the others, so that they need not read
+//! it. Every message says which event came before it; who misses one reads the table. Without Redis, or where nobody tells,
+//! each replica is woken by PostgreSQL and reads the table itself, as it does where there is no `REDIS_URL`.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use platform::{database::DbError, redis::Redis};
+use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, PgConnection};
+use tokio::sync::mpsc;
+
+use crate::{
+    follower::BATCH,
+    model::Event,
+    service::Events,
+    store::{self, Row},
+};
+
+const CHANNEL: &str = "events";
+/// How often whoever tells says that it is there.
+const BEAT: Duration = Duration::from_secs(1);
+/// After so long without a word, nobody tells.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long a replica is woken by PostgreSQL before it looks again who tells.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How many messages wait for Redis before some are left out.
+const WAITING: usize = 64;
+
+/// Events that follow each other.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The one before the first of them.
+    pub(crate) after: i64,
+    pub(crate) events: Vec<Row>,
+}
+
+/// By which way a replica hears of events; the metric `fabric_event_way` has them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It reads the table, and tells the others by Redis.
+    Teller,
+    /// By Redis.
+    Redis,
+    /// It is woken by PostgreSQL, and reads the table.
+    Postgres,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Teller, Self::Redis, Self::Postgres];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Teller => "teller",
+            Self::Redis => "redis",
+            Self::Postgres => "postgresql",
+        }
+    }
+}
+
+impl Events {
+    /// Carries events in one of these ways until that ends.
+    pub(crate) async fn carry_with(&self, redis: &Redis, last: &mut i64) -> Result<(), DbError> {
+        // A connection of its own: the right to tell ends with it.
+        let mut right = self.database().system().acquire().await?.detach();
+        if is_teller(&mut right).await? {
+            let listener = self.database().listener().await?;
+            self.go(Way::Teller);
+            let (tell, told) = mpsc::channel(WAITING);
+            return tokio::select! {
+                ended = self.carry_by_notifications(listener, last, Some(tell)) => ended,
+                () = pass_on(redis, told) => Ok(()),
+                ended = while_there(&mut right) => ended,
+            };
+        }
+        drop(right);
+        let ended = self.hear(redis, last).await;
+        if let Err(Ended::Database(error)) = ended {
+            return Err(error);
+        }
+        self.go(Way::Postgres);
+        let listener = self.database().listener().await?;
+        tokio::time::timeout(AGAIN, self.carry_by_notifications(listener, last, None)).await.unwrap_or(Ok(()))
+    }
+
+    /// Tells followers of what Redis says.
+    async fn hear(&self, redis: &Redis, last: &mut i64) -> Result<(), Ended> {
+        let mut messages = redis.subscribe(CHANNEL).await.map_err(|error| {
+            tracing::warn!(%error, "events are heard by PostgreSQL alone");
+            Ended::Silence
+        })?;
+        // What was told before.
+        self.catch_up(last).await.map_err(Ended::Database)?;
+        self.go(Way::Redis);
+        loop {
+            let message = tokio::select! {
+                message = tokio::time::timeout(SILENCE, messages.next()) => message.ok().flatten().ok_or(Ended::Silence)?,
+                () = self.stopping() => return Ok(()),
+            };
+            let Ok(Told { after, events }) = serde_json::from_str::<Told>(&message) else { continue };
+            if after > *last {
+                self.catch_up(last).await.map_err(Ended::Database)?;
+            }
+            for event in events.into_iter().map(Event::from).filter(|event| event.id > *last).collect::<Vec<_>>() {
+                self.tell(event, last);
+            }
+        }
+    }
+
+    async fn catch_up(&self, last: &mut i64) -> Result<(), DbError> {
+        loop {
+            let batch = store::after(self.database().system(), *last, BATCH).await?;
+            let is_full = i64::try_from(batch.len()) == Ok(BATCH);
+            batch.into_iter().for_each(|event| self.tell(event, last));
+            if !is_full {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Why nothing more is heard.
+enum Ended {
+    Silence,
+    Database(DbError),
+}
+
+/// Whether this replica is the one that tells: as long as its connection stands.
+async fn is_teller(connection: &mut PgConnection) -> Result<bool, DbError> {
+    let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('mcp_fabric.events.teller'))");
+    Ok(lock.fetch_one(connection).await?)
+}
+
+/// Ends with the connection.
+async fn while_there(connection: &mut PgConnection) -> Result<(), DbError> {
+    loop {
+        tokio::time::sleep(BEAT).await;
+        connection.ping().await?;
+    }
+}
+
+/// Gives to Redis what is told, and a sign of life in between. What Redis does not take is read from the table by others.
+async fn pass_on(redis: &Redis, mut told: mpsc::Receiver<Told>) {
+    let (mut last, mut is_there) = (0, true);
+    loop {
+        let told = match tokio::time::timeout(BEAT, told.recv()).await {
+            Ok(Some(told)) => told,
+            Ok(None) => return,
+            Err(_) => Told { after: last, events: Vec::new() },
+        };
+        last = told.events.last().map_or(told.after, |event| event.id).max(last);
+        let sent = redis.publish(CHANNEL, &serde_json::to_string(&told).unwrap_or_default()).await;
+        if let Err(error) = &sent
+            && is_there
+        {
+            tracing::warn!(%error, "other replicas hear of events by PostgreSQL");
+        }
+        is_there = sent.is_ok();
+    }
+}
