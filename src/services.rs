@@ -55,7 +55,7 @@ pub(crate) async fn build(
     let jwt_key = credentials::jwt_key(config, &ring)?;
     let secret = credentials::instance_secret(&ring, database).await?;
     let (keys, redis) = (AuditKeys::derive(&secret), redis_of(config, &secret)?);
-    let events = Events::start(config, database.clone(), redis, KINDS, metrics, shutdown).await.map_err(OpenError::from)?;
+    let events = Events::start(config, database.clone(), redis.clone(), KINDS, metrics, shutdown).await.map_err(OpenError::from)?;
     let audit = Audit::start(config, database.clone(), events.clone(), keys, metrics, shutdown)?;
     let users = Users::start(config, database.clone(), audit.clone(), jwt_key, shutdown).await?;
     let jobs = Jobs::new(database.clone(), events.clone(), audit.clone());
@@ -76,6 +76,7 @@ pub(crate) async fn build(
         cache: cache.clone(),
         credentials: credentials.clone(),
         configurations: configurations.clone(),
+        redis,
     };
     let (packages, oauth, runtime) = running(config, node, below, metrics, shutdown)?;
     let sources = Sources::new(database.clone(), audit.clone(), events.clone(), credentials.clone());
@@ -141,6 +142,7 @@ struct Below {
     cache: Cache,
     credentials: Credentials,
     configurations: Configurations,
+    redis: Option<Redis>,
 }
 
 /// What installs and runs servers.
@@ -151,7 +153,7 @@ fn running(
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> Result<(Packages, Oauth, Runtime), StartError> {
-    let Below { database, audit, events, jobs, servers, cache, credentials, configurations } = below;
+    let Below { database, audit, events, jobs, servers, cache, credentials, configurations, redis } = below;
     let machine = Machine::look(&config.runtime, node, &files::servers_place(&config.data_dir).map_err(PackagesError::from)?)
         .map(Arc::new)
         .map_err(StartError::Sandbox)?;
@@ -171,8 +173,18 @@ fn running(
         oauth::Neighbours { database: database.clone(), audit: audit.clone(), servers: servers.clone(), credentials: credentials.clone() };
     let oauth = Oauth::new(config, neighbours)?;
     let (ours, theirs) = (packages.clone(), oauth.clone());
-    let neighbours =
-        runtime::Neighbours { database, audit, events, servers, credentials, configurations, packages: ours, oauth: theirs, machine };
+    let neighbours = runtime::Neighbours {
+        database,
+        audit,
+        events,
+        servers,
+        credentials,
+        configurations,
+        packages: ours,
+        oauth: theirs,
+        machine,
+        redis,
+    };
     let runtime = Runtime::new(config, node, neighbours, metrics, shutdown)?;
     Ok((packages, oauth, runtime))
 }

@@ -63,7 +63,7 @@ impl Events {
     pub(crate) async fn carry_with(&self, redis: &Redis, last: &mut i64) -> Result<(), DbError> {
         // A connection of its own: the right to tell ends with it.
         let mut right = self.database().system().acquire().await?.detach();
-        if is_teller(&mut right).await? {
+        if store::is_teller(&mut right).await? {
             let listener = self.database().listener().await?;
             self.go(Way::Teller);
             let (tell, told) = mpsc::channel(WAITING);
@@ -111,7 +111,9 @@ impl Events {
         loop {
             let batch = store::after(self.database().system(), *last, BATCH).await?;
             let is_full = i64::try_from(batch.len()) == Ok(BATCH);
-            batch.into_iter().for_each(|event| self.tell(event, last));
+            for event in batch {
+                self.tell(event, last);
+            }
             if !is_full {
                 return Ok(());
             }
@@ -123,12 +125,6 @@ impl Events {
 enum Ended {
     Silence,
     Database(DbError),
-}
-
-/// Whether this replica is the one that tells: as long as its connection stands.
-async fn is_teller(connection: &mut PgConnection) -> Result<bool, DbError> {
-    let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('mcp_fabric.events.teller'))");
-    Ok(lock.fetch_one(connection).await?)
 }
 
 /// Ends with the connection.

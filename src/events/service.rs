@@ -1,4 +1,11 @@
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use platform::{Action, Actor, Config, Database, Shutdown, actor::Forbidden, clock, database::DbError, redis::Redis, telemetry::Metrics};
 use prometheus::{IntGauge, IntGaugeVec};
@@ -35,6 +42,8 @@ struct Inner {
     followers: IntGaugeVec,
     redis: Option<Redis>,
     ways: IntGaugeVec,
+    /// The last event that was told here.
+    position: AtomicI64,
 }
 
 impl Events {
@@ -59,6 +68,7 @@ impl Events {
                 heartbeat: config.event_heartbeat,
                 followers: metrics.gauges("fabric_event_followers", "Who follows the events now, by stream", &["stream"]),
                 redis,
+                position: AtomicI64::new(newest),
                 ways: metrics.gauges("fabric_event_way", "1 for the way by which this replica hears of events", &["way"]),
             }),
         };
@@ -89,6 +99,11 @@ impl Events {
     pub async fn follow(&self, actor: &Actor, wanted: Wanted, after: Option<i64>) -> Result<Follower, FollowError> {
         actor.require(Action::EventsRead)?;
         Ok(Follower::new(self, actor, wanted, after).await?)
+    }
+
+    /// The last event that was told in this process; what it is about is in the database.
+    pub fn position(&self) -> i64 {
+        self.inner.position.load(Ordering::Acquire)
     }
 
     /// Every channel.
@@ -148,6 +163,7 @@ impl Events {
     /// Tells one event, and remembers that.
     pub(crate) fn tell(&self, event: Event, last: &mut i64) {
         *last = event.id;
+        self.inner.position.store(event.id, Ordering::Release);
         // Without followers there is nobody to tell.
         self.inner.live.send(Arc::new(event)).ok();
     }
@@ -174,7 +190,9 @@ impl Events {
                 // Whoever does not get it sees that something is missing.
                 others.try_send(Told { after: *last, events: batch.iter().map(Row::from).collect() }).ok();
             }
-            batch.into_iter().for_each(|event| self.tell(event, last));
+            for event in batch {
+                self.tell(event, last);
+            }
             if is_full {
                 continue;
             }

@@ -84,6 +84,11 @@ pub(crate) async fn between(pool: &PgPool, (from, to): (i64, i64), channels: &[S
     Ok(rows.fetch_all(pool).await?.into_iter().map(Event::from).collect())
 }
 
+/// Whether whoever asks is the one who tells the others: as long as this connection stands.
+pub(crate) async fn is_teller(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtext('mcp_fabric.events.teller')) AS "is_teller!""#).fetch_one(connection).await
+}
+
 /// The ids of the oldest and the newest event that are kept.
 pub(crate) async fn bounds(pool: &PgPool) -> sqlx::Result<Option<(i64, i64)>> {
     let row = sqlx::query!("SELECT min(id) AS oldest, max(id) AS newest FROM mcp_fabric.events").fetch_one(pool).await?;

@@ -35,6 +35,7 @@ mod repeated;
 mod routes;
 mod service;
 mod session;
+mod states;
 mod steps;
 mod store;
 mod supervisor;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use async_stream::stream;
 use axum::{
     body::{Body, Bytes},
@@ -23,6 +25,7 @@ use crate::{
     error::RuntimeError,
     log::Entry,
     model::{Backend, Era, Instance, InstanceId, Kept, SessionName, State},
+    states::{Source, Stand},
     store::Filter,
 };
 
@@ -33,6 +36,7 @@ pub fn router(runtime: Runtime) -> OpenApiRouter {
         .routes(routes!(stop))
         .routes(routes!(restart))
         .routes(routes!(list))
+        .routes(routes!(states))
         .routes(routes!(one, remove))
         .routes(routes!(logs))
         .routes(routes!(tools))
@@ -198,6 +202,21 @@ async fn list(
     let found = runtime.list(&actor, &filter, page.after, page.limit + 1).await?;
     let (found, next_cursor) = page::cut(found, page.limit, |last| last.id);
     Ok(Json(InstancesOut { instances: found.into_iter().map(Into::into).collect(), next_cursor }))
+}
+
+#[derive(Serialize, ToSchema)]
+struct StatesOut {
+    /// By the ids of servers.
+    servers: BTreeMap<String, Stand>,
+    /// Where it was read.
+    source: Source,
+}
+
+/// How each of your servers stands, in one answer for those who look often.
+#[utoipa::path(get, path = "/api/mcp/states", tag = "runtime", security(("token" = [])), responses((status = 200, body = StatesOut)))]
+async fn states(Held(runtime): Held<Runtime>, actor: Actor) -> Result<Json<StatesOut>, Problem> {
+    let (servers, source) = runtime.states(&actor).await?;
+    Ok(Json(StatesOut { servers, source }))
 }
 
 #[derive(Serialize, ToSchema)]

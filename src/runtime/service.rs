@@ -13,7 +13,8 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use oauth::Oauth;
 use packages::{Installation, NoToolchain, Packages, Toolchain};
 use platform::{
-    Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, telemetry::Metrics,
+    Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, redis::Redis,
+    telemetry::Metrics,
 };
 use prometheus::IntCounterVec;
 use sandbox::Machine;
@@ -34,6 +35,7 @@ use crate::{
     process::Starter,
     reconcile::Handle,
     session::Session,
+    states::Changes,
     store,
 };
 
@@ -86,6 +88,7 @@ pub(crate) struct Inner {
     /// Held while it is looked whether there is room, until that is taken.
     pub(crate) admission: tokio::sync::Mutex<()>,
     programs: tokio::sync::Mutex<HashMap<String, PathBuf>>,
+    pub(crate) changes: Option<Arc<Changes>>,
     transitions: IntCounterVec,
 }
 
@@ -117,6 +120,8 @@ pub struct Neighbours {
     pub oauth: Oauth,
     /// What starts processes.
     pub machine: Arc<Machine>,
+    /// Where replicas keep answers for each other.
+    pub redis: Option<Redis>,
 }
 
 /// What an instance uses now.
@@ -225,12 +230,13 @@ impl Inner {
 impl Runtime {
     /// Looks at what this machine can keep servers from. Nothing runs yet.
     pub fn new(config: &Config, node: &str, neighbours: Neighbours, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, RuntimeError> {
-        let Neighbours { database, audit, events, servers, credentials, configurations, packages, oauth, machine } = neighbours;
+        let Neighbours { database, audit, events, servers, credentials, configurations, packages, oauth, machine, redis } = neighbours;
         tracing::info!("how servers are kept from the rest of this machine: {}", machine.describe());
         let starter = Starter::new(packages.place(), machine, &config.runtime)?;
         let own = [config.data_dir.clone(), config.cache.dir.clone(), config.config_dir.clone(), packages.place().to_owned()];
         let own_folders = own.iter().filter_map(|folder| std::fs::canonicalize(folder).ok()).collect();
         let transitions = metrics.counters("state_transitions_total", "Steps of instances, by outcome", &["from", "to", "outcome"]);
+        let changes = redis.map(|redis| Arc::new(Changes::new(redis, events.position())));
         let inner = Inner {
             database,
             audit,
@@ -252,6 +258,7 @@ impl Runtime {
             wake: Notify::new(),
             admission: tokio::sync::Mutex::default(),
             programs: tokio::sync::Mutex::default(),
+            changes,
             transitions,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -260,6 +267,9 @@ impl Runtime {
     /// Begins to run what is wanted. `local` is where this fabric is reached from this machine.
     pub fn start(&self, local: &str) {
         self.inner.engine.set_registry(local.split_once("://").map_or(local, |(_, address)| address).to_owned());
+        if let Some(changes) = &self.inner.changes {
+            self.inner.shutdown.spawn(Arc::clone(changes).follow(self.clone(), self.inner.events.subscribe()));
+        }
         if self.inner.config.most_instances > 0 {
             self.inner.shutdown.spawn(Arc::clone(&self.inner).reconcile());
         }

@@ -1,5 +1,6 @@
 //! The event streams: server-sent events and `WebSocket`s.
 
+mod browser;
 mod many;
 mod replicas;
 mod sockets;

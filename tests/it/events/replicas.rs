@@ -114,3 +114,32 @@ async fn a_redis_that_is_not_there_stops_nothing() {
     let refused = TestApp::refused(&app.database, &[("REDIS_URL", "memcached://s3cret-word")]).await.to_string();
     assert!(refused.contains("REDIS_URL must be") && !refused.contains("s3cret"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_kept_for_other_replicas_and_never_old() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let (one, two) = self::two(Some(&redis)).await;
+    goes(&two, "redis").await;
+    let states = async |app: &TestApp| app.op_get("/api/mcp/states").await.expect(200);
+    assert_eq!(states(&one).await["source"], "postgresql");
+    eventually(5, "it is kept", || async { (states(&two).await["source"] == "redis").then_some(()) }).await;
+    // A server that is wanted fails, since nothing of it can be had; whoever hears of each step reads no older one.
+    two.import(&[data::entry("a.x/one", "1.0.0")]).await;
+    let (mut socket, _) = Socket::with(&one, &one.token, "?channels=servers").await;
+    two.op_post_json("/api/mcp/users/me/servers", &json!({ "server_id": "a.x/one", "enabled": true })).await.expect(201);
+    let mut steps = 0;
+    loop {
+        let event = socket.of_type("SERVER_STATE_CHANGED").await;
+        steps += 1;
+        let order = |state: &serde_json::Value| ["PENDING", "CREATING", "STARTING", "FAILED"].iter().position(|known| state == known);
+        let (told, seen) = (order(&event["payload"]["newState"]), states(&one).await);
+        assert!(told.is_some() && order(&seen["servers"]["a.x/one"]["state"]) >= told, "{seen} after {event}");
+        if event["payload"]["newState"] == "FAILED" {
+            break;
+        }
+    }
+    assert!(steps >= 2);
+    redis.go();
+    let seen = states(&two).await;
+    assert_eq!((&seen["source"], &seen["servers"]["a.x/one"]["state"]), (&json!("postgresql"), &json!("FAILED")));
+}
