@@ -86,3 +86,23 @@ async fn the_database_has_what_the_requirements_name() {
     assert_eq!(id, "text");
     assert!(app.get("/api/mcp/sync/status").await.expect(200)["servers"].as_i64().unwrap() >= 55);
 }
+
+/// docs/requirements.md names tests: each of them is there, in the module that is named.
+#[test]
+fn the_tests_that_the_document_names_are_there() {
+    let document = include_str!("../../../docs/requirements.md");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let named = document.split('`').skip(1).step_by(2).filter(|name| name.contains("::"));
+    let mut missing = Vec::new();
+    for name in named.clone() {
+        let mut parts: Vec<&str> = name.split("::").collect();
+        let function = format!("fn {}(", parts.pop().unwrap());
+        let module = root.join(parts.join("/"));
+        let files = [module.with_extension("rs"), module.join("mod.rs")];
+        if !files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).any(|text| text.contains(&function)) {
+            missing.push(name);
+        }
+    }
+    assert!(missing.is_empty(), "docs/requirements.md names tests that are gone: {missing:#?}");
+    assert!(named.count() > 30);
+}
