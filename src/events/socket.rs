@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -29,6 +30,9 @@ use crate::{
 const MOST_BYTES: usize = 16 << 10;
 /// A client says little: the usual buffers would be most of what a thousand of them take.
 const BUFFER: usize = 1 << 10;
+
+/// How long a closing message may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a client says.
 #[derive(Deserialize)]
@@ -144,7 +148,9 @@ impl Conversation {
     async fn go(mut self, standing: Standing) {
         let _counted = self.events.count("websocket");
         if let Err(End::Close(code, reason)) = self.talk(standing).await {
-            self.socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await.ok();
+            let close = self.socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() })));
+            // Whoever does not read is not waited for.
+            tokio::time::timeout(FAREWELL, close).await.ok();
         }
     }
 
@@ -169,7 +175,10 @@ impl Conversation {
                         None => return Err(End::Close(close_code::AWAY, "the fabric stops; come back with the last id")),
                     };
                     let began = Instant::now();
-                    self.socket.send(Message::Text(text)).await?;
+                    tokio::select! {
+                        sent = self.socket.send(Message::Text(text)) => sent?,
+                        () = &mut ended => return Err(End::Close(close_code::POLICY, "the token has ended")),
+                    }
                     // Whoever had to be waited for has read.
                     if began.elapsed() > heartbeat {
                         heard_at = Instant::now();

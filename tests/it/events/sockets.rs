@@ -320,3 +320,29 @@ async fn it_ends_with_the_login_and_with_the_other_end() {
     app.stop().await;
     reading.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_does_not_read_ends_with_its_login_all_the_same() {
+    let app = TestApp::start().await;
+    app.person("root@example.com", "admin").await;
+    let ada = app.person("ada@example.com", "member").await;
+    let (_, first) = Socket::with(&app, &ada.access, "").await;
+    sqlx::query(
+        "INSERT INTO mcp_fabric.events (type, channel, payload, created_at)
+         SELECT 'CATALOG_CHANGED', 'catalog', jsonb_build_object('text', repeat('x', 20000)), now() FROM generate_series(1, 2000)",
+    )
+    .execute(&mut app.database.connect().await)
+    .await
+    .unwrap();
+    let (unread, _) = Socket::with(&app, &ada.access, &format!("?last_event_id={}", first["lastEventId"])).await;
+    let followers = || async {
+        let metrics = app.op_get("/metrics").await.text();
+        metrics.lines().find_map(|line| line.strip_prefix("fabric_event_followers{stream=\"websocket\"} "))?.parse::<u32>().ok()
+    };
+    eventually(5, "it is followed", || async { followers().await.filter(|count| *count == 1) }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(app.call(Method::POST, "/api/mcp/auth/logout", &ada.access, &Value::Null).await.status, 204);
+    eventually(8, "nobody is left", || async { followers().await.filter(|count| *count == 0) }).await;
+    drop(unread);
+    app.stop().await;
+}
