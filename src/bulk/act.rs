@@ -83,7 +83,9 @@ impl Bulk {
                 None => Ok(Acted::Unchanged),
             },
             Operation::ApplyTemplate | Operation::Import if let Some(Wanted::Settings(wanted)) = wanted => {
-                let revision = self.inner.configurations.apply(actor, &server, Change::clone(wanted)).await?.revision;
+                // Over what was looked at, and nothing that came meanwhile.
+                let seen = now.configuration.as_ref().map(|own| own.revision);
+                let revision = self.inner.configurations.apply(actor, &server, Change::clone(wanted), seen).await?.revision;
                 Ok(Acted::Done(json!({ "revision": revision })))
             }
             Operation::Export => Ok(Acted::Done(self.inner.configurations.exported(actor, &server).await?)),

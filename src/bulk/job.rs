@@ -16,7 +16,7 @@ use crate::{
     Bulk,
     error::BulkError,
     model::{Acted, Before, BulkId, BulkOperation, Direction, Item, ItemStatus, Status},
-    store,
+    plan, store,
 };
 
 /// How often progress is told at most.
@@ -248,7 +248,13 @@ impl Attempt {
         item: &Item,
     ) -> Result<(ItemStatus, Option<serde_json::Value>), BulkError> {
         let now = self.bulk.look(actor, &item.server_id).await?;
-        let before: Before = item.before.clone().unwrap_or_else(|| now.clone());
+        let mut before: Before = item.before.clone().unwrap_or_else(|| now.clone());
+        let revision = |at: &Before| at.configuration.as_ref().map(|own| own.revision);
+        let is_there = Bulk::outcome(operation.operation, &now, item.wanted.as_ref()) == plan::Outcome::Unchanged;
+        // It was tried before, and somebody wants something else since: that is what it goes back to.
+        if item.wanted.is_some() && !is_there && revision(&before) != revision(&now) {
+            before = now.clone();
+        }
         let mut transaction = self.bulk.inner.database.begin_for_all().await?;
         self.hold(&mut transaction).await?;
         store::begin_item(&mut transaction, (self.id, item.n), &before, clock::now()).await?;

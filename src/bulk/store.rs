@@ -229,7 +229,7 @@ pub(crate) async fn begin_item(
 ) -> Result<(), DbError> {
     let before = serde_json::to_value(before).unwrap_or_default();
     sqlx::query!(
-        "UPDATE mcp_fabric.bulk_items SET status = 'running', before = coalesce(before, $3), started_at = coalesce(started_at, $4),
+        "UPDATE mcp_fabric.bulk_items SET status = 'running', before = $3, started_at = coalesce(started_at, $4),
                 error_code = NULL, error = NULL
          WHERE bulk_id = $1 AND n = $2",
         id.0,

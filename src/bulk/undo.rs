@@ -1,5 +1,6 @@
 //! What is undone of one server.
 
+use configurations::Standing;
 use platform::Actor;
 
 use crate::{
@@ -24,10 +25,16 @@ impl Bulk {
         let server = by_id(&item.server_id)?;
         let was_enabled = before.configuration.as_ref().is_some_and(|own| own.enabled);
         match operation {
-            Operation::ApplyTemplate | Operation::Import => match before.configuration.filter(|own| !own.archived) {
-                Some(own) => self.inner.configurations.set_back(actor, &server, own.settings).await?,
-                None => self.inner.configurations.archive(actor, &server, None).await?,
-            },
+            Operation::ApplyTemplate | Operation::Import => {
+                let seen = now.configuration.as_ref().map(|own| own.revision);
+                match before.configuration {
+                    Some(own) => {
+                        let status = if own.archived { Standing::Archived } else { Standing::Active };
+                        self.inner.configurations.set_back(actor, &server, own.settings, status, seen).await?;
+                    }
+                    None => self.inner.configurations.archive(actor, &server, seen).await?,
+                }
+            }
             Operation::Enable | Operation::Start | Operation::Stop | Operation::Disable => {
                 if before.configuration.is_none_or(|own| own.archived) {
                     // There was none, and there is to be none.

@@ -220,7 +220,7 @@ impl Catalog {
                 return Err(actor.denied(Action::CatalogManage, reason).into());
             }
             self.inner.servers.put_custom_in(&mut transaction, &id, &document).await?;
-            if kept.as_ref().is_some_and(|kept| kept["remotes"] != document["remotes"]) {
+            if kept.as_ref().is_some_and(|kept| addresses(kept) != addresses(&document)) {
                 // Secrets that were given for one address do not go to another one.
                 self.inner.servers.renew_in(&mut transaction, &id).await?;
             }
@@ -325,7 +325,7 @@ impl Catalog {
         }
         // What is wanted of it ends with it.
         for wanted in self.inner.configurations.enabled_for(&found.id).await? {
-            self.inner.configurations.give_up(&Actor::system("catalog"), &wanted, "server_removed").await?;
+            self.inner.configurations.give_up_in(&mut transaction, &Actor::system("catalog"), &wanted, "server_removed").await?;
         }
         let id = ServerId::parse(&found.id).map_err(ServersError::from)?;
         if !self.erase_in(&mut transaction, &id).await? {
@@ -379,6 +379,16 @@ impl Catalog {
 /// The operator may what every owner may.
 pub(crate) fn is_own(actor: &Actor, owner: &str) -> bool {
     Viewer::of(actor) == Viewer::All || actor.to_string() == owner
+}
+
+/// Where a server is, by its document: addresses with variables are theirs with all that these may be.
+fn addresses(document: &Value) -> Vec<Value> {
+    let remotes = document["remotes"].as_array().cloned().unwrap_or_default();
+    let address = |remote: Value| match remote["url"].as_str() {
+        Some(url) if !url.contains('{') => json!([remote["type"], url]),
+        _ => remote,
+    };
+    remotes.into_iter().map(address).collect()
 }
 
 fn origin_of(summary: &Summary) -> &'static str {

@@ -14,7 +14,7 @@ use crate::{
     error::ConfigurationsError,
     inputs,
     model::{Change, Configuration, Limits, Sharing, Standing},
-    store, templates, transfer,
+    store, templates,
 };
 
 /// The event that says that somebody wants something else of a server.
@@ -180,18 +180,49 @@ impl Configurations {
     }
 
     /// The same, as a part of something larger; gives the row.
-    pub async fn apply(&self, actor: &Actor, server: &ServerRef, change: Change) -> Result<Configuration, ConfigurationsError> {
-        let id = self.put(actor, server, change, None).await?.configuration.server_id;
+    pub async fn apply(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        change: Change,
+        expected: Option<i64>,
+    ) -> Result<Configuration, ConfigurationsError> {
+        let id = self.put(actor, server, change, expected).await?.configuration.server_id;
         self.of(&actor.to_string(), &id).await?.ok_or(ConfigurationsError::NotFound)
     }
 
-    /// Makes the actor's own for a server what it was: what was not given then is not now.
-    pub async fn set_back(&self, actor: &Actor, server: &ServerRef, mut to: Change) -> Result<(), ConfigurationsError> {
+    /// Makes the actor's own for a server what it was, with `expected` only over that revision, whatever became of the server.
+    /// What is a secret by now is in the vault, and stays there as it is.
+    pub async fn set_back(
+        &self,
+        actor: &Actor,
+        server: &ServerRef,
+        to: Change,
+        status: Standing,
+        expected: Option<i64>,
+    ) -> Result<(), ConfigurationsError> {
+        actor.require(Action::ConfigurationsWrite)?;
         let id = self.inner.servers.id_of(server).await?;
-        if let Some(known) = self.of(&actor.to_string(), &id).await? {
-            transfer::complete(&mut to, &known);
-        }
-        self.put(actor, server, to, None).await.map(drop)
+        actor.require_server(Action::ConfigurationsWrite, &id)?;
+        let inputs = match self.inner.servers.inputs(&Viewer::All, server).await {
+            Err(servers::ServersError::NotFound) => Vec::new(),
+            inputs => inputs?.1,
+        };
+        let mut transaction = self.inner.database.begin(actor).await?;
+        let held = store::hold(&mut transaction, &actor.to_string(), &id).await?;
+        let mut new = held.ok_or(ConfigurationsError::NotFound)?;
+        is_expected(Some(&new), expected)?;
+        let Change { enabled, values, limits, restart, lifecycle, sharing } = to;
+        new.values = values;
+        new.values.retain(|name, value| *value != SECRET && !inputs.iter().any(|input| input.secret && input.env_var == *name));
+        new.enabled = enabled.unwrap_or(false) && status == Standing::Active;
+        new.limits = limits.unwrap_or(new.limits);
+        new.restart = restart.unwrap_or(new.restart);
+        new.lifecycle = lifecycle.unwrap_or(new.lifecycle);
+        new.sharing = sharing.unwrap_or(new.sharing);
+        new.status = status;
+        self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Says whether the actor wants a server to run; gives the row, without what is shown in the place of secrets.
@@ -199,7 +230,7 @@ impl Configurations {
         if !enabled && let Some(off) = self.switch_off(actor, server).await? {
             return Ok(off);
         }
-        self.apply(actor, server, Change { enabled: Some(enabled), ..Change::default() }).await
+        self.apply(actor, server, Change { enabled: Some(enabled), ..Change::default() }, None).await
     }
 
     /// Switches off what the actor wanted, whatever became of the server; nothing where there is no configuration.

@@ -127,7 +127,10 @@ impl Configurations {
         let mut wrong = Vec::new();
         for server in servers {
             match self.fit(actor, place, server, change).await {
-                Ok(_) => {}
+                Ok((_, inputs)) => wrong.extend(secrets_in(change, &inputs).map(|name| {
+                    let message = format!("{server}: is a secret, which waits for nobody outside the vault; give it as a credential");
+                    FieldError::new(format!("{place}.values.{name}"), message)
+                })),
                 Err(ConfigurationsError::Fields(fields)) => {
                     wrong.extend(fields.into_iter().map(|field| FieldError::new(field.location, format!("{server}: {}", field.message))));
                 }
@@ -151,11 +154,11 @@ impl Configurations {
         let planned = self.plan(actor, given, strategy).await?;
         let (mut changes, mut wrong) = (Vec::new(), Vec::new());
         for one in planned {
-            let (_, inputs) = self.inner.servers.inputs(&Viewer::of(actor), &server(&one.server_id)?).await?;
-            let is_given = |name: &String, value: &Value| {
-                value.is_string() && *value != SECRET && inputs.iter().any(|input| input.secret && input.env_var == *name)
+            let inputs = match one.outcome {
+                Outcome::Archived => Vec::new(),
+                _ => self.inner.servers.inputs(&Viewer::of(actor), &server(&one.server_id)?).await?.1,
             };
-            for (name, _) in one.change.values.iter().filter(|(name, value)| is_given(name, value)) {
+            for name in secrets_in(&one.change, &inputs) {
                 let message =
                     format!("{}: is a secret; it is taken by POST /api/mcp/users/me/servers/import, or as a credential", one.server_id);
                 wrong.push(FieldError::new(format!("{place}.{name}"), message));
@@ -243,6 +246,9 @@ impl Configurations {
             ConfigurationsError::Servers(ServersError::NotFound | ServersError::InvalidId(_)) => {
                 unfit(".server_id", "is no server of the catalogue".into())
             }
+            ConfigurationsError::Servers(ServersError::Denied) => {
+                unfit(".server_id", "is a server that administrators do not allow".into())
+            }
             ConfigurationsError::Forbidden(_) => unfit(".server_id", "is a server that your token is not for".into()),
             error => error,
         })?;
@@ -260,8 +266,14 @@ impl Configurations {
     }
 }
 
+/// The secrets that a change gives.
+fn secrets_in<'a>(change: &'a Change, inputs: &'a [DeclaredInput]) -> impl Iterator<Item = &'a String> {
+    let is_secret = |name: &String| inputs.iter().any(|input| input.secret && input.env_var == *name);
+    change.values.iter().filter(move |(name, value)| !value.is_null() && **value != SECRET && is_secret(name)).map(|(name, _)| name)
+}
+
 /// What is not given is as in a new configuration.
-pub(crate) fn complete(change: &mut Change, known: &Configuration) {
+fn complete(change: &mut Change, known: &Configuration) {
     for name in known.values.keys() {
         change.values.entry(name.clone()).or_insert(Value::Null);
     }

@@ -24,6 +24,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long a replica is woken by PostgreSQL before it looks again who tells.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How many messages in a row Redis may not take.
+const PATIENCE: u32 = 5;
 /// How many messages wait for Redis before some are left out.
 const WAITING: usize = 64;
 
@@ -67,16 +69,17 @@ impl Events {
             let listener = self.database().listener().await?;
             self.go(Way::Teller);
             let (tell, told) = mpsc::channel(WAITING);
-            return tokio::select! {
-                ended = self.carry_by_notifications(listener, last, Some(tell)) => ended,
-                () = pass_on(redis, told) => Ok(()),
-                ended = while_there(&mut right) => ended,
-            };
-        }
-        drop(right);
-        let ended = self.hear(redis, last).await;
-        if let Err(Ended::Database(error)) = ended {
-            return Err(error);
+            tokio::select! {
+                ended = self.carry_by_notifications(listener, last, Some(tell)) => return ended,
+                ended = while_there(&mut right) => return ended,
+                // Whoever reaches Redis may do better.
+                () = self.pass_on(redis, told) => drop(right),
+            }
+        } else {
+            drop(right);
+            if let Err(Ended::Database(error)) = self.hear(redis, last).await {
+                return Err(error);
+            }
         }
         self.go(Way::Postgres);
         let listener = self.database().listener().await?;
@@ -107,6 +110,28 @@ impl Events {
         }
     }
 
+    /// Gives to Redis what is told, and a sign of life in between, which says up to where: what Redis does not take, others read
+    /// from the table. Ends when Redis takes nothing for a while.
+    async fn pass_on(&self, redis: &Redis, mut told: mpsc::Receiver<Told>) {
+        let mut failed = 0;
+        while failed < PATIENCE {
+            let told = match tokio::time::timeout(BEAT, told.recv()).await {
+                Ok(Some(told)) => told,
+                Ok(None) => return,
+                Err(_) => Told { after: self.position(), events: Vec::new() },
+            };
+            match redis.publish(CHANNEL, &serde_json::to_string(&told).unwrap_or_default()).await {
+                Ok(()) => failed = 0,
+                Err(error) => {
+                    if failed == 0 {
+                        tracing::warn!(%error, "other replicas hear of events by PostgreSQL");
+                    }
+                    failed += 1;
+                }
+            }
+        }
+    }
+
     async fn catch_up(&self, last: &mut i64) -> Result<(), DbError> {
         loop {
             let batch = store::after(self.database().system(), *last, BATCH).await?;
@@ -132,25 +157,5 @@ async fn while_there(connection: &mut PgConnection) -> Result<(), DbError> {
     loop {
         tokio::time::sleep(BEAT).await;
         connection.ping().await?;
-    }
-}
-
-/// Gives to Redis what is told, and a sign of life in between. What Redis does not take is read from the table by others.
-async fn pass_on(redis: &Redis, mut told: mpsc::Receiver<Told>) {
-    let (mut last, mut is_there) = (0, true);
-    loop {
-        let told = match tokio::time::timeout(BEAT, told.recv()).await {
-            Ok(Some(told)) => told,
-            Ok(None) => return,
-            Err(_) => Told { after: last, events: Vec::new() },
-        };
-        last = told.events.last().map_or(told.after, |event| event.id).max(last);
-        let sent = redis.publish(CHANNEL, &serde_json::to_string(&told).unwrap_or_default()).await;
-        if let Err(error) = &sent
-            && is_there
-        {
-            tracing::warn!(%error, "other replicas hear of events by PostgreSQL");
-        }
-        is_there = sent.is_ok();
     }
 }

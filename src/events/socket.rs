@@ -228,6 +228,9 @@ impl Conversation {
             }
             (_, asked) => asked,
         });
+        let now = self.follower.wanted();
+        let gone: Vec<String> = self.events.channels().into_iter().filter(|name| !now.has(name)).map(str::to_owned).collect();
+        self.past.forget(&gone);
         self.confirm().await?;
         let Some(from) = after.filter(|_| !new.is_empty()) else { return Ok(()) };
         let lost = self.follower.lost_after(from).await?;

@@ -20,6 +20,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use servers::{ServerId, ServerRef, Servers, ServersError, Viewer};
 use sqlx::PgConnection;
+use tokio::sync::Semaphore;
 
 use crate::{
     error::PackagesError,
@@ -59,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) configurations: Configurations,
     pub(crate) trees: Trees,
     pub(crate) place: std::path::PathBuf,
+    /// Who writes the catalogue: one at a time, so that waiting for its lock takes no connections from others.
+    turn: Semaphore,
 }
 
 /// What installations work with.
@@ -89,7 +92,21 @@ impl Packages {
         let Neighbours { database, audit, events, jobs, servers, cache, credentials, configurations, machine } = neighbours;
         let place = files::servers_place(&config.data_dir)?;
         let trees = Trees::open(&place, Scripts::new(machine, &config.runtime, &place))?;
-        Ok(Self { inner: Arc::new(Inner { database, audit, events, jobs, servers, cache, credentials, configurations, trees, place }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                database,
+                audit,
+                events,
+                jobs,
+                servers,
+                cache,
+                credentials,
+                configurations,
+                trees,
+                place,
+                turn: Semaphore::new(1),
+            }),
+        })
     }
 
     /// Where files lie that servers use.
@@ -173,6 +190,7 @@ impl Packages {
 
     /// The rows of an order: all or none.
     async fn write(&self, actor: &Actor, plan: &Plan, new: &Installation) -> Result<InstallationId, PackagesError> {
+        let _turn = self.inner.turn.acquire().await;
         let mut transaction = self.inner.database.system().begin().await?;
         self.inner.servers.lock_in(&mut transaction).await?;
         let there = match self.inner.servers.summary(&Viewer::All, &ServerRef::Id(plan.server.clone())).await {

@@ -74,6 +74,11 @@ impl Redis {
         Ok(self.connection.clone().get(self.name(name)).await?)
     }
 
+    /// Forgets what is kept under a name.
+    pub async fn forget(&self, name: &str) -> Result<(), RedisUnusable> {
+        Ok(self.connection.clone().del::<_, ()>(self.name(name)).await?)
+    }
+
     /// Keeps a text under a name for so long.
     pub async fn keep(&self, name: &str, text: &str, time: Duration) -> Result<(), RedisUnusable> {
         Ok(self.connection.clone().set_ex::<_, _, ()>(self.name(name), text, time.as_secs().max(1)).await?)

@@ -213,7 +213,7 @@ impl Older {
         if !actor.may(Action::InstancesRead) {
             return Ok(None);
         }
-        let filter = Filter { server_id: Some(server_id.to_owned()), state: None };
+        let filter = Filter { server_id: Some(server_id.to_owned()), ..Filter::default() };
         let found = self.runtime.list(actor, &filter, None, page::MAX_LIMIT).await?;
         Ok(found.into_iter().find(|instance| instance.owner == actor.to_string()))
     }

@@ -198,7 +198,7 @@ async fn list(
     Query(query): Query<ListQuery>,
     page: PageRequest<InstanceId>,
 ) -> Result<Json<InstancesOut>, Problem> {
-    let filter = Filter { server_id: query.server_id, state: query.state };
+    let filter = Filter { server_id: query.server_id, state: query.state, ..Filter::default() };
     let found = runtime.list(&actor, &filter, page.after, page.limit + 1).await?;
     let (found, next_cursor) = page::cut(found, page.limit, |last| last.id);
     Ok(Json(InstancesOut { instances: found.into_iter().map(Into::into).collect(), next_cursor }))

@@ -465,6 +465,9 @@ impl Runtime {
         let mut transaction = self.inner.database.begin_for_all().await?;
         store::remove(&mut transaction, instance.id).await?;
         transaction.commit().await?;
+        if let Some(changes) = &self.inner.changes {
+            changes.forget(&instance.owner).await;
+        }
         if instance.backend == Backend::Container
             && let Err(error) = self.inner.engine.remove(&containers::name_of(instance.id)).await
         {

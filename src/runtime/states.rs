@@ -75,6 +75,18 @@ impl Changes {
         heard.0.insert(owner.to_owned(), id);
     }
 
+    /// Whatever is kept from before is not good enough.
+    fn forget_all(&self, floor: i64) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = (HashMap::new(), floor);
+    }
+
+    /// An instance went without a step that is told.
+    pub(crate) async fn forget(&self, owner: &str) {
+        if let Err(error) = self.redis.forget(&name(owner)).await {
+            tracing::debug!(%error, "states that are kept could not be forgotten");
+        }
+    }
+
     fn last(&self, owner: &str) -> i64 {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.0.get(owner).copied().unwrap_or(heard.1)
@@ -82,6 +94,8 @@ impl Changes {
 
     /// Hears of changes until the program stops.
     pub(crate) async fn follow(self: Arc<Self>, runtime: Runtime, mut events: Receiver<Arc<Event>>) {
+        // What was told before is not heard of any more.
+        self.forget_all(runtime.inner.events.position());
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -93,10 +107,7 @@ impl Changes {
                         self.hear(owner, event.id);
                     }
                 }
-                Err(RecvError::Lagged(_)) => {
-                    let floor = runtime.inner.events.position();
-                    *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = (HashMap::new(), floor);
-                }
+                Err(RecvError::Lagged(_)) => self.forget_all(runtime.inner.events.position()),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -144,9 +155,9 @@ impl Runtime {
 
     async fn read_states(&self, owner: &str) -> Result<BTreeMap<String, Stand>, RuntimeError> {
         let mut transaction = self.inner.database.begin_for_all().await?;
-        let found = store::list(&mut transaction, None, Some((owner, &[])), &Filter::default(), None, MOST).await?;
         // Of a server with sessions, the one that is for all.
-        let main = found.into_iter().filter(|instance| instance.session.is_empty());
-        Ok(main.map(|one| (one.server_id, Stand { instance_id: one.id, state: one.state, since: one.since })).collect())
+        let filter = Filter { is_main: true, ..Filter::default() };
+        let found = store::list(&mut transaction, None, Some((owner, &[])), &filter, None, MOST).await?;
+        Ok(found.into_iter().map(|one| (one.server_id, Stand { instance_id: one.id, state: one.state, since: one.since })).collect())
     }
 }

@@ -266,6 +266,8 @@ pub(crate) async fn of_configuration(
 pub(crate) struct Filter {
     pub(crate) server_id: Option<String>,
     pub(crate) state: Option<State>,
+    /// Without those of sessions.
+    pub(crate) is_main: bool,
 }
 
 /// Instances that the transaction may see, after an id, by it: of an owner and of shared configurations alone where those
@@ -285,7 +287,7 @@ pub(crate) async fn list(
                 next_try_at, restarts, pid, container, version, era, tools, limits, created_at
          FROM mcp_fabric.instances
          WHERE ($1::uuid IS NULL OR id > $1) AND ($2::text[] IS NULL OR server_id = ANY ($2)) AND ($3::text IS NULL OR server_id = $3)
-           AND ($4::text IS NULL OR state = $4)
+           AND ($4::text IS NULL OR state = $4) AND (NOT $8 OR session = '')
            AND ($6::text IS NULL OR owner = $6 OR (configuration_id = ANY ($7) AND session = ''))
          ORDER BY id LIMIT $5",
         after.map(|after| after.0),
@@ -294,7 +296,8 @@ pub(crate) async fn list(
         filter.state.map(State::as_str),
         limit,
         owner,
-        shared
+        shared,
+        filter.is_main,
     );
     rows.fetch_all(connection).await?.into_iter().map(Instance::try_from).collect()
 }

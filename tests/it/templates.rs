@@ -213,3 +213,58 @@ async fn a_file_is_taken_in_and_given_out_by_a_job() {
     assert_eq!(app.wanted("a.x/two").await["status"], "archived");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_waits_outside_the_vault() {
+    let app = catalogue().await;
+    for values in [json!({ "DB_PASSWORD": 12345 }), json!({ "NOTE": "sk-0123456789abcdef0123" })] {
+        app.template(&app.token, &json!({ "name": "x", "values": values })).await.expect_problem(400, "invalid_field");
+    }
+    // By its name it is none; by the servers it is.
+    let made = app.template(&app.token, &json!({ "name": "x", "values": { "KEY": "quiet" } })).await.expect(201);
+    let order = json!({ "action": "apply_template", "template_id": made["id"], "server_ids": ["a.x/one"] });
+    let problem = app.op_post_json("/api/mcp/bulk", &order).await.expect_problem(400, "invalid_field");
+    assert_eq!(problem["errors"][0]["location"], "body.template_id.values.KEY");
+    let file = json!({ "servers": [{ "server_id": "a.x/one", "values": { "KEY": 12345 } }] });
+    app.op_post_json("/api/mcp/bulk", &json!({ "action": "import", "document": file })).await.expect_problem(400, "invalid_field");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undoing_gives_back_what_was_wanted_when_it_was_done() {
+    let app = catalogue().await;
+    // An archived one: what it was is there again when it is restored.
+    app.op_post_json(SERVERS, &json!({ "server_id": "a.x/one", "values": { "REGION": "us" }, "restart": "always" })).await.expect(201);
+    let path = format!("{SERVERS}/a.x%2Fone");
+    assert_eq!(app.call(Method::DELETE, &path, &app.token, &Value::Null).await.status, 204);
+    // One whose server does not know a value any more.
+    app.op_post_json(SERVERS, &json!({ "server_id": "a.x/two", "values": { "REGION": "us", "PORT": 1 } })).await.expect(201);
+    let made = app.template(&app.token, &json!({ "name": "x", "restart": "never" })).await.expect(201);
+    let done = app.over(&json!({ "action": "apply_template", "template_id": made["id"], "server_ids": ["a.x/one", "a.x/two"] })).await;
+    assert_eq!(done["status"], "complete");
+    let inputs = json!([{ "name": "REGION", "choices": ["eu", "us"] }]);
+    let newer = json!({ "packages": [{ "registryType": "npm", "identifier": "x", "version": "2.0.0", "transport": { "type": "stdio" }, "environmentVariables": inputs }] });
+    app.import(&[data::entry_with("a.x/two", "2.0.0", newer, json!({}))]).await;
+    let id = done["bulk_id"].as_str().unwrap();
+    app.op_post(&format!("/api/mcp/bulk/{id}/rollback")).await.expect(202);
+    assert_eq!(statuses(&app.ended(id).await), [("a.x/one", "rolled_back"), ("a.x/two", "rolled_back")]);
+    assert_eq!(app.wanted("a.x/one").await["status"], "archived");
+    app.op_post(&format!("{path}/restore")).await.expect(200);
+    let one = app.wanted("a.x/one").await;
+    assert_eq!((&one["restart"], &one["values"]["REGION"]), (&json!("always"), &json!("us")));
+    assert_eq!(app.wanted("a.x/two").await["values"]["REGION"], "us");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_takes_the_place_of_what_is_gone() {
+    let app = catalogue().await;
+    for server in ["a.x/one", "a.x/two"] {
+        app.op_post_json(SERVERS, &json!({ "server_id": server })).await.expect(201);
+    }
+    app.op_post_json("/api/mcp/catalog/rules", &json!({ "effect": "deny", "pattern": "a.x/one" })).await.expect(201);
+    let file = json!({ "servers": [{ "server_id": "a.x/two", "restart": "never" }] });
+    let done = app.over(&json!({ "action": "import", "strategy": "replace", "document": file })).await;
+    assert_eq!(done["status"], "complete", "{done}");
+    app.stop().await;
+}

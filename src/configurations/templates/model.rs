@@ -1,5 +1,8 @@
 use chrono::{DateTime, Utc};
-use platform::{FieldError, secrets::is_named_secret};
+use platform::{
+    FieldError,
+    secrets::{is_named_secret, is_secret_itself},
+};
 use serde_json::Value;
 
 use crate::model::{Change, Limits};
@@ -59,11 +62,12 @@ impl Template {
             let place = format!("body.values.{name}");
             match value {
                 Value::Array(_) | Value::Object(_) => note(true, &place, "must be text, a number, true, false or null"),
-                Value::String(text) if is_named_secret(name) && !text.is_empty() => {
+                Value::Null => {}
+                value if is_named_secret(name) || value.as_str().is_some_and(is_secret_itself) => {
                     note(true, &place, "looks like a secret, which a template does not keep; give it as a credential");
                 }
                 Value::String(text) => note(text.len() > LONGEST_VALUE, &place, "is longer than 32 KiB"),
-                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+                Value::Bool(_) | Value::Number(_) => {}
             }
         }
         wrong

@@ -74,7 +74,7 @@ impl Carrier {
                     return;
                 }
                 // It does not keep what was told so long ago: from now on is better than nothing.
-                Ok(Opened::Refused(status)) if status.is_client_error() && status != StatusCode::CONFLICT => place = Place::default(),
+                Ok(Opened::Refused(status)) if matches!(status.as_u16(), 400 | 404 | 410 | 412) => place = Place::default(),
                 Err(Lost::Gone(reason)) if !reason.is_passing => {
                     self.gone.send_replace(Some(reason));
                     return;
