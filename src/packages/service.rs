@@ -40,6 +40,8 @@ pub static INSTALLATION_CHANGED: events::Kind = events::Kind {
     heard_by: "Everybody who may use the server.",
     payload: &[("serverId", "the server's UUID"), ("status", "`installing`, `installed`, `error`, `uninstalled`")],
 };
+/// How often an order is planned again because the server has changed meanwhile.
+const MOST_TRIES: u32 = 5;
 const MOST_ARGS: usize = 200;
 const LONGEST_ARG: usize = 8 << 10;
 
@@ -140,6 +142,17 @@ impl Packages {
 
     /// Asks that a package is installed under the id of a server: the installation, and the job that works on it.
     pub async fn install(&self, actor: &Actor, order: Order) -> Result<(Installation, JobId), PackagesError> {
+        let mut tries = 0;
+        loop {
+            match self.install_as_it_stands(actor, order.clone()).await {
+                // Somebody was quicker: what is there now is looked at.
+                Err(PackagesError::ServerChanged) if tries < MOST_TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn install_as_it_stands(&self, actor: &Actor, order: Order) -> Result<(Installation, JobId), PackagesError> {
         actor.require(Action::PackagesInstall)?;
         if order.command.is_some() {
             actor.require(Action::PackagesManage)?;
