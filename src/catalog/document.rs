@@ -4,12 +4,11 @@ use platform::{FieldError, secrets::is_named_secret};
 use serde_json::{Map, Value, json};
 use servers::{
     ServerId,
-    validate::{self, Issue, Severity},
+    validate::{self, CURRENT_SCHEMA, Issue, Severity},
 };
 
 use crate::{image::Image, model::Change};
 
-const SCHEMA: &str = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json";
 /// The version of a server that says none.
 const FIRST_VERSION: &str = "1.0.0";
 /// Rules of the official registry about what may be published there, which a server of one's own need not keep.
@@ -40,7 +39,7 @@ pub(crate) fn of_change(id: &ServerId, now: Option<&Value>, change: &Change) -> 
 
 /// A document as it was given, with what everybody would write there.
 fn whole(id: &ServerId, mut given: Map<String, Value>, now: Option<&Value>) -> Map<String, Value> {
-    given.entry("$schema").or_insert_with(|| SCHEMA.into());
+    given.entry("$schema").or_insert_with(|| CURRENT_SCHEMA.into());
     given.entry("name").or_insert_with(|| id.registry_name().into());
     given.entry("version").or_insert_with(|| now.map_or_else(|| FIRST_VERSION.into(), |now| now["version"].clone()));
     given

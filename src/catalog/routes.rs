@@ -1,14 +1,17 @@
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing,
 };
 use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
-    http::{Json, Path, Query, Reader, extract::if_match},
+    http::{
+        Json, Path, Query, Reader,
+        extract::{etag, if_match},
+    },
     page::{self, PageRequest},
 };
 use serde::{Deserialize, Serialize};
@@ -118,8 +121,8 @@ impl CatalogServer {
 
 /// A server, as it is answered.
 pub(crate) fn shown(status: StatusCode, actor: &Actor, shown: Shown) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{}\"", shown.summary.access.revision)).unwrap_or(HeaderValue::from_static("\"0\""));
-    let server = CatalogServer { document: shown.document, ..CatalogServer::of(actor, shown.summary, &shown.places) };
+    let etag = etag(shown.summary.access.revision);
+    let server = CatalogServer { document: Some(shown.document), ..CatalogServer::of(actor, shown.summary, &shown.places) };
     (status, [(header::ETAG, etag)], Json(server)).into_response()
 }
 

@@ -52,15 +52,14 @@ impl Catalog {
         }
         let rule =
             Rule { id: ids::fresh(), effect, pattern: pattern.to_owned(), note, created_by: actor.to_string(), created_at: clock::now() };
-        let _turn = self.turn.acquire().await;
-        let mut transaction = self.begin_alone().await?;
+        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         if store::count_rules(&mut transaction).await? >= MOST {
             return Err(CatalogError::field(
                 "body",
                 format!("there are {MOST} rules already, as many as there may be; take one with `*` for several"),
             ));
         }
-        let before: BTreeSet<String> = store::denied(&mut transaction).await?.into_iter().collect();
+        let before = store::denied(&mut transaction).await?;
         if !store::add_rule(&mut transaction, &rule).await? {
             return Err(CatalogError::RuleTaken);
         }
@@ -79,9 +78,8 @@ impl Catalog {
     /// Removes a rule.
     pub(crate) async fn remove_rule(&self, actor: &Actor, id: Uuid) -> Result<Effects, CatalogError> {
         actor.require(Action::CatalogManage)?;
-        let _turn = self.turn.acquire().await;
-        let mut transaction = self.begin_alone().await?;
-        let before: BTreeSet<String> = store::denied(&mut transaction).await?.into_iter().collect();
+        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
+        let before = store::denied(&mut transaction).await?;
         let pattern = store::remove_rule(&mut transaction, id).await?.ok_or(CatalogError::NoRule)?;
         let effects = self.effects_in(&mut transaction, &before).await?;
         let told = NewEvent::change("catalog.rule_remove").on("catalog_rule", id).with("pattern", pattern);
@@ -93,7 +91,7 @@ impl Catalog {
     }
 
     async fn effects_in(&self, transaction: &mut PgConnection, before: &BTreeSet<String>) -> Result<Effects, CatalogError> {
-        let after: BTreeSet<String> = store::denied(transaction).await?.into_iter().collect();
+        let after = store::denied(transaction).await?;
         Ok(Effects { denied: after.difference(before).cloned().collect(), allowed: before.difference(&after).cloned().collect() })
     }
 }

@@ -7,8 +7,7 @@ use packages::Packages;
 use platform::{Action, Actor, Database, FieldError, clock};
 use serde_json::{Value, json};
 use servers::{Access, Filter, ListKey, Origin, Places, ServerId, ServerRef, Servers, ServersError, Sort, Summary, Viewer, Visibility};
-use sqlx::{PgConnection, Postgres, Transaction};
-use tokio::sync::Semaphore;
+use sqlx::PgConnection;
 use users::{Belongings, UserId};
 
 use crate::{
@@ -46,8 +45,6 @@ pub struct Neighbours {
 #[derive(Clone)]
 pub struct Catalog {
     pub(crate) inner: Arc<Neighbours>,
-    /// Who writes: one at a time, so that waiting for the catalogue's lock takes no connections from others.
-    pub(crate) turn: Arc<Semaphore>,
 }
 
 /// A server with all that is shown of it.
@@ -55,13 +52,13 @@ pub(crate) struct Shown {
     pub(crate) summary: Summary,
     pub(crate) places: Places,
     /// What its latest version says.
-    pub(crate) document: Option<Value>,
+    pub(crate) document: Value,
 }
 
 impl Catalog {
     /// The service.
     pub fn new(neighbours: Neighbours) -> Self {
-        Self { inner: Arc::new(neighbours), turn: Arc::new(Semaphore::new(1)) }
+        Self { inner: Arc::new(neighbours) }
     }
 
     /// One page of servers, one more where there is another page, and how many there are.
@@ -86,7 +83,7 @@ impl Catalog {
         let summary = self.found(actor, server).await?;
         let described = self.inner.servers.document(&Viewer::All, server).await?;
         let places = self.inner.servers.first_places(std::slice::from_ref(&summary.id)).await?;
-        Ok(Shown { summary, places, document: Some(described.document) })
+        Ok(Shown { summary, places, document: described.document })
     }
 
     /// A server that the actor may know of.
@@ -115,8 +112,7 @@ impl Catalog {
         Self::require_managed(actor, &access, change)?;
         let document = checked(&id, None, change)?;
 
-        let _turn = self.turn.acquire().await;
-        let mut transaction = self.begin_alone().await?;
+        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         // An installation that outlived its server keeps the name.
         let is_installed = self.inner.packages.is_installed_in(&mut transaction, id.as_str()).await?;
         if is_installed || self.inner.servers.is_there_in(&mut transaction, &id).await? {
@@ -144,10 +140,10 @@ impl Catalog {
         let name = change.name.as_deref().or_else(|| change.document.as_ref().and_then(|document| document["name"].as_str()));
         let name = name.ok_or_else(|| CatalogError::field("body.name", "is needed"))?;
         let id = ServerId::from_registry_name(name).map_err(|error| CatalogError::field("body.name", error.to_string()))?;
-        // What a name with a namespace says of its maker, the registry has looked at; and its names come by the mirror.
         if RESERVED.contains(&id.as_str()) {
             return Err(CatalogError::field("body.name", "is a path of this API; take another one"));
         }
+        // What a name with a namespace says of its maker, the registry has looked at; and its names come by the mirror.
         if id.as_str().contains('/') && !actor.may(Action::CatalogManage) {
             let reason = "names with a namespace are given by administrators; take a plain name, such as `weather`".to_owned();
             return Err(actor.denied(Action::CatalogManage, reason).into());
@@ -179,13 +175,6 @@ impl Catalog {
         self.write(actor, "catalog.update", server, change, expected).await
     }
 
-    /// A transaction in which nobody else writes the catalogue; whoever begins it has the turn.
-    pub(crate) async fn begin_alone(&self) -> Result<Transaction<'static, Postgres>, CatalogError> {
-        let mut transaction = self.inner.database.system().begin().await?;
-        self.inner.servers.lock_in(&mut transaction).await?;
-        Ok(transaction)
-    }
-
     pub(crate) async fn write(
         &self,
         actor: &Actor,
@@ -197,8 +186,7 @@ impl Catalog {
         actor.require(Action::CatalogWrite)?;
         let id = ServerId::parse(&self.found(actor, server).await?.id).map_err(ServersError::from)?;
         actor.require_server(Action::CatalogWrite, id.as_str())?;
-        let _turn = self.turn.acquire().await;
-        let mut transaction = self.begin_alone().await?;
+        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         let now = self.get(actor, &ServerRef::Id(id.clone())).await?;
         Self::require_right(actor, &now.summary, change)?;
         let before = &now.summary.access;
@@ -212,7 +200,7 @@ impl Catalog {
         if let Some(metadata) = &change.metadata {
             access.metadata = Value::Object(metadata.clone());
         }
-        let kept = now.document.filter(|_| before.owner.is_some());
+        let kept = before.owner.is_some().then_some(now.document);
         let document = if change.is_of_document() {
             let document = checked(&id, kept.as_ref(), change)?;
             if !actor.may(Action::CatalogManage) && self.inner.packages.is_installed_in(&mut transaction, id.as_str()).await? {
@@ -302,8 +290,7 @@ impl Catalog {
     /// Removes a server that was made here; who has it configured is told that it is switched off.
     pub(crate) async fn remove(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), CatalogError> {
         actor.require(Action::CatalogWrite)?;
-        let _turn = self.turn.acquire().await;
-        let mut transaction = self.begin_alone().await?;
+        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         let found = self.found(actor, server).await?;
         actor.require_server(Action::CatalogWrite, &found.id)?;
         let Some(owner) = &found.access.owner else {

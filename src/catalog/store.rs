@@ -1,5 +1,7 @@
 //! All SQL of revisions and rules.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use serde_json::Value;
@@ -116,8 +118,9 @@ pub(crate) async fn denies(connection: &mut PgConnection, server: &str) -> Resul
 }
 
 /// The ids of all servers that are denied.
-pub(crate) async fn denied(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!("SELECT id FROM mcp_fabric.servers WHERE is_denied AND erased_at IS NULL ORDER BY id").fetch_all(connection).await
+pub(crate) async fn denied(connection: &mut PgConnection) -> Result<BTreeSet<String>, sqlx::Error> {
+    let denied = sqlx::query_scalar!("SELECT id FROM mcp_fabric.servers WHERE is_denied AND erased_at IS NULL ORDER BY id");
+    Ok(denied.fetch_all(connection).await?.into_iter().collect())
 }
 
 struct RuleRow {

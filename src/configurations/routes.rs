@@ -9,7 +9,7 @@ use platform::{
     Actor, Problem,
     http::{
         Json, Path, Query,
-        extract::{if_match, parse_json},
+        extract::{etag, if_match, parse_json},
     },
     page::{self, PageRequest},
 };
@@ -123,7 +123,7 @@ struct ShownOut {
 
 fn shown(status: StatusCode, Shown { mut configuration, missing }: Shown) -> Response {
     let values = std::mem::take(&mut configuration.values);
-    let etag = HeaderValue::from_str(&format!("\"{}\"", configuration.revision)).unwrap_or(HeaderValue::from_static("\"0\""));
+    let etag = etag(configuration.revision);
     let body = ShownOut { configuration: configuration.into(), values, missing };
     (status, [(header::ETAG, etag), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(body)).into_response()
 }

@@ -11,7 +11,6 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::mpsc;
 
 use crate::{
-    follower::BATCH,
     model::Event,
     service::Events,
     store::{self, Row},
@@ -93,7 +92,7 @@ impl Events {
             Ended::Silence
         })?;
         // What was told before.
-        self.catch_up(last).await.map_err(Ended::Database)?;
+        self.catch_up(last, None).await.map_err(Ended::Database)?;
         self.go(Way::Redis);
         loop {
             let message = tokio::select! {
@@ -102,7 +101,7 @@ impl Events {
             };
             let Ok(Told { after, events }) = serde_json::from_str::<Told>(&message) else { continue };
             if after > *last {
-                self.catch_up(last).await.map_err(Ended::Database)?;
+                self.catch_up(last, None).await.map_err(Ended::Database)?;
             }
             for event in events.into_iter().map(Event::from).filter(|event| event.id > *last).collect::<Vec<_>>() {
                 self.tell(event, last);
@@ -128,19 +127,6 @@ impl Events {
                     }
                     failed += 1;
                 }
-            }
-        }
-    }
-
-    async fn catch_up(&self, last: &mut i64) -> Result<(), DbError> {
-        loop {
-            let batch = store::after(self.database().system(), *last, BATCH).await?;
-            let is_full = i64::try_from(batch.len()) == Ok(BATCH);
-            for event in batch {
-                self.tell(event, last);
-            }
-            if !is_full {
-                return Ok(());
             }
         }
     }

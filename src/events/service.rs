@@ -184,24 +184,31 @@ impl Events {
     ) -> Result<(), DbError> {
         listener.listen("fabric_events").await?;
         loop {
-            let batch = store::after(self.inner.database.system(), *last, BATCH).await?;
-            let is_full = i64::try_from(batch.len()) == Ok(BATCH);
-            if let Some(others) = others.as_ref().filter(|_| !batch.is_empty()) {
-                // Whoever does not get it sees that something is missing.
-                others.try_send(Told { after: *last, events: batch.iter().map(Row::from).collect() }).ok();
-            }
-            for event in batch {
-                self.tell(event, last);
-            }
-            if is_full {
-                continue;
-            }
+            self.catch_up(last, others.as_ref()).await?;
             tokio::select! {
                 notified = listener.try_recv() => { notified?; }
                 () = tokio::time::sleep(POLL) => {}
                 () = self.stopping() => return Ok(()),
             }
             while listener.next_buffered().is_some() {}
+        }
+    }
+
+    /// Tells all that is in the table by now, also to the others where there are any.
+    pub(crate) async fn catch_up(&self, last: &mut i64, others: Option<&mpsc::Sender<Told>>) -> Result<(), DbError> {
+        loop {
+            let batch = store::after(self.inner.database.system(), *last, BATCH).await?;
+            let is_full = i64::try_from(batch.len()) == Ok(BATCH);
+            if let Some(others) = others.filter(|_| !batch.is_empty()) {
+                // Whoever does not get it sees that something is missing.
+                others.try_send(Told { after: *last, events: batch.iter().map(Row::from).collect() }).ok();
+            }
+            for event in batch {
+                self.tell(event, last);
+            }
+            if !is_full {
+                return Ok(());
+            }
         }
     }
 

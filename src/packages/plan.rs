@@ -3,7 +3,7 @@
 use cache::{Cache, Wanted};
 use platform::{Action, Actor};
 use serde_json::{Map, Value, json};
-use servers::{Described, ServerId, ServerRef, Servers, ServersError, Viewer};
+use servers::{Described, ServerId, ServerRef, Servers, ServersError, Viewer, validate::CURRENT_SCHEMA};
 
 use crate::{
     error::PackagesError,
@@ -170,7 +170,7 @@ fn document(server: &ServerId, base: Option<&Described>, package: &Wanted) -> Va
     };
     let text = |key: &str| base.and_then(|base| base.document[key].as_str()).map(str::to_owned);
     json!({
-        "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
+        "$schema": CURRENT_SCHEMA,
         "name": server.registry_name(),
         "title": text("title").unwrap_or_else(|| server.to_string()),
         "description": text("description").unwrap_or_else(|| format!("The package {}", package.identifier).chars().take(100).collect()),

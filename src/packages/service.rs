@@ -20,7 +20,6 @@ use secrecy::SecretString;
 use serde_json::json;
 use servers::{ServerId, ServerRef, Servers, ServersError, Viewer};
 use sqlx::PgConnection;
-use tokio::sync::Semaphore;
 
 use crate::{
     error::PackagesError,
@@ -62,8 +61,6 @@ pub(crate) struct Inner {
     pub(crate) configurations: Configurations,
     pub(crate) trees: Trees,
     pub(crate) place: std::path::PathBuf,
-    /// Who writes the catalogue: one at a time, so that waiting for its lock takes no connections from others.
-    turn: Semaphore,
 }
 
 /// What installations work with.
@@ -94,21 +91,7 @@ impl Packages {
         let Neighbours { database, audit, events, jobs, servers, cache, credentials, configurations, machine } = neighbours;
         let place = files::servers_place(&config.data_dir)?;
         let trees = Trees::open(&place, Scripts::new(machine, &config.runtime, &place))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                database,
-                audit,
-                events,
-                jobs,
-                servers,
-                cache,
-                credentials,
-                configurations,
-                trees,
-                place,
-                turn: Semaphore::new(1),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { database, audit, events, jobs, servers, cache, credentials, configurations, trees, place }) })
     }
 
     /// Where files lie that servers use.
@@ -203,9 +186,7 @@ impl Packages {
 
     /// The rows of an order: all or none.
     async fn write(&self, actor: &Actor, plan: &Plan, new: &Installation) -> Result<InstallationId, PackagesError> {
-        let _turn = self.inner.turn.acquire().await;
-        let mut transaction = self.inner.database.system().begin().await?;
-        self.inner.servers.lock_in(&mut transaction).await?;
+        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         let there = match self.inner.servers.summary(&Viewer::All, &ServerRef::Id(plan.server.clone())).await {
             Err(ServersError::NotFound) => None,
             there => Some(there?.access.revision),

@@ -189,7 +189,7 @@ impl Inner {
     /// Fails where whose configuration it is may not use the server any more.
     pub(crate) async fn require_usable(&self, configuration: &Configuration) -> Result<(), RuntimeError> {
         let server: ServerRef = configuration.server_id.parse().map_err(ServersError::from)?;
-        Ok(self.servers.require_usable(&Viewer::owner(&configuration.owner), &server).await?)
+        Ok(self.servers.require_usable(&Viewer::owner(&configuration.owner), &server).await.map(drop)?)
     }
 
     /// The latest version of a server's document.
@@ -279,8 +279,7 @@ impl Runtime {
     /// where the configuration says so.
     pub async fn start_server(&self, actor: &Actor, server: &ServerRef, session: Option<&SessionName>) -> Result<Instance, RuntimeError> {
         actor.require(Action::InstancesManage)?;
-        let (id, _) = self.inner.servers.inputs(&Viewer::of(actor), server).await?;
-        self.inner.servers.require_usable(&Viewer::of(actor), server).await?;
+        let id = self.inner.servers.require_usable(&Viewer::of(actor), server).await?;
         actor.require_server(Action::InstancesManage, &id)?;
         self.require_inputs(actor, server, &id).await?;
         let known = self.inner.configurations.of(&actor.to_string(), &id).await?;

@@ -1,11 +1,12 @@
 //! Servers that were made here, and who may see and use which.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use events::NewEvent;
 use platform::database::DbError;
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     Servers,
@@ -28,11 +29,11 @@ impl Servers {
         }
     }
 
-    /// Fails where somebody may not use a server: it is not shown to them, or the rules of administrators deny it, which binds
-    /// administrators, too.
-    pub async fn require_usable(&self, viewer: &Viewer, server: &ServerRef) -> Result<(), ServersError> {
-        let is_denied = self.summary(viewer, server).await?.access.is_denied;
-        if is_denied { Err(ServersError::Denied) } else { Ok(()) }
+    /// The id of a server that somebody may use. Fails where it is not shown to them, or the rules of administrators deny it,
+    /// which binds administrators, too.
+    pub async fn require_usable(&self, viewer: &Viewer, server: &ServerRef) -> Result<String, ServersError> {
+        let found = self.summary(viewer, server).await?;
+        if found.access.is_denied { Err(ServersError::Denied) } else { Ok(found.id) }
     }
 
     /// Those of these servers that are private to somebody, and to whom.
@@ -53,6 +54,14 @@ impl Servers {
     /// Lets nobody else write the catalogue until the transaction ends.
     pub async fn lock_in(&self, transaction: &mut PgConnection) -> Result<(), ServersError> {
         Ok(upkeep::lock(transaction).await?)
+    }
+
+    /// A transaction in which nobody else writes the catalogue, and the turn that it has until it ends.
+    pub async fn begin_alone(&self) -> Result<(OwnedMutexGuard<()>, Transaction<'static, Postgres>), ServersError> {
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
+        let mut transaction = self.inner.database.system().begin().await?;
+        upkeep::lock(&mut transaction).await?;
+        Ok((turn, transaction))
     }
 
     /// Whether a server of this id is there, whoever may know of it.

@@ -5,7 +5,7 @@ use events::{Events, Kind, NewEvent};
 use platform::{Action, Actor, Config, Database, Shutdown, clock, database::DbError, http::Answer};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Mutex, broadcast::error::RecvError};
 
 use crate::{
     categories::Rules,
@@ -46,6 +46,8 @@ pub struct Servers {
 pub(crate) struct Inner {
     pub(crate) database: Database,
     pub(crate) events: Events,
+    /// Who writes what was made here: one at a time, so that waiting for the lock takes no connections from others.
+    pub(crate) turn: Arc<Mutex<()>>,
     rules: Rules,
     rendered: Kept<Answer>,
     /// The environment variables that servers need values for.
@@ -72,7 +74,8 @@ impl Servers {
     pub async fn start(config: &Config, database: Database, events: Events, shutdown: &Shutdown) -> Result<Self, ServersError> {
         let predefined = predefined::load(&config.config_dir)?;
         let (rendered, required) = (Kept::new(config.memory_bytes), Kept::new(REQUIRED_BYTES));
-        let inner = Inner { database, events, rules: Rules::load(&config.config_dir)?, rendered, required };
+        let (rules, turn) = (Rules::load(&config.config_dir)?, Arc::default());
+        let inner = Inner { database, events, turn, rules, rendered, required };
         let servers = Self { inner: Arc::new(inner) };
         shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
 

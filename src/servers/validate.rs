@@ -23,6 +23,7 @@ mod version;
 
 use serde_json::Value;
 
+pub use definitions::CURRENT_SCHEMA;
 use place::Place;
 use report::Issues;
 pub use report::{Issue, IssueType, Report, Severity};

@@ -6,7 +6,10 @@ use axum::{
 use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
-    http::{Json, Path, extract::if_match},
+    http::{
+        Json, Path,
+        extract::{etag, if_match},
+    },
     page::{self, PageRequest},
 };
 use serde::{Deserialize, Serialize};
@@ -76,7 +79,7 @@ struct SourcesOut {
 }
 
 fn shown(status: StatusCode, source: Source) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{}\"", source.revision)).unwrap_or(HeaderValue::from_static("\"0\""));
+    let etag = etag(source.revision);
     let headers = [(header::ETAG, etag), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (status, headers, Json(SourceOut::from(source))).into_response()
 }

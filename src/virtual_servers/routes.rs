@@ -2,13 +2,16 @@ use std::collections::BTreeMap;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
-    http::{Address, Json, Path, Query, extract::if_match},
+    http::{
+        Address, Json, Path, Query,
+        extract::{etag, if_match},
+    },
     page::{self, PageRequest},
 };
 use serde::{Deserialize, Serialize};
@@ -159,7 +162,7 @@ impl Held {
         found: VirtualServer,
         note: Option<&'static str>,
     ) -> Result<Response, Problem> {
-        let etag = HeaderValue::from_str(&format!("\"{}\"", found.revision)).unwrap_or(HeaderValue::from_static("\"0\""));
+        let etag = etag(found.revision);
         Ok((status, [(header::ETAG, etag)], Json(self.out(headers, found, note).await?)).into_response())
     }
 }

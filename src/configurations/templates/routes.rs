@@ -1,12 +1,15 @@
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
-    http::{Json, Path, extract::if_match},
+    http::{
+        Json, Path,
+        extract::{etag, if_match},
+    },
     page::{self, PageRequest},
 };
 use serde::{Deserialize, Serialize};
@@ -88,7 +91,7 @@ impl TemplateOut {
 }
 
 fn shown(status: StatusCode, actor: &Actor, found: Template) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{}\"", found.revision)).unwrap_or(HeaderValue::from_static("\"0\""));
+    let etag = etag(found.revision);
     (status, [(header::ETAG, etag)], Json(TemplateOut::of(actor, found))).into_response()
 }
 

@@ -1,12 +1,15 @@
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
 use platform::{
     Actor, Problem,
-    http::{Json, Path, Query, extract::if_match},
+    http::{
+        Json, Path, Query,
+        extract::{etag, if_match},
+    },
     page::{self, PageRequest},
 };
 use secrecy::SecretString;
@@ -92,7 +95,7 @@ async fn store(
     let server = parse_server(&body.server_id)?;
     let (user, server_id, stored) = credentials.store(&actor, body.user_id.as_deref(), &server, value, expected).await?;
     let status = if stored.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let etag = HeaderValue::from_str(&format!("\"{}\"", stored.metadata.revision)).unwrap_or(HeaderValue::from_static("\"0\""));
+    let etag = etag(stored.metadata.revision);
     let body = StoredOut { id: stored.id, user_id: user.as_str().to_owned(), server_id, metadata: stored.metadata };
     Ok((status, [(header::ETAG, etag)], Json(body)).into_response())
 }

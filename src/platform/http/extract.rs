@@ -3,7 +3,7 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -54,6 +54,11 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let revision = value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok());
     let unfit = || Problem::field("invalid_field", "header.if-match", "must be one revision in quotes, as ETag gives it");
     revision.map(Some).ok_or_else(unfit)
+}
+
+/// A revision as `ETag` gives it; what [`if_match`] reads.
+pub fn etag(revision: i64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
 /// The whole body, within the route's limit.

@@ -1,7 +1,7 @@
 //! The schema of server.json of 2025-12-11, as tables.
 
 /// The address of the schema that the tables below state.
-pub(super) const CURRENT_SCHEMA: &str = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json";
+pub const CURRENT_SCHEMA: &str = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json";
 /// The only member of `_meta` that the official registry keeps.
 pub(super) const PUBLISHER_PROVIDED: &str = "io.modelcontextprotocol.registry/publisher-provided";
 
