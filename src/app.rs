@@ -61,6 +61,9 @@ pub enum StartError {
         /// The data folder.
         folder: PathBuf,
     },
+    /// The address of the factory's own listener cannot be listened at.
+    #[error("cannot listen on {0}: {1}; MCP_FACTORY_PORT sets another port")]
+    ListenForFactory(SocketAddr, #[source] std::io::Error),
     /// The address cannot be listened at.
     #[error("cannot listen on {0}: {1}; FABRIC_LISTEN sets another address")]
     Listen(SocketAddr, #[source] std::io::Error),
@@ -100,6 +103,9 @@ pub enum StartError {
     /// Spans cannot be exported as it is asked for.
     #[error(transparent)]
     Traces(#[from] platform::traces::TracesError),
+    /// The folder of what is made cannot be used, or the model not be asked.
+    #[error(transparent)]
+    Factory(#[from] factory::FactoryError),
     /// Virtual servers cannot be looked at.
     #[error(transparent)]
     VirtualServers(#[from] virtual_servers::VirtualServersError),
@@ -135,6 +141,8 @@ impl StartError {
             | Self::Packages(_)
             | Self::Oauth(_)
             | Self::Runtime(_)
+            | Self::Factory(_)
+            | Self::ListenForFactory(..)
             | Self::VirtualServers(_)
             | Self::Users(_)
             | Self::AlreadyRunning { .. }
@@ -225,6 +233,7 @@ impl App {
         // Being on this machine is no right to plaintext.
         let inner_front = front.at(Door::Internal, Access::new(authenticator, false));
         let internal = internal::start(config, router::internal(services.credentials.clone(), inner_front))?;
+        let older = router::factory(services.factory.clone(), services.jobs.clone(), config, front.clone());
         let service = router::build(services, config, front, metrics.clone());
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let bound = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
@@ -237,8 +246,13 @@ impl App {
             open: metrics.gauge("fabric_http_connections", "Connections that are open"),
             refused: metrics.counter("fabric_http_connections_refused_total", "Connections beyond FABRIC_MAX_CONNECTIONS"),
         };
-        let server =
-            spawn_server(listener, tls, handle.clone(), limits, service).map_err(|error| StartError::Listen(config.listen, error))?;
+        let mut servers = vec![(config.listen, listener, service)];
+        if let Some(port) = config.factory.port {
+            let address = SocketAddr::new(config.listen.ip(), port);
+            let listener = std::net::TcpListener::bind(address).map_err(|error| StartError::ListenForFactory(address, error))?;
+            servers.push((address, listener, older));
+        }
+        let server = spawn_servers(servers, tls.as_ref(), &handle, &limits)?;
 
         jobs.start(config, node, handlers, &metrics, shutdown);
         packages.start(config, shutdown);
@@ -284,6 +298,26 @@ async fn stop_database(database: &Database, cluster: Option<&Cluster>, within: D
     {
         tracing::error!(%error, "the managed database did not stop in order; it recovers at the next start");
     }
+}
+
+/// Serves each listener; ends when all of them have, which their handle makes them.
+#[expect(clippy::disallowed_methods, reason = "the servers end by their handle, not by the shutdown token")]
+fn spawn_servers(
+    servers: Vec<(SocketAddr, std::net::TcpListener, axum::Router)>,
+    tls: Option<&RustlsConfig>,
+    handle: &Handle<SocketAddr>,
+    limits: &Limits,
+) -> Result<JoinHandle<std::io::Result<()>>, StartError> {
+    let spawn = |(address, listener, service)| {
+        spawn_server(listener, tls.cloned(), handle.clone(), limits.clone(), service).map_err(|error| StartError::Listen(address, error))
+    };
+    let running: Vec<JoinHandle<std::io::Result<()>>> = servers.into_iter().map(spawn).collect::<Result<_, _>>()?;
+    Ok(tokio::spawn(async move {
+        for server in running {
+            server.await.map_err(std::io::Error::other)??;
+        }
+        Ok(())
+    }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the server ends by its handle, not by the shutdown token")]

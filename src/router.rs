@@ -17,6 +17,7 @@ use catalog::Catalog;
 use configurations::Configurations;
 use credentials::Credentials;
 use events::Events;
+use factory::Factory;
 use gateway::Gateway;
 use jobs::Jobs;
 use oauth::Oauth;
@@ -57,6 +58,7 @@ pub(crate) struct Services {
     pub(crate) gateway: Gateway,
     pub(crate) bulk: Bulk,
     pub(crate) catalog: Catalog,
+    pub(crate) factory: Factory,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -68,6 +70,8 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(older.into())
         .merge(catalog::older(services.catalog.clone()).into())
         .merge(catalog::router(services.catalog))
+        .merge(factory::older(services.factory.clone(), services.jobs.clone()).into())
+        .merge(factory::router(services.factory))
         .merge(servers::router(services.servers.clone()))
         .merge(sync::router(services.sync))
         .merge(cache::router(services.cache.clone()))
@@ -106,6 +110,15 @@ pub(crate) fn build(services: Services, config: &Config, front: Front, metrics: 
         .merge(documents(&document))
         .fallback(front::not_found)
         .method_not_allowed_fallback(front::method_not_allowed)
+        .layer(middleware::from_fn_with_state(front, front::front))
+}
+
+/// What the factory's own listener has: its older paths.
+pub(crate) fn factory(factory: Factory, jobs: Jobs, config: &Config, front: Front) -> Router {
+    factory::older(factory, jobs)
+        .method_not_allowed_fallback(front::method_not_allowed)
+        .layer(cors::for_api(&config.http.cors_origins))
+        .fallback(front::not_found)
         .layer(middleware::from_fn_with_state(front, front::front))
 }
 

@@ -9,6 +9,7 @@ use catalog::Catalog;
 use configurations::Configurations;
 use credentials::{Credentials, Ring};
 use events::Events;
+use factory::Factory;
 use gateway::Gateway;
 use jobs::{Handlers, Jobs};
 use oauth::Oauth;
@@ -78,7 +79,9 @@ pub(crate) async fn build(
         configurations: configurations.clone(),
         redis,
     };
-    let (packages, oauth, runtime) = running(config, node, below, metrics, shutdown)?;
+    let place = files::servers_place(&config.data_dir).map_err(PackagesError::from)?;
+    let machine = Machine::look(&config.runtime, node, &place).map(Arc::new).map_err(StartError::Sandbox)?;
+    let (packages, oauth, runtime) = running(config, node, below, Arc::clone(&machine), metrics, shutdown)?;
     let sources = Sources::new(database.clone(), audit.clone(), events.clone(), credentials.clone());
     let neighbours = (audit.clone(), servers.clone(), events.clone(), runtime.clone(), sources.clone());
     let (virtual_servers, gateway) = endpoints(config, database, neighbours, metrics, shutdown).await?;
@@ -96,6 +99,17 @@ pub(crate) async fn build(
     };
     let bulk = Bulk::new(config, neighbours);
     let catalog = editor(database, &audit, &servers, &configurations, &packages);
+    let neighbours = factory::Neighbours {
+        database: database.clone(),
+        audit: audit.clone(),
+        jobs: jobs.clone(),
+        users: users.clone(),
+        servers: servers.clone(),
+        catalog: catalog.clone(),
+        cache: cache.clone(),
+        machine,
+    };
+    let factory = Factory::new(config, neighbours)?;
     users.set_belongings(vec![
         Arc::new(bulk.clone()),
         Arc::new(credentials.clone()),
@@ -108,7 +122,8 @@ pub(crate) async fn build(
         Arc::new(catalog.clone()),
     ]);
 
-    let handlers = bulk.handlers(packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default())))));
+    let handlers =
+        factory.handlers(bulk.handlers(packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))))));
     let services = Services {
         audit,
         users,
@@ -125,6 +140,7 @@ pub(crate) async fn build(
         gateway,
         bulk,
         catalog,
+        factory,
         jobs,
         events,
         health,
@@ -150,13 +166,11 @@ fn running(
     config: &Config,
     node: &str,
     below: Below,
+    machine: Arc<Machine>,
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> Result<(Packages, Oauth, Runtime), StartError> {
     let Below { database, audit, events, jobs, servers, cache, credentials, configurations, redis } = below;
-    let machine = Machine::look(&config.runtime, node, &files::servers_place(&config.data_dir).map_err(PackagesError::from)?)
-        .map(Arc::new)
-        .map_err(StartError::Sandbox)?;
     let neighbours = packages::Neighbours {
         database: database.clone(),
         audit: audit.clone(),

@@ -41,7 +41,7 @@ use crate::{
 /// A file of up to this size is given from memory.
 const SMALL: u64 = 256 << 10;
 /// How long another node's download is believed in without a sign of life.
-const LEASE_SECONDS: f64 = 30.0;
+pub(crate) const LEASE_SECONDS: f64 = 30.0;
 /// How often progress is written, and how often a look is taken at another node's download.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -317,7 +317,7 @@ impl Artifacts {
     }
 
     /// Writes that a file is here: its link first, then its row and what the catalogue says of its package.
-    async fn keep(&self, package: &Package, file: &FileName, offer: &Offer, arrived: &Arrived) -> Result<(), CacheError> {
+    pub(crate) async fn keep(&self, package: &Package, file: &FileName, offer: &Offer, arrived: &Arrived) -> Result<(), CacheError> {
         let folder = package.folder();
         self.blobs.link(&arrived.blob, &folder.join(file.place())).await?;
         let mut source = offer.url.clone();

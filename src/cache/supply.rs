@@ -72,6 +72,15 @@ impl Cache {
         self.supply_of(&package, packages)
     }
 
+    /// Brings in a package by itself, without what it needs, and gives it.
+    pub async fn package_alone(&self, wanted: &Wanted) -> Result<Supply, CacheError> {
+        let targets = [Target::here()];
+        let found = self.exact(wanted, &targets).await?;
+        let package = found.into_iter().next().ok_or(CacheError::NoVersion)?;
+        let own = self.bring(&package, &targets).await?;
+        self.supply_of(&package, vec![own])
+    }
+
     /// The exact version that is meant now; the registry is asked where what is known is old.
     pub async fn newest(&self, wanted: &Wanted) -> Result<String, CacheError> {
         let found = self.exact(wanted, &[Target::here()]).await?;

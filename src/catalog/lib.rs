@@ -6,6 +6,7 @@
 
 mod document;
 mod error;
+mod generated;
 mod history;
 mod image;
 mod model;

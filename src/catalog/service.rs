@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many servers one actor may keep here.
-const MOST: i64 = 1000;
+pub(crate) const MOST: i64 = 1000;
 const LONGEST_NOTE: usize = 500;
 /// How many revisions of a server are kept.
 const MOST_REVISIONS: i64 = 200;
@@ -200,6 +200,9 @@ impl Catalog {
         if let Some(metadata) = &change.metadata {
             access.metadata = Value::Object(metadata.clone());
         }
+        if change.is_of_document() && now.summary.origin == Origin::Generated {
+            return Err(CatalogError::NotEditable(origin_of(&now.summary)));
+        }
         let kept = before.owner.is_some().then_some(now.document);
         let document = if change.is_of_document() {
             let document = checked(&id, kept.as_ref(), change)?;
@@ -268,7 +271,7 @@ impl Catalog {
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that a revision is made of")]
-    async fn write_in(
+    pub(crate) async fn write_in(
         &self,
         transaction: &mut PgConnection,
         actor: &Actor,
@@ -288,7 +291,7 @@ impl Catalog {
     }
 
     /// Removes a server that was made here; who has it configured is told that it is switched off.
-    pub(crate) async fn remove(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), CatalogError> {
+    pub async fn remove(&self, actor: &Actor, server: &ServerRef, expected: Option<i64>) -> Result<(), CatalogError> {
         actor.require(Action::CatalogWrite)?;
         let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         let found = self.found(actor, server).await?;

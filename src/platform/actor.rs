@@ -137,6 +137,8 @@ words! {
         CatalogWrite = "catalog.write",
         /// Say of all servers who may see and use them, and make ones that everybody sees.
         CatalogManage = "catalog.manage",
+        /// Make servers from descriptions and API documents, and have servers looked at.
+        FactoryGenerate = "factory.generate",
         /// Read the audit trail: one's own part of it, or all for those who may.
         AuditRead = "audit.read",
         /// Read everybody's part of it, and verify it.
@@ -160,7 +162,7 @@ impl Action {
             Self::JobsRead | Self::EventsRead | Self::SyncRead | Self::CacheRead | Self::AccountRead | Self::PackagesRead => {
                 (Some(Scope::CatalogueRead), ALL)
             }
-            Self::JobsManage | Self::PackagesInstall | Self::InstancesRead | Self::InstancesManage => {
+            Self::JobsManage | Self::PackagesInstall | Self::InstancesRead | Self::InstancesManage | Self::FactoryGenerate => {
                 (Some(Scope::RuntimeWrite), &[Admin, Member])
             }
             Self::PackagesManage => (Some(Scope::RuntimeWrite), &[Admin]),

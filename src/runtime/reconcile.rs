@@ -162,12 +162,20 @@ impl Inner {
             });
             !handle.wanted.is_closed()
         });
-        for configuration in wanted.iter().filter(|wanted| wanted.lifecycle == Lifecycle::Persistent && !wanted.is_per_session()) {
+        let is_left = |wanted: &&Configuration| {
+            wanted.lifecycle == Lifecycle::Persistent && !wanted.is_per_session() && !self.is_here(&(wanted.id.0, String::new()))
+        };
+        for configuration in wanted.iter().filter(is_left) {
             if let Err(error) = self.ensure(configuration, "").await {
                 tracing::warn!(server_id = configuration.server_id, %error, "a server that is wanted could not be taken up");
             }
         }
         Ok(())
+    }
+
+    /// Whether this process runs the instance of a configuration and a session.
+    fn is_here(&self, key: &(Uuid, String)) -> bool {
+        self.active().get(key).is_some_and(|handle| !handle.wanted.is_closed() && !handle.live.state.borrow().is_over())
     }
 
     fn lease_time(&self) -> TimeDelta {
@@ -194,8 +202,7 @@ impl Inner {
     #[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
     pub(crate) async fn ensure(self: &Arc<Self>, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
         let key = (configuration.id.0, session.to_owned());
-        let is_here = self.active().get(&key).is_some_and(|handle| !handle.wanted.is_closed() && !handle.live.state.borrow().is_over());
-        if is_here {
+        if self.is_here(&key) {
             let mut transaction = self.database.begin_for_all().await?;
             let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
             return there.ok_or(RuntimeError::NotFound);

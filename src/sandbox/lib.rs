@@ -26,6 +26,8 @@ pub use spec::Limits;
 pub const LAUNCH: &str = "launch";
 
 /// User ids that nobody else has: the range that systemd gives to services without accounts.
-pub const USERS: std::ops::RangeInclusive<u32> = 61184..=65518;
+pub const USERS: std::ops::RangeInclusive<u32> = 61184..=65510;
+/// Likewise, for what the factory tries out.
+pub const FACTORY_USERS: std::ops::RangeInclusive<u32> = 65511..=65518;
 /// Likewise, for scripts of packages: one of them runs at a time.
 pub const SCRIPTS_USER: u32 = 65519;

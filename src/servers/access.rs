@@ -110,8 +110,28 @@ impl Servers {
         id: &ServerId,
         document: &serde_json::Value,
     ) -> Result<(), ServersError> {
+        self.put_own_in(transaction, id, document, Origin::Custom).await
+    }
+
+    /// The same for a server that the factory made.
+    pub async fn put_generated_in(
+        &self,
+        transaction: &mut PgConnection,
+        id: &ServerId,
+        document: &serde_json::Value,
+    ) -> Result<(), ServersError> {
+        self.put_own_in(transaction, id, document, Origin::Generated).await
+    }
+
+    async fn put_own_in(
+        &self,
+        transaction: &mut PgConnection,
+        id: &ServerId,
+        document: &serde_json::Value,
+        origin: Origin,
+    ) -> Result<(), ServersError> {
         let raw = serde_json::value::to_raw_value(document).map_err(|_| ServersError::Unusable("it is not JSON"))?;
-        let entry = parse_entry(&raw, Origin::Custom).map_err(|_| ServersError::Unusable("it names no server or no version"))?;
+        let entry = parse_entry(&raw, origin).map_err(|_| ServersError::Unusable("it names no server or no version"))?;
         if entry.id != *id {
             return Err(ServersError::Unusable("it is of another server"));
         }
@@ -126,7 +146,7 @@ impl Servers {
             updated_at: None,
             ..entry
         };
-        let applied = self.apply_together(transaction, vec![entry], Origin::Custom).await?;
+        let applied = self.apply_together(transaction, vec![entry], origin).await?;
         match applied.skipped.first() {
             Some(skip) if skip.reason == SkipReason::NameTaken => Err(ServersError::NameTaken),
             Some(_) => Err(ServersError::Unusable("the database cannot keep it")),

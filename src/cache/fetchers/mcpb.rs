@@ -9,6 +9,7 @@ use crate::{
     documents::{Ask, Documents},
     error::CacheError,
     file_names::FileName,
+    made::MADE_HERE,
     model::{Facts, Wanted},
     names::Package,
     reference::{BundleName, Pinned},
@@ -34,11 +35,18 @@ impl Mcpb {
     fn check(&self, name: &BundleName) -> Result<(), CacheError> {
         let host = name.host();
         let bare = host.split(':').next().unwrap_or_default();
-        if self.hosts.iter().any(|known| known == host || known == bare) { Ok(()) } else { Err(CacheError::BundleHost(host.to_owned())) }
+        if host == MADE_HERE || self.hosts.iter().any(|known| known == host || known == bare) {
+            Ok(())
+        } else {
+            Err(CacheError::BundleHost(host.to_owned()))
+        }
     }
 
     fn file(&self, name: &BundleName, pinned: &Pinned) -> Result<Offer, CacheError> {
         self.check(name)?;
+        if name.host() == MADE_HERE {
+            return Err(CacheError::NotCached);
+        }
         let scheme = if self.documents.realms.speaks_plain_http(name.host()) { "http" } else { "https" };
         let url = format!("{scheme}://{}", name.as_str()).parse().map_err(|_| CacheError::NotFound)?;
         Ok(Offer { url, auth: None, accept: None, digest: Digest::of_blob(pinned.blob()), size: None, facts: Facts::NONE })

@@ -4,6 +4,7 @@
 //! (built into the program). [`sources`] finds the text of each setting, this module gives it a type.
 
 mod cache;
+mod factory;
 mod gateway;
 mod parse;
 mod runtime;
@@ -21,6 +22,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use cache::{AnonymousFill, CacheConfig, CachePolicy, Claim, Exception, Pattern, Requirement, Target};
+pub use factory::{FactoryConfig, ModelConfig, Speaks};
 pub use gateway::GatewayConfig;
 pub use runtime::{FirstPackage, Isolation, RuntimeConfig};
 pub use security::{
@@ -112,6 +114,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// How MCP clients are served.
     pub gateway: GatewayConfig,
+    /// How servers are made.
+    pub factory: FactoryConfig,
     /// Log settings.
     pub log: LogConfig,
 }
@@ -274,6 +278,7 @@ impl Config {
             install_on_start: runtime::install_on_start(layers)?,
             runtime: RuntimeConfig::from_layers(layers)?,
             gateway: GatewayConfig::from_layers(layers)?,
+            factory: FactoryConfig::from_layers(layers)?,
             log: LogConfig { filter: layers.get::<parse::LogFilter>("FABRIC_LOG")?.0, format: layers.get("FABRIC_LOG_FORMAT")? },
         })
     }

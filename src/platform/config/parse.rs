@@ -28,6 +28,7 @@ macro_rules! plain {
 }
 
 plain! {
+    u16 => "a port, 1 to 65535",
     u32 => "a whole number",
     SocketAddr => "an address with a port, such as 127.0.0.1:8085",
     PathBuf => "a path",

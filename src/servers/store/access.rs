@@ -82,7 +82,7 @@ pub(crate) async fn custom_versions(
 ) -> Result<Vec<(String, String)>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT v.server_id, v.version FROM mcp_fabric.server_versions v JOIN mcp_fabric.servers s ON s.id = v.server_id
-         WHERE s.origin = 'custom' AND s.id = $1 AND (s.owner IS NOT NULL) = $2",
+         WHERE s.origin IN ('custom', 'generated') AND s.id = $1 AND (s.owner IS NOT NULL) = $2",
         id.as_str(),
         is_of_catalogue,
     );
