@@ -101,7 +101,6 @@ pub(crate) async fn build(
     let catalog = editor(database, &audit, &servers, &configurations, &packages);
     let neighbours = factory::Neighbours {
         database: database.clone(),
-        audit: audit.clone(),
         jobs: jobs.clone(),
         users: users.clone(),
         servers: servers.clone(),

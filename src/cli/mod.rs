@@ -10,6 +10,7 @@ mod connect;
 mod credentials;
 mod db;
 mod doctor;
+mod factory;
 mod jobs;
 mod ordered;
 mod output;
@@ -36,7 +37,7 @@ use crate::app::StartError;
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h): starting again will not mend it.
 const EXIT_CONFIGURATION: u8 = 78;
 
-/// One self-hosted program for MCP servers: registry mirror, package cache, vault, runtime and gateway.
+/// One self-hosted program for MCP servers: registry mirror, package cache, vault, runtime, gateway and factory.
 ///
 /// Without a command it serves. Every setting has a name in the environment (`mcp-fabric doctor` lists
 /// them) and can be given as `--set NAME=VALUE`.
@@ -89,6 +90,10 @@ enum Command {
     Tools(run::Tools),
     Call(run::Call),
     Authorize(authorize::Authorize),
+    Generate(factory::Generate),
+    /// Servers that are made here
+    #[command(subcommand)]
+    Factory(factory::FactoryCommand),
     Connect(connect::Connect),
     /// Files of MCP clients: Claude, VS Code, Cursor
     #[command(subcommand)]
@@ -245,6 +250,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Tools(asked) => run::tools(context, asked).await,
         Command::Call(asked) => run::call(context, asked).await,
         Command::Authorize(asked) => authorize::authorize(context, asked).await,
+        Command::Generate(asked) => factory::generate(context, asked).await,
+        Command::Factory(command) => factory::factory(context, command).await,
         Command::Connect(asked) => connect::connect(context, asked).await,
         Command::Client(command) => client_files::run(context, command).await,
         Command::Users(command) => users::run(context, command).await,
@@ -284,6 +291,7 @@ fn private_layers(layers: &Layers) -> Layers {
         ("FABRIC_TLS_CERT", ""),
         ("FABRIC_TLS_KEY", ""),
         ("FABRIC_INTERNAL_LISTEN", "off"),
+        ("MCP_FACTORY_PORT", ""),
     ] {
         private.set(key, value, Source::Flag);
     }

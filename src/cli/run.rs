@@ -132,6 +132,12 @@ async fn start(fabric: &Fabric, context: &Context, asked: Run) -> Result<(), Cli
     Ok(())
 }
 
+/// Installs a server of the catalogue, starts it and waits until it answers.
+pub(super) async fn start_server(fabric: &Fabric, context: &Context, server: &str) -> Result<(), CliError> {
+    let asked = Run { what: server.to_owned(), name: None, version: None, values: Vec::new(), memory: None, args: Vec::new() };
+    start(fabric, context, asked).await
+}
+
 /// Has what is meant installed, where it is not; gives the server's id.
 async fn install(fabric: &Fabric, context: &Context, asked: &Run) -> Result<String, CliError> {
     let known = asked.name.as_ref().unwrap_or(&asked.what);

@@ -1,6 +1,6 @@
 //! An order at work: read, named, built, packed, looked at, and only then registered, in one transaction.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Policy, Progress};
 use platform::{Actor, Coded as _, database::DbError};
@@ -21,6 +21,8 @@ use crate::{
 };
 
 const STEPS: u64 = 5;
+/// How many findings of one rule the log has.
+const MOST_OF_ONE: usize = 5;
 
 /// The job of an order.
 pub(crate) struct GenerateJob {
@@ -109,13 +111,22 @@ impl Attempt {
     }
 
     async fn tell(&self, findings: &[Finding]) {
-        for found in findings.iter().take(50) {
+        let mut told: BTreeMap<&str, usize> = BTreeMap::new();
+        for found in findings {
+            let count = told.entry(&found.id).or_default();
+            *count += 1;
+            if *count > MOST_OF_ONE {
+                continue;
+            }
             let level = match found.severity {
                 Severity::Info => LogLevel::Info,
                 Severity::Warning => LogLevel::Warn,
                 Severity::Error => LogLevel::Error,
             };
             self.context.log(level, format!("{} {}: {}", found.id, found.path, found.message)).await;
+        }
+        for (id, count) in told.into_iter().filter(|(_, count)| *count > MOST_OF_ONE) {
+            self.context.log(LogLevel::Info, format!("{id}: {} more", count - MOST_OF_ONE)).await;
         }
     }
 

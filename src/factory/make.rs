@@ -98,6 +98,7 @@ pub(crate) fn build(spec: &ServerSpec, language: Language, archive: &str) -> Res
 pub(crate) fn subject(spec: &ServerSpec, language: Language, packed: &Packed) -> Result<Subject, FactoryError> {
     let toolchain = match language {
         Language::Node => Toolchain::Node,
+        Language::Python => Toolchain::Python,
     };
     Ok(Subject {
         spec: Some(spec.clone()),

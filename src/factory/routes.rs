@@ -134,7 +134,7 @@ struct BegunOut {
 #[utoipa::path(
     post,
     path = "/api/mcp/generate",
-    tag = "factory",
+    tag = "factory", security(("token" = [])),
     request_body = GenerateIn,
     responses((status = 202, body = BegunOut), (status = 400, description = "Not exactly one input, or a field that cannot be used"))
 )]
@@ -187,7 +187,7 @@ impl From<Report> for ValidatedOut {
 }
 
 /// Looks at a server: specification (L0), types (L1), dependencies (L2), protocol (L3) and calls (L4).
-#[utoipa::path(post, path = "/api/mcp/validate", tag = "factory", request_body = ValidateIn, responses((status = 200, body = ValidatedOut)))]
+#[utoipa::path(post, path = "/api/mcp/validate", tag = "factory", security(("token" = [])), request_body = ValidateIn, responses((status = 200, body = ValidatedOut)))]
 async fn validate(State(factory): State<Factory>, actor: Actor, Json(wanted): Json<ValidateIn>) -> Result<Json<ValidatedOut>, Problem> {
     Ok(Json(factory.validate(&actor, wanted.looked()?).await?.into()))
 }
@@ -222,7 +222,7 @@ struct ListOut {
 }
 
 /// Servers that were made here, by name.
-#[utoipa::path(get, path = "/api/mcp/generated", tag = "factory", params(ListQuery), responses((status = 200, body = ListOut)))]
+#[utoipa::path(get, path = "/api/mcp/generated", tag = "factory", security(("token" = [])), params(ListQuery), responses((status = 200, body = ListOut)))]
 async fn list(State(factory): State<Factory>, actor: Actor, Query(query): Query<ListQuery>) -> Result<Json<ListOut>, Problem> {
     let search = query.search.as_deref().map(str::trim).filter(|search| !search.is_empty());
     if search.is_some_and(|search| search.len() > 200 || search.contains('\0')) {
@@ -274,7 +274,7 @@ impl From<Stored> for GeneratedOut {
 }
 
 /// Registers a server by its `manifest.json`: `name` and `version` are needed, whatever else is in it is kept.
-#[utoipa::path(post, path = "/api/mcp/generated", tag = "factory", request_body = Object, responses((status = 201, body = GeneratedOut)))]
+#[utoipa::path(post, path = "/api/mcp/generated", tag = "factory", security(("token" = [])), request_body = Object, responses((status = 201, body = GeneratedOut)))]
 async fn register(State(factory): State<Factory>, actor: Actor, Json(manifest): Json<Map<String, Value>>) -> Result<Response, Problem> {
     let stored = factory.register(&actor, manifest).await?;
     Ok((StatusCode::CREATED, Json(GeneratedOut::from(stored))).into_response())
@@ -287,7 +287,7 @@ struct OneQuery {
 }
 
 /// One of them.
-#[utoipa::path(get, path = "/api/mcp/generated/{name}", tag = "factory", params(("name" = String, Path), OneQuery), responses((status = 200, body = GeneratedOut), (status = 404, description = "None that you may see")))]
+#[utoipa::path(get, path = "/api/mcp/generated/{name}", tag = "factory", security(("token" = [])), params(("name" = String, Path), OneQuery), responses((status = 200, body = GeneratedOut), (status = 404, description = "None that you may see")))]
 async fn one(
     State(factory): State<Factory>,
     actor: Actor,
@@ -305,7 +305,7 @@ struct RemoveQuery {
 }
 
 /// Removes a server with all its versions.
-#[utoipa::path(delete, path = "/api/mcp/generated/{name}", tag = "factory", params(("name" = String, Path), RemoveQuery), responses((status = 204), (status = 409, description = "It is installed")))]
+#[utoipa::path(delete, path = "/api/mcp/generated/{name}", tag = "factory", security(("token" = [])), params(("name" = String, Path), RemoveQuery), responses((status = 204), (status = 409, description = "It is installed")))]
 async fn remove(
     State(factory): State<Factory>,
     actor: Actor,

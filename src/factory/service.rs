@@ -1,6 +1,6 @@
 use std::{path::Path, sync::Arc};
 
-use audit::{Audit, EventType, NewEvent};
+use audit::{EventType, NewEvent};
 use cache::Cache;
 use catalog::Catalog;
 use jobs::{Context, Handlers, JobId, Jobs, LogLevel, NewJob};
@@ -40,8 +40,6 @@ pub struct Factory {
 pub struct Neighbours {
     /// The database.
     pub database: Database,
-    /// The trail.
-    pub audit: Audit,
     /// Making is a job.
     pub jobs: Jobs,
     /// With whose rights.
@@ -58,7 +56,6 @@ pub struct Neighbours {
 
 pub(crate) struct Inner {
     pub(crate) database: Database,
-    audit: Audit,
     pub(crate) jobs: Jobs,
     pub(crate) users: Users,
     pub(crate) servers: Servers,
@@ -79,7 +76,7 @@ pub(crate) enum Looked {
 impl Factory {
     /// The service.
     pub fn new(config: &Config, neighbours: Neighbours) -> Result<Self, FactoryError> {
-        let Neighbours { database, audit, jobs, users, servers, catalog, cache, machine } = neighbours;
+        let Neighbours { database, jobs, users, servers, catalog, cache, machine } = neighbours;
         let place = files::servers_place(&config.data_dir).map_err(|error| FactoryError::Folder(std::io::Error::other(error)))?;
         let client = Client::new(config.allowed_hosts.clone(), config.offline)
             .map_err(|error| FactoryError::Folder(std::io::Error::other(error)))?;
@@ -88,7 +85,6 @@ impl Factory {
             validator: Validator::new(cache.clone(), machine, config.runtime.clone(), &place)?,
             output: Output::new(&config.data_dir),
             database,
-            audit,
             jobs,
             users,
             servers,
@@ -262,13 +258,7 @@ impl Factory {
     ) -> Result<(), FactoryError> {
         let id = ServerId::parse(&made.server_id).map_err(servers::ServersError::from)?;
         self.inner.catalog.put_generated_in(transaction, actor, &id, document, visibility).await?;
-        store::keep(transaction, made, clock::now()).await?;
-        let told = NewEvent::change("factory.register")
-            .on("server", &made.server_id)
-            .server(&made.server_id)
-            .with("version", made.version.as_str());
-        self.inner.audit.record_in(transaction, actor, told).await?;
-        Ok(())
+        Ok(store::keep(transaction, made, clock::now()).await?)
     }
 
     /// Looks at a specification, or at a folder or an archive with a server in it.
@@ -328,6 +318,9 @@ fn subject_at(place: &Path) -> Result<Subject, FactoryError> {
 
 /// The program of a project: the first of `bin`, else `main`.
 fn starts(files: &Files) -> Option<(Toolchain, String)> {
+    if files.contains_key("pyproject.toml") && files.contains_key("server.py") {
+        return Some((Toolchain::Python, "server.py".into()));
+    }
     let package: Value = serde_json::from_slice(files.get("package.json")?).ok()?;
     let bin = match &package["bin"] {
         Value::String(path) => Some(path.as_str()),

@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 64 << 20;
 const OWN: &[(&str, &str)] = &[("npm", "/npm"), ("pypi", "/pypi")];
 
 /// Rewrites `registryBaseUrl` where that is asked for. Images and bundles have no such member: their names say
-/// where they are.
+/// where they are, and those of bundles that were made here are changed.
 pub async fn rewritten(State(address): State<Address>, mut request: Request, next: Next) -> Response {
     let asked = request.uri().query().unwrap_or_default();
     let Some((_, wanted)) = url::form_urlencoded::parse(asked.as_bytes()).find(|(key, _)| key == "rewrite") else {
@@ -59,11 +59,18 @@ pub async fn rewritten(State(address): State<Address>, mut request: Request, nex
     Response::from_parts(parts, answer.into_body())
 }
 
+/// What the factory has made lies here, under an address that nobody else can ask.
+const MADE_HERE: &str = "https://local.fabric/";
+
 fn point_here(document: &mut Value, base: &str) {
     let one = |entry: &mut Value| {
         let packages = entry.get_mut("server").and_then(|server| server.get_mut("packages")).and_then(Value::as_array_mut);
         for package in packages.into_iter().flatten() {
             let own = OWN.iter().find(|(kind, _)| package["registryType"] == *kind);
+            let made = package["identifier"].as_str().and_then(|address| address.strip_prefix(MADE_HERE));
+            if let Some(place) = made.map(|place| format!("{base}/api/mcp/{place}")) {
+                package["identifier"] = place.into();
+            }
             if let (Some((_, path)), Some(package)) = (own, package.as_object_mut()) {
                 package.insert("registryBaseUrl".into(), format!("{base}{path}").into());
             }

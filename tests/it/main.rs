@@ -24,6 +24,7 @@ mod configurations;
 mod credentials;
 mod database;
 mod events;
+mod factory;
 mod faults;
 mod gateway;
 mod identity;

@@ -70,6 +70,9 @@ async fn the_table_of_roles_is_what_the_program_does() {
 fn body(call: &str) -> Value {
     match call {
         "POST /api/mcp/bulk" => json!({ "action": "enable", "server_ids": ["everything"], "dry_run": true }),
+        "POST /api/mcp/generate" => json!({ "description": "order me a pizza" }),
+        "POST /api/mcp/generated" => json!({ "name": "mcp-x", "version": "1.0.0" }),
+        "POST /api/mcp/validate" => json!({ "spec": {} }),
         "POST /api/mcp/sources" => json!({ "type": "box" }),
         "POST /api/mcp/templates" => json!({ "name": "x", "enabled": false }),
         "POST /api/mcp/catalog/rules" => json!({ "effect": "deny", "pattern": "nobody/nothing", "dry_run": true }),

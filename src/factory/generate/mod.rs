@@ -3,6 +3,7 @@
 //! What comes from a document enters code as JSON literals only; everything else is fixed and part of this program.
 
 mod node;
+mod python;
 mod words;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-pub(crate) use self::node::BUNDLE as NODE_BUNDLE;
+pub(crate) use self::{node::BUNDLE as NODE_BUNDLE, python::RUNTIME as PYTHON_RUNTIME};
 use crate::spec::{Action, Annotations, ServerSpec, Tool};
 
 /// What runs a server.
@@ -21,6 +22,8 @@ pub(crate) enum Language {
     /// TypeScript, run by Node.js 20 or newer.
     #[default]
     Node,
+    /// Python 3.10 or newer.
+    Python,
 }
 
 impl Language {
@@ -28,6 +31,7 @@ impl Language {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
+            Self::Python => "python",
         }
     }
 }
@@ -39,6 +43,7 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 pub(crate) fn project(spec: &ServerSpec, language: Language) -> Files {
     match language {
         Language::Node => node::project(spec),
+        Language::Python => python::project(spec),
     }
 }
 
@@ -46,6 +51,7 @@ pub(crate) fn project(spec: &ServerSpec, language: Language) -> Files {
 pub(crate) fn entry(language: Language) -> &'static str {
     match language {
         Language::Node => "dist/server.mjs",
+        Language::Python => "server.py",
     }
 }
 

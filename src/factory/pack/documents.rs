@@ -13,6 +13,7 @@ use crate::{
 pub(crate) fn claude_config(spec: &ServerSpec, language: Language, archive: &str) -> Value {
     let (command, args) = match language {
         Language::Node => ("npx", json!(["-y", archive])),
+        Language::Python => ("uvx", json!(["--from", archive, spec.name])),
     };
     let wanted = spec.variables().into_iter().filter(|variable| variable.is_needed || variable.is_secret);
     let env: Map<String, Value> =
@@ -72,6 +73,7 @@ pub(super) fn bundle_manifest(spec: &ServerSpec, language: Language) -> Value {
         .collect();
     let (kind, command, runtimes) = match language {
         Language::Node => ("node", "node", json!({ "node": ">=20.3" })),
+        Language::Python => ("python", "python3", json!({ "python": ">=3.10" })),
     };
     let mut manifest = json!({
         "manifest_version": "0.3",
@@ -128,6 +130,7 @@ pub(super) fn server_json(spec: &ServerSpec, bundle_url: &str, bundle_sha256: &s
 pub(super) fn sbom(spec: &ServerSpec, language: Language) -> Value {
     let runtime = match language {
         Language::Node => ("mcp-fabric-runtime-node", crate::digest::sha256_hex(crate::generate::NODE_BUNDLE.as_bytes())),
+        Language::Python => ("mcp-fabric-runtime-python", crate::digest::sha256_hex(crate::generate::PYTHON_RUNTIME.as_bytes())),
     };
     json!({
         "bomFormat": "CycloneDX",

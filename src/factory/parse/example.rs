@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::{Draft, Operation, annotations_of, arguments::Arguments};
+use super::{Draft, Operation, annotations_of, arguments::Arguments, written_path};
 use crate::{
     names::{self, Names, capital, singular},
     spec::{Action, Body, Http, KeyPlace, Param, Part, Place, Scheme, Style, Tool},
@@ -306,7 +306,7 @@ fn variables_of(path: &str) -> (String, Vec<Named>) {
         parts.push(format!("{{{name}}}"));
         variables.push((name, example));
     }
-    (parts.join("/"), variables)
+    (written_path(&parts.join("/")), variables)
 }
 
 fn looks_like_id(part: &str) -> bool {

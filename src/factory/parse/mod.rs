@@ -11,6 +11,7 @@ pub(crate) mod text;
 
 use std::collections::BTreeMap;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::{
@@ -112,6 +113,42 @@ impl Draft {
         };
         (spec, self.operations, self.findings)
     }
+}
+
+/// What may stand in a path as it is (RFC 3986, section 3.3), with the braces of parameters.
+const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'/')
+    .remove(b'%');
+
+/// A path as it is sent: what cannot stand in one is encoded, but for what is in braces.
+pub(crate) fn written_path(path: &str) -> String {
+    let mut written = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((name, behind)) = after.split_once('}') else { break };
+        written.extend(utf8_percent_encode(before, IN_PATHS));
+        written.extend(["{", name, "}"]);
+        rest = behind;
+    }
+    written.extend(utf8_percent_encode(rest, IN_PATHS));
+    written
 }
 
 /// What the method says that a request does (RFC 9110, section 9.2).

@@ -7,7 +7,7 @@ use crate::{finding::Finding, generate::Files};
 const INSTALL_SCRIPTS: [&str; 4] = ["preinstall", "install", "postinstall", "prepare"];
 const LOCKS: [&str; 3] = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml"];
 
-/// Looks at `package.json`, or at `pyproject.toml`; nothing where there is neither.
+/// Looks at `package.json`, or else at `pyproject.toml`; nothing where there is neither.
 pub(crate) fn check(files: &Files) -> Option<Vec<Finding>> {
     if let Some(bytes) = files.get("package.json") {
         return Some(match serde_json::from_slice(bytes) {
@@ -15,7 +15,36 @@ pub(crate) fn check(files: &Files) -> Option<Vec<Finding>> {
             Err(error) => vec![Finding::error("package-json", "package.json", format!("is not JSON: {error}"))],
         });
     }
-    None
+    files.get("pyproject.toml").map(|bytes| of_python(&String::from_utf8_lossy(bytes), files))
+}
+
+/// Of a project in Python, only one without dependencies is looked at closely: requirements of others are for `pip` to settle.
+fn of_python(project: &str, files: &Files) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let of = |name: &str| {
+        let line = project.lines().find(|line| line.split('=').next().is_some_and(|key| key.trim() == name));
+        line.and_then(|line| line.split_once('=')).map(|(_, value)| value.trim().to_owned())
+    };
+    for name in ["name", "version"] {
+        if of(name).is_none() {
+            found.push(Finding::error("pyproject", "pyproject.toml", format!("has no {name}")));
+        }
+    }
+    let needs = of("dependencies").is_some_and(|list| list != "[]");
+    let lines = project.lines().map(str::trim).filter(|line| line.starts_with('"') && !line.contains("=="));
+    if needs {
+        for line in lines {
+            found.push(Finding::error(
+                "dependency-unpinned",
+                "pyproject.toml",
+                format!("{} is not pinned by ==", crate::text::line(line, 80)),
+            ));
+        }
+    }
+    if !files.contains_key("server.py") && of("dependencies").is_none() && !project.contains("[project.scripts]") {
+        found.push(Finding::warning("program-missing", "pyproject.toml", "names no program"));
+    }
+    found
 }
 
 fn of_node(package: &Value, files: &Files) -> Vec<Finding> {

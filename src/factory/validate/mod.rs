@@ -170,7 +170,7 @@ impl Validator {
         let began = Instant::now();
         match dependencies::check(&subject.files) {
             Some(found) => report.add(Level::L2, began, None, found),
-            None => report.skip(Level::L2, "there is no package.json"),
+            None => report.skip(Level::L2, "there is neither a package.json nor a pyproject.toml"),
         }
         let (types, spoken) = tokio::join!(self.types(subject), self.spoken(subject));
         for part in [types?, spoken?] {

@@ -142,6 +142,9 @@ fn object(members: &Map<String, Value>, amount: Amount, depth: usize) -> Option<
         for number in made.len()..wanted {
             made.insert(format!("key{number}"), value(additional, amount, depth + 1)?);
         }
+    } else if made.is_empty() && properties.is_none() && members.get("additionalProperties") != Some(&Value::Bool(false)) {
+        // Nothing at all would leave nothing to see.
+        made.insert("key".into(), "x1".into());
     }
     (made.len() >= fewest).then_some(Value::Object(made))
 }

@@ -50,6 +50,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/mcp/servers/{id}/authorization", "needs an authorization server: see runtime::oauth"),
     ("DELETE /api/mcp/servers/{id}/authorization", "needs an authorization server: see runtime::oauth"),
     ("POST /api/mcp/oauth/callback/{place}", "needs an authorization server: see runtime::oauth"),
+    ("POST /api/mcp/validate", "looks at a server and keeps nothing"),
     ("POST /api/mcp/events/ticket", "lends a token for thirty seconds"),
     ("POST /api/mcp/bulk", "its servers leave events of their own: see bulk"),
     ("POST /api/mcp/bulk/{id}/cancel", "needs an operation: see bulk"),
@@ -132,6 +133,14 @@ async fn prepare(app: &TestApp, root: &Person, call: &str) -> (String, String, V
             app.call(Method::POST, "/api/mcp/catalog/custom", admin, &own).await.expect(201);
             let body = if call.ends_with("/restore") { json!({ "revision": 1 }) } else { json!({ "title": "x" }) };
             given(path.replace("{id}", &name), body, admin)
+        }
+        "POST /api/mcp/generate" => given(path.into(), json!({ "description": "order me a pizza" }), admin),
+        call if call.contains(" /api/mcp/generated") => {
+            let manifest = json!({ "name": format!("g{}", platform::ids::fresh().simple()), "version": "1.0.0" });
+            if method == "DELETE" {
+                app.call(Method::POST, "/api/mcp/generated", admin, &manifest).await.expect(201);
+            }
+            given(path.replace("{name}", manifest["name"].as_str().unwrap()), manifest, admin)
         }
         "POST /api/mcp/templates" => given(path.into(), json!({ "name": "first", "enabled": false }), admin),
         "PUT /api/mcp/templates/{id}" | "DELETE /api/mcp/templates/{id}" => {

@@ -9,7 +9,7 @@ use crate::{
     error::FactoryError,
     finding::Finding,
     names::{self, Names, capital, singular},
-    parse::{Draft, Operation, annotations_of, arguments::Arguments},
+    parse::{Draft, Operation, annotations_of, arguments::Arguments, written_path},
     spec::{Action, Annotations, Http, Param, Place, Style, Tool},
     text,
 };
@@ -85,6 +85,7 @@ impl One<'_> {
         }
         let method = self.method.to_ascii_uppercase();
         let (path, fixed) = self.path.split_once('?').unwrap_or((self.path, ""));
+        let path = &written_path(path);
         let mut arguments = Arguments::default();
         let mut params = self.parameters(path, &mut arguments, draft);
         params.extend(fixed_query(fixed));
