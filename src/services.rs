@@ -27,7 +27,7 @@ use sandbox::Machine;
 use servers::Servers;
 use sources::Sources;
 use sync::{Sync, Upstream};
-use users::Users;
+use users::{Belongings, Users};
 use virtual_servers::VirtualServers;
 
 use crate::{app::StartError, health::Health, kinds::KINDS, router::Services};
@@ -99,27 +99,9 @@ pub(crate) async fn build(
     };
     let bulk = Bulk::new(config, neighbours);
     let catalog = editor(database, &audit, &servers, &configurations, &packages);
-    let neighbours = factory::Neighbours {
-        database: database.clone(),
-        jobs: jobs.clone(),
-        users: users.clone(),
-        servers: servers.clone(),
-        catalog: catalog.clone(),
-        cache: cache.clone(),
-        machine,
-    };
-    let factory = Factory::new(config, neighbours)?;
-    users.set_belongings(vec![
-        Arc::new(bulk.clone()),
-        Arc::new(credentials.clone()),
-        Arc::new(configurations.clone()),
-        Arc::new(oauth.clone()),
-        Arc::new(runtime.clone()),
-        Arc::new(virtual_servers.clone()),
-        Arc::new(sources.clone()),
-        // It holds up whoever writes the catalogue: last.
-        Arc::new(catalog.clone()),
-    ]);
+    let neighbours = (database.clone(), jobs.clone(), users.clone(), servers.clone(), cache.clone());
+    let factory = factory_of(config, neighbours, &catalog, machine)?;
+    users.set_belongings(belongings((&bulk, &credentials, &configurations, &oauth, &runtime, &virtual_servers, &sources), &catalog));
 
     let handlers =
         factory.handlers(bulk.handlers(packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))))));
@@ -211,6 +193,37 @@ fn editor(database: &Database, audit: &Audit, servers: &Servers, configurations:
         configurations: configurations.clone(),
         packages: packages.clone(),
     })
+}
+
+type OfPeople<'a> = (&'a Bulk, &'a Credentials, &'a Configurations, &'a Oauth, &'a Runtime, &'a VirtualServers, &'a Sources);
+
+/// What keeps things of people, in the order in which they go with them.
+fn belongings(
+    (bulk, credentials, configurations, oauth, runtime, virtual_servers, sources): OfPeople<'_>,
+    catalog: &Catalog,
+) -> Vec<Arc<dyn Belongings>> {
+    vec![
+        Arc::new(bulk.clone()),
+        Arc::new(credentials.clone()),
+        Arc::new(configurations.clone()),
+        Arc::new(oauth.clone()),
+        Arc::new(runtime.clone()),
+        Arc::new(virtual_servers.clone()),
+        Arc::new(sources.clone()),
+        // It holds up whoever writes the catalogue: last.
+        Arc::new(catalog.clone()),
+    ]
+}
+
+/// What makes servers.
+fn factory_of(
+    config: &Config,
+    (database, jobs, users, servers, cache): (Database, Jobs, Users, Servers, Cache),
+    catalog: &Catalog,
+    machine: Arc<Machine>,
+) -> Result<Factory, StartError> {
+    let neighbours = factory::Neighbours { database, jobs, users, servers, catalog: catalog.clone(), cache, machine };
+    Ok(Factory::new(config, neighbours)?)
 }
 
 /// What follows the upstream registry.

@@ -277,7 +277,7 @@ function boundaryFor(texts) {
 }
 
 // runtime/auth.ts
-var NONE = { headers: [], query: [], cookies: [], from: [] };
+var NONE = { headers: [], query: [], cookies: [], from: [], secrets: [] };
 function variable(name) {
   const value = process.env[name]?.trim();
   return value === "" || value?.startsWith("${") === true ? void 0 : value;
@@ -309,24 +309,31 @@ async function credentials(schemes, security, signal) {
     headers: found.flatMap((one) => one.headers),
     query: found.flatMap((one) => one.query),
     cookies: found.flatMap((one) => one.cookies),
-    from: satisfied.flatMap(variablesOf)
+    from: satisfied.flatMap(variablesOf),
+    secrets: found.flatMap((one) => one.secrets)
   };
 }
 async function presented(scheme, signal) {
-  const from = variablesOf(scheme);
+  const of = (name) => [variable(name) ?? "", `[${name}]`];
+  const bearer = (token2, label) => ({ ...NONE, headers: [["Authorization", `Bearer ${token2}`]], secrets: [[token2, label]] });
   switch (scheme.kind) {
     case "api_key": {
-      const key = variable(scheme.env) ?? "";
-      if (scheme.in === "header") return { ...NONE, headers: [[scheme.name, key]], from };
-      const pair = `${encodeURIComponent(scheme.name)}=${encodeURIComponent(key)}`;
-      return scheme.in === "query" ? { ...NONE, query: [pair], from } : { ...NONE, cookies: [pair], from };
+      const [key] = of(scheme.env);
+      const secrets = [of(scheme.env)];
+      if (scheme.in === "header") return { ...NONE, headers: [[scheme.name, key]], secrets };
+      const pair = `${encoded(scheme.name)}=${encoded(key)}`;
+      return scheme.in === "query" ? { ...NONE, query: [pair], secrets } : { ...NONE, cookies: [pair], secrets };
     }
     case "bearer":
-      return { ...NONE, headers: [["Authorization", `Bearer ${variable(scheme.env) ?? ""}`]], from };
-    case "basic":
-      return { ...NONE, headers: [["Authorization", basic(variable(scheme.username_env), variable(scheme.password_env))]], from };
-    case "client_credentials":
-      return { ...NONE, headers: [["Authorization", `Bearer ${variable(scheme.env) ?? await token(scheme, signal)}`]], from };
+      return bearer(...of(scheme.env));
+    case "basic": {
+      const both = basic(variable(scheme.username_env), variable(scheme.password_env));
+      return { ...NONE, headers: [["Authorization", both]], secrets: [of(scheme.password_env), [both.slice("Basic ".length), `[${scheme.password_env}]`]] };
+    }
+    case "client_credentials": {
+      const given = variable(scheme.env) ?? await token(scheme, signal);
+      return { ...bearer(given, "[token]"), secrets: [[given, "[token]"], of(scheme.client_secret_env)] };
+    }
   }
 }
 function basic(username, password) {
@@ -727,7 +734,7 @@ async function exchange(server, action, request, accept, shape, outer) {
     if (request.body !== void 0) headers.set("Content-Type", request.body.content_type);
     const response = await patiently(address, request, headers, signal);
     if (response.status === 401) forgetTokens();
-    return await told5(response, own.from, shape);
+    return await told5(response, own, shape);
   } catch (error) {
     if (error instanceof ToolError) throw error;
     if (limit.aborted) throw new ToolError(`${base.host} did not answer within ${timeout() / 1e3} s (MCP_TIMEOUT_SECONDS).`);
@@ -780,10 +787,10 @@ async function follow(address, request, headers, signal) {
     at = next.href;
   }
 }
-async function told5(response, from, shape) {
+async function told5(response, own, shape) {
   const type = (response.headers.get("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
   const { bytes, isWhole } = await read2(response);
-  if (!response.ok) return failed(complaint(response, type, bytes, from));
+  if (!response.ok) return failed(complaint(response, type, bytes, own));
   const next = nextOf(response);
   if (bytes.length === 0) return success(`Done (${response.status}).`, {}, shape);
   if (!isText(type, bytes)) return success(`${bytes.length}${isWhole ? "" : "+"} bytes of ${type === "" ? "binary data" : type}.`, {}, shape);
@@ -843,18 +850,16 @@ async function read2(response) {
   }
   return { bytes, isWhole: length <= MOST_BYTES3 };
 }
-function complaint(response, type, bytes, from) {
+function complaint(response, type, bytes, own) {
   const said = isText(type, bytes) && type !== "text/html" ? new TextDecoder().decode(bytes.subarray(0, 4096)).trim() : "";
-  const hint = hintOf(response, from);
-  return [`The API answered ${response.status}${response.statusText === "" ? "" : ` ${response.statusText}`}.`, hidden(said, from), hint].filter((part) => part !== "").join("\n");
+  const hint = hintOf(response, own.from);
+  return [`The API answered ${response.status}${response.statusText === "" ? "" : ` ${response.statusText}`}.`, hidden(said, own.secrets), hint].filter((part) => part !== "").join("\n");
 }
-function hidden(text2, from) {
+function hidden(text2, secrets) {
   let shown = text2;
-  for (const name of from) {
-    const secret = variable(name);
-    if (secret !== void 0 && secret.length > 3) {
-      for (const form2 of [secret, encodeURIComponent(secret), encoded(secret)]) shown = shown.replaceAll(form2, `[${name}]`);
-    }
+  for (const [secret, label] of secrets) {
+    if (secret.length <= 3) continue;
+    for (const form2 of [secret, encodeURIComponent(secret), encoded(secret)]) shown = shown.replaceAll(form2, label);
   }
   return shown;
 }

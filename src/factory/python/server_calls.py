@@ -22,30 +22,40 @@ def basic(username, password):
 
 
 def credentials(schemes, security, deadline):
-    """Headers, query and cookies of the first set of schemes that the environment satisfies, and the variables that they came from."""
+    """Headers, query and cookies of the first set of schemes that the environment satisfies; the variables that they came from,
+    and what nobody is to be told, each with what is told instead."""
     sets = [[schemes[name] for name in names if name in schemes] for names in security]
     chosen = next((one for one in sets if one and all(map(is_set, one))), None)
     if chosen is None and [] in sets:
         chosen = []
+    headers, query, cookies, secrets = [], [], [], []
     if chosen is None:
         if not sets:
-            return [], [], [], []
+            return headers, query, cookies, [], secrets
         ways = dict.fromkeys(" and ".join(name for scheme in one for name in variables_of(scheme)) for one in sets)
         raise ToolError(f"This operation needs credentials. Set {', or '.join(ways)} in the environment of this server.")
-    headers, query, cookies = [], [], []
     for scheme in chosen:
         kind = scheme["kind"]
         if kind == "api_key":
             key = variable(scheme["env"]) or ""
+            secrets.append((key, f"[{scheme['env']}]"))
             pair = f"{encoded(scheme['name'])}={encoded(key)}"
-            {"header": lambda: headers.append((scheme["name"], key)), "query": lambda: query.append(pair), "cookie": lambda: cookies.append(pair)}[scheme["in"]]()
-        elif kind == "bearer":
-            headers.append(("Authorization", f"Bearer {variable(scheme['env']) or ''}"))
+            if scheme["in"] == "header":
+                headers.append((scheme["name"], key))
+            else:
+                (query if scheme["in"] == "query" else cookies).append(pair)
         elif kind == "basic":
-            headers.append(("Authorization", basic(variable(scheme["username_env"]) or "", variable(scheme["password_env"]) or "")))
+            both = basic(variable(scheme["username_env"]) or "", variable(scheme["password_env"]) or "")
+            label = f"[{scheme['password_env']}]"
+            secrets += [(variable(scheme["password_env"]) or "", label), (both[len("Basic ") :], label)]
+            headers.append(("Authorization", both))
         else:
-            headers.append(("Authorization", f"Bearer {variable(scheme['env']) or token(scheme, deadline)}"))
-    return headers, query, cookies, [name for scheme in chosen for name in variables_of(scheme)]
+            given = variable(scheme["env"]) or (token(scheme, deadline) if kind == "client_credentials" else "")
+            secrets.append((given, "[token]" if kind == "client_credentials" else f"[{scheme['env']}]"))
+            if kind == "client_credentials":
+                secrets.append((variable(scheme["client_secret_env"]) or "", f"[{scheme['client_secret_env']}]"))
+            headers.append(("Authorization", f"Bearer {given}"))
+    return headers, query, cookies, [name for scheme in chosen for name in variables_of(scheme)], secrets
 
 
 def token(scheme, deadline):
@@ -130,7 +140,7 @@ def exchange(server, action, parts, accept, shape):
     base = base_of(server["bases"], action["base"])
     deadline = time.monotonic() + timeout()
     try:
-        own_headers, own_query, own_cookies, sources = credentials(server["auth"], action["security"], deadline)
+        own_headers, own_query, own_cookies, sources, secrets = credentials(server["auth"], action["security"], deadline)
         all_headers = [("Accept", accept), ("User-Agent", f"{server['name']}/{server['version']}"), *headers, *own_headers]
         if cookies or own_cookies:
             all_headers.append(("Cookie", "; ".join(cookies + own_cookies)))
@@ -145,7 +155,7 @@ def exchange(server, action, parts, accept, shape):
         raise ToolError(f"{base.netloc} could not be reached: {error}.") from None
     if status == 401:
         TOKENS.clear()
-    return told(status, answered, content, whole, sources, shape)
+    return told(status, answered, content, whole, (sources, secrets), shape)
 
 
 def patiently(method, base, target, headers, content, deadline):
@@ -197,17 +207,17 @@ def hint(status, answered, sources):
     return "That is the API's own trouble: calling again later may help." if status >= 500 else HINTS.get(status, "")
 
 
-def told(status, answered, content, whole, sources, shape):
+def told(status, answered, content, whole, own, shape):
+    sources, secrets = own
     media = answered.get("Content-Type", "").split(";")[0].strip().lower()
     is_json = media == "application/json" or media.endswith("+json")
     words = ("xml", "javascript", "yaml", "x-www-form-urlencoded", "ndjson", "graphql")
     is_text = is_json or media.startswith("text/") or any(word in media for word in words) or (media == "" and 0 not in content[:1024])
     if not 200 <= status < 300:
         said = content[:4096].decode("utf-8", "replace").strip() if is_text and media != "text/html" else ""
-        for name in sources:
-            secret = variable(name)
-            if secret is not None and len(secret) > 3:
-                said = said.replace(secret, f"[{name}]").replace(encoded(secret), f"[{name}]")
+        for secret, label in secrets:
+            if len(secret) > 3:
+                said = said.replace(secret, label).replace(encoded(secret), label)
         return failed("\n".join(part for part in (f"The API answered {status}.", said, hint(status, answered, sources)) if part))
     if not content:
         return success(f"Done ({status}).", {}, shape)

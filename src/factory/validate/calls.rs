@@ -166,7 +166,7 @@ impl One<'_> {
         };
         let mut asked = self.echo.taken();
         let expected = match &self.tool.action {
-            Action::Http(http) => Expected::of(http, args, &Echo::prefix(http.base)),
+            Action::Http(http) => Expected::of(http, args, &Echo::prefix(http.base)).with_credentials(self.spec, &http.security, SECRET),
             Action::Graphql { path, base, query, .. } => {
                 called.compared += 1;
                 let body = asked.pop().and_then(|asked| serde_json::from_slice::<Value>(&asked.body).ok().map(|body| (asked.path, body)));

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use super::echo::Asked;
-use crate::spec::{Body, Http, Param, Part, Place, Style};
+use crate::spec::{Body, Http, KeyPlace, Param, Part, Place, Scheme, ServerSpec, Style};
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// What may stay where a parameter says so, but for what would end it.
@@ -142,6 +142,24 @@ impl Expected {
             expected.body = value.map_or(Sent::Nothing, |value| sent(body, value));
         }
         expected
+    }
+
+    /// Adds what the first way to say who asks demands, with this value for every secret.
+    pub(crate) fn with_credentials(mut self, spec: &ServerSpec, security: &[Vec<String>], secret: &str) -> Self {
+        let chosen = security.iter().find(|set| !set.is_empty());
+        for scheme in chosen.into_iter().flatten().filter_map(|name| spec.auth.get(name)) {
+            let mut header = |name: &str, value: String| drop(self.headers.insert(name.to_ascii_lowercase(), value));
+            match scheme {
+                Scheme::ApiKey { r#in: KeyPlace::Header, name, .. } => header(name, secret.to_owned()),
+                Scheme::ApiKey { r#in: place, name, .. } => {
+                    let pair = format!("{}={secret}", encode_name(name));
+                    if *place == KeyPlace::Query { self.query.push(pair) } else { self.cookies.push(pair) }
+                }
+                Scheme::Bearer { .. } | Scheme::ClientCredentials { .. } => header("authorization", format!("Bearer {secret}")),
+                Scheme::Basic { .. } => header("authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("{secret}:{secret}")))),
+            }
+        }
+        self
     }
 
     fn add(&mut self, param: &Param, value: &Value) {

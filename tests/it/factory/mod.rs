@@ -4,6 +4,7 @@ mod hostile;
 mod model;
 mod older;
 mod running;
+mod runtimes;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,13 +15,13 @@ const PETS: &str = include_str!("data/petstore.yaml");
 
 impl TestApp {
     /// Asks for a server; gives its job once that has ended.
-    async fn generated(&self, token: &str, order: &Value) -> Value {
+    pub(super) async fn generated(&self, token: &str, order: &Value) -> Value {
         let begun = self.call(Method::POST, "/api/mcp/generate", token, order).await.expect(202);
         assert_eq!(begun["status"], "processing");
         self.job(begun["job_id"].as_str().unwrap()).await
     }
 
-    async fn read(&self, token: &str, path: &str) -> Answer {
+    pub(super) async fn read(&self, token: &str, path: &str) -> Answer {
         self.send(self.request(Method::GET, path).bearer_auth(token)).await
     }
 }

@@ -21,7 +21,7 @@ async fn api() -> MockServer {
 
 impl TestApp {
     /// Installs and starts a server of the catalogue; gives the id of its instance.
-    async fn running(&self, server: &str) -> String {
+    pub(super) async fn running(&self, server: &str) -> String {
         let begun = self.op_post_json("/api/mcp/packages/install", &json!({ "name": server, "enabled": false })).await.expect(202);
         let job = self.job(begun["job_id"].as_str().unwrap()).await;
         assert_eq!(job["status"], "complete", "{job:#}");

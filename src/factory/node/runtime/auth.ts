@@ -1,6 +1,6 @@
 // Credentials come from the environment when they are needed, so that a server without them still starts and lists its tools.
 
-import { textOf } from "./request.js";
+import { encoded, textOf } from "./request.js";
 import { isObject, ToolError, type Json, type Scheme } from "./types.js";
 
 export interface Credentials {
@@ -9,9 +9,11 @@ export interface Credentials {
   readonly cookies: readonly string[];
   /** The variables that they came from. */
   readonly from: readonly string[];
+  /** What nobody is to be told, each with what is told instead. */
+  readonly secrets: readonly (readonly [string, string])[];
 }
 
-const NONE: Credentials = { headers: [], query: [], cookies: [], from: [] };
+const NONE: Credentials = { headers: [], query: [], cookies: [], from: [], secrets: [] };
 
 export function variable(name: string): string | undefined {
   const value = process.env[name]?.trim();
@@ -54,24 +56,31 @@ export async function credentials(
     query: found.flatMap((one) => one.query),
     cookies: found.flatMap((one) => one.cookies),
     from: satisfied.flatMap(variablesOf),
+    secrets: found.flatMap((one) => one.secrets),
   };
 }
 
 async function presented(scheme: Scheme, signal: AbortSignal): Promise<Credentials> {
-  const from = variablesOf(scheme);
+  const of = (name: string): readonly [string, string] => [variable(name) ?? "", `[${name}]`];
+  const bearer = (token: string, label: string): Credentials => ({ ...NONE, headers: [["Authorization", `Bearer ${token}`]], secrets: [[token, label]] });
   switch (scheme.kind) {
     case "api_key": {
-      const key = variable(scheme.env) ?? "";
-      if (scheme.in === "header") return { ...NONE, headers: [[scheme.name, key]], from };
-      const pair = `${encodeURIComponent(scheme.name)}=${encodeURIComponent(key)}`;
-      return scheme.in === "query" ? { ...NONE, query: [pair], from } : { ...NONE, cookies: [pair], from };
+      const [key] = of(scheme.env);
+      const secrets = [of(scheme.env)];
+      if (scheme.in === "header") return { ...NONE, headers: [[scheme.name, key]], secrets };
+      const pair = `${encoded(scheme.name)}=${encoded(key)}`;
+      return scheme.in === "query" ? { ...NONE, query: [pair], secrets } : { ...NONE, cookies: [pair], secrets };
     }
     case "bearer":
-      return { ...NONE, headers: [["Authorization", `Bearer ${variable(scheme.env) ?? ""}`]], from };
-    case "basic":
-      return { ...NONE, headers: [["Authorization", basic(variable(scheme.username_env), variable(scheme.password_env))]], from };
-    case "client_credentials":
-      return { ...NONE, headers: [["Authorization", `Bearer ${variable(scheme.env) ?? (await token(scheme, signal))}`]], from };
+      return bearer(...of(scheme.env));
+    case "basic": {
+      const both = basic(variable(scheme.username_env), variable(scheme.password_env));
+      return { ...NONE, headers: [["Authorization", both]], secrets: [of(scheme.password_env), [both.slice("Basic ".length), `[${scheme.password_env}]`]] };
+    }
+    case "client_credentials": {
+      const given = variable(scheme.env) ?? (await token(scheme, signal));
+      return { ...bearer(given, "[token]"), secrets: [[given, "[token]"], of(scheme.client_secret_env)] };
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 // Sends a request, and tells the model what came of it.
 
-import { credentials, forgetTokens, variable } from "./auth.js";
+import { credentials, forgetTokens, variable, type Credentials } from "./auth.js";
 import { build, encoded, type Request } from "./request.js";
 import { failed, isObject, ToolError, type Base, type GraphqlAction, type HttpAction, type Json, type JsonObject, type Result, type Server } from "./types.js";
 
@@ -65,7 +65,7 @@ async function exchange(
     if (request.body !== undefined) headers.set("Content-Type", request.body.content_type);
     const response = await patiently(address, request, headers, signal);
     if (response.status === 401) forgetTokens();
-    return await told(response, own.from, shape);
+    return await told(response, own, shape);
   } catch (error) {
     if (error instanceof ToolError) throw error;
     if (limit.aborted) throw new ToolError(`${base.host} did not answer within ${timeout() / 1000} s (MCP_TIMEOUT_SECONDS).`);
@@ -124,10 +124,10 @@ async function follow(address: string, request: Request, headers: Headers, signa
   }
 }
 
-async function told(response: Response, from: readonly string[], shape: JsonObject | undefined): Promise<Result> {
+async function told(response: Response, own: Credentials, shape: JsonObject | undefined): Promise<Result> {
   const type = (response.headers.get("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
   const { bytes, isWhole } = await read(response);
-  if (!response.ok) return failed(complaint(response, type, bytes, from));
+  if (!response.ok) return failed(complaint(response, type, bytes, own));
   const next = nextOf(response);
   if (bytes.length === 0) return success(`Done (${response.status}).`, {}, shape);
   if (!isText(type, bytes)) return success(`${bytes.length}${isWhole ? "" : "+"} bytes of ${type === "" ? "binary data" : type}.`, {}, shape);
@@ -195,20 +195,18 @@ async function read(response: Response): Promise<{ readonly bytes: Uint8Array; r
   return { bytes, isWhole: length <= MOST_BYTES };
 }
 
-function complaint(response: Response, type: string, bytes: Uint8Array, from: readonly string[]): string {
+function complaint(response: Response, type: string, bytes: Uint8Array, own: Credentials): string {
   const said = isText(type, bytes) && type !== "text/html" ? new TextDecoder().decode(bytes.subarray(0, 4096)).trim() : "";
-  const hint = hintOf(response, from);
-  return [`The API answered ${response.status}${response.statusText === "" ? "" : ` ${response.statusText}`}.`, hidden(said, from), hint].filter((part) => part !== "").join("\n");
+  const hint = hintOf(response, own.from);
+  return [`The API answered ${response.status}${response.statusText === "" ? "" : ` ${response.statusText}`}.`, hidden(said, own.secrets), hint].filter((part) => part !== "").join("\n");
 }
 
 /** Some APIs repeat the key that they refuse. */
-function hidden(text: string, from: readonly string[]): string {
+function hidden(text: string, secrets: Credentials["secrets"]): string {
   let shown = text;
-  for (const name of from) {
-    const secret = variable(name);
-    if (secret !== undefined && secret.length > 3) {
-      for (const form of [secret, encodeURIComponent(secret), encoded(secret)]) shown = shown.replaceAll(form, `[${name}]`);
-    }
+  for (const [secret, label] of secrets) {
+    if (secret.length <= 3) continue;
+    for (const form of [secret, encodeURIComponent(secret), encoded(secret)]) shown = shown.replaceAll(form, label);
   }
   return shown;
 }
