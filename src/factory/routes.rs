@@ -28,6 +28,7 @@ use crate::{
     parse::document,
     registry::MOST_LISTED,
     service::{Looked, parted},
+    spec,
     validate::{Looked as Level, Report},
 };
 
@@ -42,6 +43,7 @@ const JOB_PREFIX: &str = "job_";
 pub fn router(factory: Factory) -> OpenApiRouter {
     let documents = OpenApiRouter::new().routes(routes!(generate)).routes(routes!(validate)).layer(DefaultBodyLimit::max(LARGEST));
     OpenApiRouter::new()
+        .routes(routes!(schema))
         .merge(documents)
         .routes(routes!(list, register))
         .routes(routes!(one, remove))
@@ -143,6 +145,12 @@ async fn generate(State(factory): State<Factory>, actor: Actor, Json(order): Jso
     let job = factory.begin(&actor, wanted, document).await?;
     let place = format!("/api/mcp/jobs/{job}");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(BegunOut { job_id: json!(job), status: "processing" })).into_response())
+}
+
+/// The JSON Schema of specifications (`spec`).
+#[utoipa::path(get, path = "/api/mcp/generate/schema", tag = "factory", responses((status = 200, body = Object)))]
+async fn schema() -> Json<Value> {
+    Json(spec::schema())
 }
 
 /// What is to be looked at: a specification, or where a server lies.

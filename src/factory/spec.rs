@@ -1,17 +1,33 @@
 //! What a server is made of: the one form into which every input is read, and from which code is written.
 //!
-//! The JSON form is public (`server-spec.schema.json`), and read strictly: a field that is not known is refused.
+//! The JSON form is public (`GET /api/mcp/generate/schema`), and read strictly: a field that is not known is refused.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema as _, ToSchema};
 
 /// The version of the form.
 pub(crate) const SPEC_VERSION: u32 = 1;
 
+/// The JSON Schema of a specification.
+pub(crate) fn schema() -> Value {
+    let mut all = vec![(ServerSpec::name().into_owned(), ServerSpec::schema())];
+    ServerSpec::schemas(&mut all);
+    let defs: Map<String, Value> = all.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).unwrap_or_default())).collect();
+    let defs = Value::Object(defs).to_string().replace("#/components/schemas/", "#/$defs/");
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ServerSpec",
+        "description": "What an MCP server is made of, as the factory of MCP Fabric reads and writes it",
+        "$ref": "#/$defs/ServerSpec",
+        "$defs": serde_json::from_str::<Value>(&defs).unwrap_or_default(),
+    })
+}
+
 /// A server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSpec {
     /// Always 1.
@@ -47,7 +63,7 @@ pub(crate) struct ServerSpec {
 }
 
 /// An address that requests go below.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Base {
     /// Absolute; null where the operator has to say it.
@@ -57,7 +73,7 @@ pub(crate) struct Base {
 }
 
 /// How a request says who it is from. Secrets come from the environment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Scheme {
     /// A key in a header, in the query or in a cookie.
@@ -97,7 +113,7 @@ pub(crate) enum Scheme {
 }
 
 /// Where a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum KeyPlace {
     /// In a header.
@@ -109,7 +125,7 @@ pub(crate) enum KeyPlace {
 }
 
 /// A tool, or an operation that is called through one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tool {
     /// `[A-Za-z0-9_-]{1,64}`.
@@ -121,16 +137,18 @@ pub(crate) struct Tool {
     /// What it does to the world.
     pub(crate) annotations: Annotations,
     /// JSON Schema (2020-12) of its arguments; an object.
+    #[schema(value_type = Object)]
     pub(crate) input_schema: Map<String, Value>,
     /// JSON Schema of what it gives; an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub(crate) output_schema: Option<Map<String, Value>>,
     /// What is done.
     pub(crate) action: Action,
 }
 
 /// What a tool does to the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "the annotations of the protocol are four of them")]
 pub(crate) struct Annotations {
@@ -145,7 +163,7 @@ pub(crate) struct Annotations {
 }
 
 /// What a tool does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Action {
     /// One HTTP request.
@@ -176,7 +194,7 @@ pub(crate) enum Action {
 }
 
 /// The four tools that stand for all operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Meta {
     /// Finds operations.
@@ -190,7 +208,7 @@ pub(crate) enum Meta {
 }
 
 /// One HTTP request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Http {
     /// `GET`, `POST`, …
@@ -219,7 +237,7 @@ fn any() -> String {
 }
 
 /// A parameter of a request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Param {
     /// The argument that it comes from; absent where `value` is sent each time.
@@ -245,7 +263,7 @@ pub(crate) struct Param {
 }
 
 /// Where a parameter stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Place {
     /// In the path.
@@ -271,7 +289,7 @@ impl Place {
 }
 
 /// How a parameter is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names are those of OpenAPI; `tabDelimited` is Swagger's `tsv`")]
 pub(crate) enum Style {
@@ -286,7 +304,7 @@ pub(crate) enum Style {
 }
 
 /// What is sent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Body {
     /// The argument that it comes from.
@@ -303,7 +321,7 @@ pub(crate) struct Body {
 }
 
 /// How one property of a form is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Part {
     /// Its media type.
@@ -324,7 +342,7 @@ pub(crate) struct Part {
 }
 
 /// What a server was made from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Source {
     /// Which kind of input.
@@ -340,7 +358,7 @@ pub(crate) struct Source {
 }
 
 /// The kinds of input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the names say it")]
 pub(crate) enum SourceKind {
@@ -354,7 +372,7 @@ pub(crate) enum SourceKind {
 }
 
 /// Where a field came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Provenance {
     /// The document says it.
@@ -420,4 +438,24 @@ pub(crate) struct Variable {
     pub(crate) is_needed: bool,
     /// For people.
     pub(crate) description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_stands_by_itself() {
+        let schema = schema();
+        let text = schema.to_string();
+        assert!(!text.contains("#/components/"), "{text}");
+        for part in text.split("\"$ref\":\"#/$defs/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(schema["$defs"][name].is_object(), "{name}");
+        }
+        let server = &schema["$defs"]["ServerSpec"];
+        assert_eq!(server["additionalProperties"], false);
+        let required: Vec<&str> = server["required"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(["spec_version", "name", "version", "description", "tools", "source"].iter().all(|name| required.contains(name)), "{required:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Documents of people who want something else than a server.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::people;
@@ -106,7 +108,7 @@ async fn bombs_do_not_go_off() {
     // Aliases of aliases, and what is nested beyond reason.
     let mut laughs = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
     for n in 1..30 {
-        laughs += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));
+        writeln!(laughs, "a{n}: &a{n} [{}]", vec![format!("*a{}", n - 1); 10].join(",")).unwrap();
     }
     for (bomb, code) in [
         (laughs, "document_unreadable"),
