@@ -33,7 +33,7 @@ trap 'say "factory: line $LINENO failed: $BASH_COMMAND"' ERR
 
 say "documents"
 mkdir "$work/documents" && cd "$work/documents" && echo '{}' >package.json
-npm install --silent --no-audit --no-fund @octokit/openapi@23.0.2 @readme/oas-examples@7.0.0 >"$work/npm.log" 2>&1
+npm install --silent --no-audit --no-fund @octokit/openapi@23.0.2 @readme/oas-examples@8.2.2 >"$work/npm.log" 2>&1
 if [[ ${QUICK:-0} != 1 ]]; then
   say "the others"
   python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet fastmcp >"$work/pip.log" 2>&1

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod fetch;
 mod finding;
+pub mod fuzz;
 mod generate;
 mod job;
 mod llm;

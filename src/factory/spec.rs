@@ -456,6 +456,9 @@ mod tests {
         let server = &schema["$defs"]["ServerSpec"];
         assert_eq!(server["additionalProperties"], false);
         let required: Vec<&str> = server["required"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert!(["spec_version", "name", "version", "description", "tools", "source"].iter().all(|name| required.contains(name)), "{required:?}");
+        assert!(
+            ["spec_version", "name", "version", "description", "tools", "source"].iter().all(|name| required.contains(name)),
+            "{required:?}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     Draft, Said,
-    example::{Auth, Example, Field, Sent, is_secret, parted},
+    example::{Auth, Example, Field, Sent, is_secret, is_token, parted},
 };
 use crate::{
     error::FactoryError,
@@ -261,7 +261,10 @@ pub(super) fn auth_of(headers: &[Field], query: &[Field], has_user: bool) -> Opt
         return Some(if is_bearer { Auth::Bearer } else { Auth::Key { place: KeyPlace::Header, name: "Authorization".into() } });
     }
     let key = |place, fields: &[Field]| {
-        fields.iter().find(|field| is_secret(&field.name)).map(|field| Auth::Key { place, name: field.name.clone() })
+        fields
+            .iter()
+            .find(|field| is_secret(&field.name) && (place == KeyPlace::Query || is_token(&field.name)))
+            .map(|field| Auth::Key { place, name: field.name.clone() })
     };
     key(KeyPlace::Header, headers).or_else(|| key(KeyPlace::Query, query))
 }

@@ -87,6 +87,11 @@ pub(crate) fn parted(address: &str) -> (Option<String>, String, Vec<Field>) {
     (base, if path.is_empty() { "/".to_owned() } else { path.to_owned() }, fields)
 }
 
+/// A token of RFC 9110: what names of headers are.
+pub(crate) fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 /// Whether a header or a query parameter of this name holds a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
     let words = names::words(name);
@@ -127,7 +132,9 @@ impl Example {
         };
         for field in &self.headers {
             let lower = field.name.to_ascii_lowercase();
-            if is_own(&lower) || key_in_header.as_ref().is_some_and(|key| key.eq_ignore_ascii_case(&field.name)) {
+            let is_usable =
+                is_token(&field.name) && field.value.chars().all(|c| c == '\t' || (' '..='\u{ff}').contains(&c) && c != '\u{7f}');
+            if !is_usable || is_own(&lower) || key_in_header.as_ref().is_some_and(|key| key.eq_ignore_ascii_case(&field.name)) {
                 continue;
             }
             params.push(param(None, Some(field.value.clone().into()), &field.name, Place::Header));
@@ -274,6 +281,37 @@ pub(crate) fn inferred(example: &Value, depth: usize) -> Value {
 /// A variable, and an example of it.
 type Named = (String, Option<String>);
 
+/// The name of a variable that a whole segment is.
+fn whole(part: &str) -> Option<String> {
+    let inner = [("{{", "}}"), ("{", "}"), ("${", "}"), ("<", ">"), ("$", ""), (":", "")]
+        .into_iter()
+        .find_map(|(first, last)| part.strip_prefix(first)?.strip_suffix(last))
+        .filter(|inner| !inner.contains(['{', '}']))?;
+    let name = names::words(inner).join("_");
+    (!name.is_empty()).then_some(name)
+}
+
+fn add(variables: &mut Vec<Named>, taken: &mut Names, name: &str, example: Option<&str>) -> String {
+    let name = taken.argument(name, "path");
+    variables.push((name.clone(), example.map(str::to_owned)));
+    format!("{{{name}}}")
+}
+
+/// A segment with variables in the middle of it (`report-{id}.json`); braces that hold no name go.
+fn pieces(part: &str, variables: &mut Vec<Named>, taken: &mut Names) -> String {
+    let (mut written, mut rest) = (String::new(), part);
+    while let Some((before, after)) = rest.split_once('{') {
+        let (inner, behind) = after.split_once('}').unwrap_or((after, ""));
+        written.push_str(&before.replace('}', ""));
+        let name = names::words(inner).join("_");
+        if !name.is_empty() {
+            written.push_str(&add(variables, taken, &name, None));
+        }
+        rest = behind.trim_start_matches('}');
+    }
+    written + &rest.replace('}', "")
+}
+
 /// The path with variables in single braces, and the variables with examples: `:id`, `{{id}}`, `$ID`, and segments that
 /// look like identifiers.
 fn variables_of(path: &str) -> (String, Vec<Named>) {
@@ -281,30 +319,17 @@ fn variables_of(path: &str) -> (String, Vec<Named>) {
     let mut variables = Vec::new();
     let mut taken = Names::default();
     for part in path.split('/') {
-        let named = part
-            .strip_prefix("{{")
-            .and_then(|rest| rest.strip_suffix("}}"))
-            .or_else(|| part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')))
-            .or_else(|| part.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')))
-            .or_else(|| part.strip_prefix('$'))
-            .or_else(|| part.strip_prefix(':'))
-            .or_else(|| part.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')))
-            .map(|name| names::words(name).join("_"))
-            .filter(|name| !name.is_empty());
-        let (name, example) = match named {
-            Some(name) => (name, None),
+        let before = parts.last().map(String::as_str).unwrap_or_default();
+        let written = match whole(part) {
+            Some(name) => add(&mut variables, &mut taken, &name, None),
             None if looks_like_id(part) => {
-                let before = parts.last().map_or_else(String::new, |before| singular(&names::words(before).join("_")));
-                (if before.is_empty() { "id".to_owned() } else { format!("{before}_id") }, Some(part.to_owned()))
+                let before = singular(&names::words(before).join("_"));
+                let name = if before.is_empty() { "id".to_owned() } else { format!("{before}_id") };
+                add(&mut variables, &mut taken, &name, Some(part))
             }
-            None => {
-                parts.push(part.to_owned());
-                continue;
-            }
+            None => pieces(part, &mut variables, &mut taken),
         };
-        let name = taken.argument(&name, "path");
-        parts.push(format!("{{{name}}}"));
-        variables.push((name, example));
+        parts.push(written);
     }
     (written_path(&parts.join("/")), variables)
 }

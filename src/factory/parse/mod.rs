@@ -137,7 +137,8 @@ const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'%');
 
-/// A path as it is sent: what cannot stand in one is encoded, but for what is in braces.
+/// A path as it is sent: what cannot stand in one is encoded, but for what is in braces,
+/// and dots for segments go.
 pub(crate) fn written_path(path: &str) -> String {
     let mut written = String::with_capacity(path.len());
     let mut rest = path;
@@ -148,7 +149,10 @@ pub(crate) fn written_path(path: &str) -> String {
         rest = behind;
     }
     written.extend(utf8_percent_encode(rest, IN_PATHS));
-    written
+    // Dots for segments would name another path than the one that is written.
+    let parts: Vec<&str> = written.split('/').filter(|part| !matches!(*part, "." | "..")).collect();
+    let path = parts.join("/");
+    if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
 /// What the method says that a request does (RFC 9110, section 9.2).

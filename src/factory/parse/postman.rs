@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     Draft, Said,
-    example::{Auth, Example, Field, Sent, parted},
+    example::{Auth, Example, Field, Sent, is_token, parted},
 };
 use crate::{
     error::FactoryError,
@@ -203,7 +203,7 @@ fn auth_of(auth: &Value) -> Option<Auth> {
         "basic" => Auth::Basic,
         "apikey" => Auth::Key {
             place: if of("in") == Some("query") { KeyPlace::Query } else { KeyPlace::Header },
-            name: of("key").filter(|name| !name.contains("{{")).unwrap_or("X-API-Key").to_owned(),
+            name: of("key").filter(|name| is_token(name)).unwrap_or("X-API-Key").to_owned(),
         },
         _ => Auth::Bearer,
     })

@@ -9,7 +9,7 @@ use crate::{
     error::FactoryError,
     finding::Finding,
     names::{self, Names, capital, singular},
-    parse::{Draft, Operation, annotations_of, arguments::Arguments, written_path},
+    parse::{Draft, Operation, annotations_of, arguments::Arguments, example::is_token, written_path},
     spec::{Action, Annotations, Http, Param, Place, Style, Tool},
     text,
 };
@@ -181,7 +181,7 @@ impl One<'_> {
         if is_said_elsewhere {
             return None;
         }
-        if place == Place::Header && (!security::is_token(name) || is_forbidden(name)) {
+        if place == Place::Header && (!is_token(name) || is_forbidden(name)) {
             let message = format!("`{}` is no header that a caller may set; it is left out", text::line(name, 60));
             draft.findings.push(Finding::warning("header-not-settable", at, message));
             return None;

@@ -6,7 +6,7 @@ use super::Reader;
 use crate::{
     finding::{Finding, segment},
     names,
-    parse::Draft,
+    parse::{Draft, example::is_token},
     spec::{KeyPlace, Provenance, Scheme},
     text,
 };
@@ -83,11 +83,6 @@ fn of(service: &str, name: &str, scheme: &Value) -> Result<Scheme, String> {
 
 fn with(name: &str, last: &str) -> String {
     if names::words(name).last().is_some_and(|word| word == last) { name.to_owned() } else { format!("{name}_{last}") }
-}
-
-/// A token of RFC 9110: what names of headers are.
-pub(super) fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// The sets of schemes of which an operation wants one. Sets that cannot be satisfied are left out.

@@ -65,6 +65,9 @@ fn path_item(document: &Value, item: &Value) -> Value {
             }
             continue;
         }
+        if !value.is_object() {
+            continue;
+        }
         let own: Vec<&Value> = value["parameters"].as_array().into_iter().flatten().collect();
         let is_overridden = |one: &Value| {
             let one = target(document, one);
