@@ -54,6 +54,9 @@ pub(super) struct Generate {
     /// All but these operations; may be given several times
     #[arg(long)]
     exclude: Vec<String>,
+    /// Also an image for containers, on this one, which has to have Node.js or Python
+    #[arg(long, value_name = "BASE")]
+    image: Option<String>,
     /// Start it when it is made
     #[arg(long)]
     run: bool,
@@ -142,7 +145,7 @@ impl Generate {
         order.insert("runtime".into(), self.runtime.clone().into());
         order.insert(
             "options".into(),
-            json!({ "tools": tools, "include": self.include, "exclude": self.exclude, "base_url": self.base_url }),
+            json!({ "tools": tools, "include": self.include, "exclude": self.exclude, "base_url": self.base_url, "image": self.image }),
         );
         Ok(Value::Object(order))
     }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use cache::Wanted;
+
 use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Policy, Progress};
 use platform::{Actor, Coded as _, database::DbError};
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,8 @@ use crate::{
     finding::{Finding, Severity},
     make::{self, Understood},
     model::{Order, OrderId},
-    pack::Packed,
+    output::Draft,
+    pack::{Packed, image},
     spec::ServerSpec,
     store,
     validate::{Report, Verdict},
@@ -97,7 +100,8 @@ impl Attempt {
             return Err(FactoryError::Invalid(report.errors()));
         }
         self.step(3, "packing").await?;
-        let result = self.register(&actor, &order, &spec, &packed, &report).await?;
+        let image = self.image(&order, &spec, &packed).await?;
+        let result = self.register(&actor, &order, &spec, (&packed, image), &report).await?;
         Ok(Outcome::Complete(result))
     }
 
@@ -154,16 +158,30 @@ impl Attempt {
         Ok(report)
     }
 
+    /// An image on the base that is wanted, if one is.
+    async fn image(&self, order: &Order, spec: &ServerSpec, packed: &Arc<Packed>) -> Result<Option<Draft>, FactoryError> {
+        let Some(base) = &order.wanted.options.image else { return Ok(None) };
+        let wanted = Wanted { registry_type: "oci".into(), identifier: base.clone(), version: None, sha256: None };
+        let base = self.factory.inner.cache.supply(&wanted, "", Some(&self.context)).await?;
+        let (output, spec, packed, language) = (self.factory.inner.output.clone(), spec.clone(), Arc::clone(packed), order.wanted.runtime);
+        let written = blocking(move || {
+            let draft = output.draft(&spec)?;
+            image::write(&spec, &packed.files, language, &base, &draft.0)?;
+            Ok(draft)
+        });
+        written.await.map(Some)
+    }
+
     async fn register(
         &self,
         actor: &Actor,
         order: &Order,
         spec: &ServerSpec,
-        packed: &Arc<Packed>,
+        (packed, image): (&Arc<Packed>, Option<Draft>),
         report: &Report,
     ) -> Result<Value, FactoryError> {
         self.step(4, "registering").await?;
-        self.factory.register_made(actor, order, spec, packed, &self.context).await?;
+        self.factory.register_made(actor, order, spec, (packed, image), &self.context).await?;
         let mut result = self.factory.result(spec, order.wanted.runtime);
         result["report"] = json!(report);
         Ok(result)

@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Where the API is, in place of what the document says.
     #[serde(default, alias = "baseUrl")]
     pub(crate) base_url: Option<String>,
+    /// Also an image for containers, on this one (`docker.io/library/node:22-alpine`), which has to have what runs the server.
+    #[serde(default)]
+    pub(crate) image: Option<String>,
     /// Who sees the server; `private` where nothing is said.
     #[serde(default)]
     #[schema(value_type = Option<String>)]

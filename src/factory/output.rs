@@ -13,7 +13,7 @@ use platform::ids;
 use crate::{
     error::FactoryError,
     generate::Files,
-    pack::{Packed, archive_name, bundle_name},
+    pack::{Packed, archive_name, bundle_name, image_name},
     spec::ServerSpec,
 };
 
@@ -25,6 +25,18 @@ const MOST_FILES: usize = 20_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     root: PathBuf,
+}
+
+/// A file that goes unless it was moved to its place.
+#[derive(Debug)]
+pub(crate) struct Draft(pub(crate) PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Err(error) = remove_file(&self.0) {
+            tracing::warn!(%error, "a draft of the factory could not be removed");
+        }
+    }
 }
 
 impl Output {
@@ -42,8 +54,19 @@ impl Output {
         self.folder(&spec.name).join(archive_name(spec))
     }
 
+    /// Where the image of a version is to be.
+    pub(crate) fn image(&self, spec: &ServerSpec) -> PathBuf {
+        self.folder(&spec.name).join(image_name(spec))
+    }
+
+    /// A place for something large that is being made, beside where it is to be.
+    pub(crate) fn draft(&self, spec: &ServerSpec) -> io::Result<Draft> {
+        fs::create_dir_all(self.folder(&spec.name))?;
+        Ok(Draft(self.folder(&spec.name).join(format!(".{}", ids::fresh()))))
+    }
+
     /// Writes all of a version. What is there already is replaced; each file is whole at every moment.
-    pub(crate) fn write(&self, spec: &ServerSpec, packed: &Packed) -> io::Result<()> {
+    pub(crate) fn write(&self, spec: &ServerSpec, packed: &Packed, image: Option<&Draft>) -> io::Result<()> {
         let folder = self.folder(&spec.name);
         fs::create_dir_all(&folder)?;
         let draft = folder.join(format!(".{}", ids::fresh()));
@@ -56,6 +79,9 @@ impl Output {
             let project = folder.join(&spec.version);
             remove(&project)?;
             fs::rename(&draft, project)?;
+            if let Some(image) = image {
+                fs::rename(&image.0, self.image(spec))?;
+            }
             replace(&folder, &bundle_name(spec), &packed.bundle)?;
             replace(&folder, &archive_name(spec), &packed.archive)?;
             replace(&folder, "manifest.json", format!("{:#}\n", packed.manifest).as_bytes())
@@ -70,7 +96,7 @@ impl Output {
     pub(crate) fn remove_version(&self, spec: &ServerSpec) -> io::Result<()> {
         let folder = self.folder(&spec.name);
         remove(&folder.join(&spec.version))?;
-        for name in [archive_name(spec), bundle_name(spec)] {
+        for name in [archive_name(spec), bundle_name(spec), image_name(spec)] {
             remove_file(&folder.join(name))?;
         }
         let is_of_it =

@@ -18,8 +18,8 @@ use crate::{
     job::{GenerateJob, Payload, blocking},
     make::{self, Understood},
     model::{Generated, InputKind, Order, OrderId, Wanted},
-    output::{self, Output},
-    pack::{Packed, claude_config},
+    output::{self, Draft, Output},
+    pack::{Packed, claude_config, image},
     spec::ServerSpec,
     store,
     validate::{Report, Subject, Validator},
@@ -173,7 +173,8 @@ impl Factory {
         let content = make::content_digest(spec, order.wanted.runtime);
         if let Some(same) = versions.iter().find(|one| one.content_sha256.as_deref() == Some(&content)) {
             spec.version.clone_from(&same.version);
-            if self.inner.output.archive(spec).is_file() {
+            let has_image = order.wanted.options.image.is_none() || self.inner.output.image(spec).is_file();
+            if self.inner.output.archive(spec).is_file() && has_image {
                 return Ok(Some(self.result(spec, order.wanted.runtime)));
             }
         } else {
@@ -197,6 +198,7 @@ impl Factory {
             "bundle": make::bundle_address(spec),
             "tools": spec.tools.len(),
             "operations": spec.operations.len(),
+            "image": self.inner.output.image(spec).is_file().then(|| self.inner.output.image(spec).display().to_string()),
         })
     }
 
@@ -207,7 +209,7 @@ impl Factory {
         actor: &Actor,
         order: &Order,
         spec: &ServerSpec,
-        packed: &Arc<Packed>,
+        (packed, image): (&Arc<Packed>, Option<Draft>),
         context: &Context,
     ) -> Result<(), FactoryError> {
         let sha256 = self.inner.cache.keep_made(&make::bundle_address(spec), &packed.bundle).await?;
@@ -218,14 +220,15 @@ impl Factory {
             return Err(FactoryError::NameTaken(spec.name.clone()));
         }
         let (output, for_disk, written) = (self.inner.output.clone(), spec.clone(), Arc::clone(packed));
-        blocking(move || Ok(output.write(&for_disk, &written)?)).await?;
+        let docker_image = image.as_ref().map(|_| image::name(spec));
+        blocking(move || Ok(output.write(&for_disk, &written, image.as_ref())?)).await?;
         let made = Generated {
             server_id: spec.name.clone(),
             version: spec.version.clone(),
             spec: Some(serde_json::to_value(spec).unwrap_or_default()),
             content_sha256: Some(made_from),
             package_path: Some(self.inner.output.archive(spec).display().to_string()),
-            docker_image: None,
+            docker_image,
             claude_config: Some(packed.manifest["claude_config"].clone()),
             manifest: packed.manifest.clone(),
             bundle_sha256: Some(sha256.clone()),

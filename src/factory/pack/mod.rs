@@ -3,6 +3,7 @@
 
 mod archive;
 mod documents;
+pub(crate) mod image;
 
 use std::io;
 
@@ -43,6 +44,11 @@ pub(crate) struct Places<'a> {
 /// `<name>-<version>.tgz`.
 pub(crate) fn archive_name(spec: &ServerSpec) -> String {
     format!("{}-{}.tgz", spec.name, spec.version)
+}
+
+/// `<name>-<version>.oci.tar`.
+pub(crate) fn image_name(spec: &ServerSpec) -> String {
+    format!("{}-{}.oci.tar", spec.name, spec.version)
 }
 
 /// `<name>-<version>.mcpb`.

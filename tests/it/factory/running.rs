@@ -9,7 +9,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 use super::{PETS, levels};
 use crate::{
     gateway::{NODE, installed},
-    support::{Binary, Mcp, TestApp, cluster, eventually},
+    support::{Binary, Mcp, Packages, TestApp, cluster, eventually},
 };
 
 /// An API that answers everything alike.
@@ -311,5 +311,49 @@ async fn a_cancelled_job_registers_nothing() {
     assert_eq!(app.job(id).await["status"], "cancelled");
     assert_eq!(app.op_get("/api/mcp/generated").await.expect(200), json!({ "servers": [] }));
     assert!(!app.data().join("output/mcp-slow/mcp-slow-1.0.0.tgz").exists());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_made_of_its_base_and_the_server() {
+    let packages = Packages::start().await;
+    let tag = packages.image("tools/node", &[b"first layer", b"second layer"], |_| ());
+    let host = packages.host();
+    let settings = [("FABRIC_OCI_PLAIN_HTTP", host.as_str()), ("FABRIC_ALLOWED_HOSTS", host.as_str())];
+    let app = TestApp::with(&settings).await;
+    let base = format!("{host}/tools/node@{tag}");
+    let order = json!({ "description": "A calculator API with add", "options": { "image": base } });
+    let job = app.generated(&app.token, &order).await;
+    assert_eq!(job["status"], "complete", "{job:#}");
+    let stored = app.op_get("/api/mcp/generated/mcp-calculator").await.expect(200);
+    assert_eq!(stored["docker_image"], "local.fabric/mcp-calculator:1.0.0");
+    let mut tar = tar::Archive::new(std::fs::File::open(job["result"]["image"].as_str().unwrap()).unwrap());
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for entry in tar.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        files.insert(entry.path().unwrap().display().to_string(), bytes);
+    }
+    let read = |name: &str| serde_json::from_slice::<Value>(&files[name]).unwrap();
+    let blob = |digest: &Value| format!("blobs/sha256/{}", digest.as_str().unwrap().strip_prefix("sha256:").unwrap());
+    let manifest = read(&blob(&read("index.json")["manifests"][0]["digest"]));
+    let config = read(&blob(&manifest["config"]["digest"]));
+    assert_eq!(
+        (manifest["layers"].as_array().unwrap().len(), config["rootfs"]["diff_ids"].as_array().unwrap().len()),
+        (3, 1),
+        "{config:#}"
+    );
+    assert_eq!(config["config"]["Entrypoint"], json!(["node", "/app/server.mjs"]));
+    for layer in manifest["layers"].as_array().unwrap() {
+        assert!(files.contains_key(&blob(&layer["digest"])), "{layer}");
+    }
+    // Nothing that was begun is left beside it.
+    let beside = std::fs::read_dir(app.data().join("output/mcp-calculator")).unwrap().flatten();
+    assert!(beside.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')));
+    // A base that is not there ends the job, and leaves no server.
+    let missing = json!({ "description": "A calculator API with add and divide", "name": "mcp-other", "options": { "image": format!("{host}/tools/none:1") } });
+    assert_eq!(app.generated(&app.token, &missing).await["status"], "failed");
+    app.op_get("/api/mcp/generated/mcp-other").await.expect_problem(404, "server_not_found");
     app.stop().await;
 }
