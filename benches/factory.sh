@@ -36,7 +36,7 @@ mkdir "$work/documents" && cd "$work/documents" && echo '{}' >package.json
 npm install --silent --no-audit --no-fund @octokit/openapi@23.0.2 @readme/oas-examples@8.2.2 >"$work/npm.log" 2>&1
 if [[ ${QUICK:-0} != 1 ]]; then
   say "the others"
-  python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet fastmcp >"$work/pip.log" 2>&1
+  python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet fastmcp httpx >"$work/pip.log" 2>&1
   mkdir "$work/generator" && cd "$work/generator" && echo '{}' >package.json
   npm install --silent --no-audit --no-fund openapi-mcp-generator@4.0.1 >>"$work/npm.log" 2>&1
 fi

@@ -11,7 +11,9 @@ CREATE TABLE mcp_fabric.factory_orders (
     -- All but the document.
     wanted     jsonb       NOT NULL,
     document   bytea,
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    -- When its job failed: for a day it can be tried again.
+    failed_at  timestamptz
 );
 CREATE INDEX factory_orders_user_id ON mcp_fabric.factory_orders (user_id);
 ALTER TABLE mcp_fabric.factory_orders ENABLE ROW LEVEL SECURITY;

@@ -19,6 +19,7 @@ use crate::{
     fetchers::Fetchers,
     flights::Flights,
     job::{CacheJob, Payload},
+    made::MADE_HERE,
     model::{Listed, Total, Wanted},
     names::{NpmName, PypiName, RegistryType},
     policy::Rules,
@@ -317,7 +318,9 @@ impl Cache {
         limit: i64,
     ) -> Result<Vec<Listed>, CacheError> {
         actor.require(Action::CacheRead)?;
-        Ok(store::list(self.inner.database.system(), registry, name, after, limit).await?)
+        // Names of what was made here are names of servers, which may be private.
+        let hidden = (!actor.may(Action::CacheManage)).then(|| format!("{MADE_HERE}/%"));
+        Ok(store::list(self.inner.database.system(), registry, name, hidden.as_deref(), after, limit).await?)
     }
 
     /// Whether a server names a package by its own name.

@@ -25,8 +25,17 @@ impl Catalog {
         }
     }
 
+    /// Fails unless the actor may make servers of this visibility.
+    pub fn require_generated_visibility(actor: &Actor, visibility: Visibility) -> Result<(), CatalogError> {
+        if visibility == Visibility::Public && !actor.may(Action::CatalogManage) {
+            let reason = "servers that everybody sees are made by administrators; `shared` ones are seen by all who sign in";
+            return Err(actor.denied(Action::CatalogManage, reason.to_owned()).into());
+        }
+        Ok(())
+    }
+
     /// Keeps a version of a server that the factory made, as the actor's own. The caller has the turn of whoever writes the
-    /// catalogue, and forgets what is in memory once the transaction is committed.
+    /// catalogue, and forgets what is in memory once the transaction is committed. `replaces`: whether it is a version that is there already.
     pub async fn put_generated_in(
         &self,
         transaction: &mut PgConnection,
@@ -34,6 +43,7 @@ impl Catalog {
         id: &ServerId,
         document: &Value,
         visibility: Option<Visibility>,
+        replaces: bool,
     ) -> Result<(), CatalogError> {
         actor.require(Action::CatalogWrite)?;
         actor.require_server(Action::CatalogWrite, id.as_str())?;
@@ -43,6 +53,10 @@ impl Catalog {
             Err(ServersError::NotFound) => None,
             Err(error) => return Err(error.into()),
         };
+        if replaces && !actor.may(Action::CatalogManage) && self.inner.packages.is_installed_in(transaction, id.as_str()).await? {
+            let reason = "this server is installed, and what is installed is changed by administrators; make a new version".to_owned();
+            return Err(actor.denied(Action::CatalogManage, reason).into());
+        }
         if before.is_none() {
             if self.inner.packages.is_installed_in(transaction, id.as_str()).await? {
                 return Err(ServersError::NameTaken.into());
@@ -56,6 +70,7 @@ impl Catalog {
             }
             store::forget(transaction, id.as_str()).await?;
         }
+        let earlier = before.as_ref().map(|before| before.visibility);
         let was_private = before.as_ref().is_none_or(|before| before.visibility == Visibility::Private);
         let mut access = before.unwrap_or_else(|| Access {
             owner: Some(actor.to_string()),
@@ -68,12 +83,15 @@ impl Catalog {
         });
         access.revision += 1;
         access.visibility = visibility.unwrap_or(access.visibility);
-        if access.visibility == Visibility::Public && !actor.may(Action::CatalogManage) {
-            let reason = "servers that everybody sees are made by administrators; `shared` ones are seen by all who sign in";
-            return Err(actor.denied(Action::CatalogManage, reason.to_owned()).into());
+        if earlier != Some(access.visibility) {
+            Self::require_generated_visibility(actor, access.visibility)?;
         }
         self.inner.servers.put_generated_in(transaction, id, document).await?;
         self.write_in(transaction, actor, "catalog.generate", id, &access, Some(document.clone()), None).await?;
+        if earlier.is_some_and(|earlier| access.visibility > earlier) {
+            // What it was while fewer saw it is not for those who see it now.
+            self.inner.servers.keep_latest_in(transaction, id).await?;
+        }
         let private = (was_private && access.visibility == Visibility::Private).then(|| actor.to_string());
         Ok(self.inner.servers.announce_access_in(transaction, private.as_deref()).await?)
     }

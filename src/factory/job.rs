@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cache::Wanted;
 
 use jobs::{Context, Ended, Failure, Handler, JobStatus, LogLevel, Outcome, Policy, Progress};
-use platform::{Actor, Coded as _, database::DbError};
+use platform::{Actor, Coded as _, clock, database::DbError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -19,7 +19,7 @@ use crate::{
     output::Draft,
     pack::{Packed, image},
     spec::ServerSpec,
-    store,
+    store, text,
     validate::{Report, Verdict},
 };
 
@@ -61,6 +61,8 @@ impl Handler for GenerateJob {
         // What failed may be tried again by whoever asked; what is done is not.
         if matches!(ended.status, JobStatus::Complete | JobStatus::NeedsInput | JobStatus::Cancelled) {
             store::forget_order(connection, payload.order).await?;
+        } else if ended.status == JobStatus::Failed {
+            store::note_failed(connection, payload.order, Some(clock::now())).await?;
         }
         Ok(())
     }
@@ -76,7 +78,8 @@ impl Attempt {
         let inner = &self.factory.inner;
         let mut transaction = inner.database.begin_for_all().await?;
         let order = store::order(&mut transaction, id).await?.ok_or(FactoryError::OrderGone)?;
-        drop(transaction);
+        store::note_failed(&mut transaction, id, None).await?;
+        transaction.commit().await?;
         let actor = inner.users.asker(&order.asker).await?.ok_or(FactoryError::AskerGone)?;
         self.step(0, "reading").await?;
         let (mut spec, findings) = match self.factory.understand(&order, &self.context).await? {
@@ -127,7 +130,7 @@ impl Attempt {
                 Severity::Warning => LogLevel::Warn,
                 Severity::Error => LogLevel::Error,
             };
-            self.context.log(level, format!("{} {}: {}", found.id, found.path, found.message)).await;
+            self.context.log(level, format!("{} {}: {}", found.id, text::line(&found.path, 200), found.message)).await;
         }
         for (id, count) in told.into_iter().filter(|(_, count)| *count > MOST_OF_ONE) {
             self.context.log(LogLevel::Info, format!("{id}: {} more", count - MOST_OF_ONE)).await;

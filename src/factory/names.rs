@@ -1,6 +1,6 @@
 //! Names of servers, tools, arguments and variables: what comes from a document becomes one that clients take, or none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The most that clients take of a tool's name together with the server's prefix leaves so many.
 const LONGEST_TOOL: usize = 40;
@@ -108,7 +108,7 @@ pub(crate) fn is_server(name: &str) -> bool {
         && name.ends_with(edge)
         && name.chars().all(|c| edge(c) || c == '-')
         && !name.contains("--")
-        && !["node-modules", "favicon-ico", "con", "prn", "aux", "nul"].contains(&name)
+        && !["custom", "rules", "node-modules", "favicon-ico", "con", "prn", "aux", "nul"].contains(&name)
 }
 
 /// The service that variables and base addresses are named after: `PETSTORE`.
@@ -133,6 +133,8 @@ pub(crate) fn variable(service: &str, of: &str) -> String {
 pub(crate) struct Names {
     /// In lower case: clients tell names apart by more than that, people do not.
     taken: HashSet<String>,
+    /// The last number that a name was given.
+    numbers: HashMap<String, u32>,
 }
 
 impl Names {
@@ -156,10 +158,10 @@ impl Names {
 
     fn free(&mut self, name: &str, longest: usize) -> String {
         let mut free = name.to_owned();
-        for number in 2u32.. {
-            if self.taken.insert(free.to_lowercase()) {
-                break;
-            }
+        let key = name.to_lowercase();
+        while !self.taken.insert(free.to_lowercase()) {
+            let number = self.numbers.entry(key.clone()).or_insert(1);
+            *number += 1;
             let suffix = format!("_{number}");
             free = format!("{}{suffix}", &name[..name.len().min(longest - suffix.len())]);
         }

@@ -92,6 +92,22 @@ impl Output {
         written
     }
 
+    /// Removes what lies in the folder of a server, but for a draft.
+    pub(crate) fn clear(&self, name: &str, draft: Option<&Draft>) -> io::Result<()> {
+        let entries = match fs::read_dir(self.folder(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if draft.is_some_and(|draft| draft.0 == entry.path()) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() { remove(&entry.path())? } else { remove_file(&entry.path())? }
+        }
+        Ok(())
+    }
+
     /// Removes the files of a version that came to nothing.
     pub(crate) fn remove_version(&self, spec: &ServerSpec) -> io::Result<()> {
         let folder = self.folder(&spec.name);

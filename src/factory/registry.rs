@@ -51,13 +51,29 @@ impl Factory {
     /// Registers a server by its `manifest.json`; what is in it beside the known members is kept.
     pub(crate) async fn register(&self, actor: &Actor, manifest: Map<String, Value>) -> Result<Stored, FactoryError> {
         actor.require(Action::FactoryGenerate)?;
-        let mut made = self.read_manifest(actor, manifest)?;
+        actor.require(Action::CatalogWrite)?;
+        let mut made = Self::read_manifest(manifest)?;
         actor.require_server(Action::FactoryGenerate, &made.server_id)?;
-        let mut document = document_of(&made);
-        let bundle = self.bundle_of(&mut made, &mut document).await?;
-        let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
-        self.keep_in(&mut transaction, actor, &made, &document, None).await?;
-        transaction.commit().await?;
+        let id = ServerId::parse(&made.server_id).map_err(ServersError::from)?;
+        if !self.inner.catalog.may_name(actor, &id).await? {
+            return Err(FactoryError::Taken(made.server_id));
+        }
+        // What is run by others has been vouched for: what the factory made, or what an administrator registers.
+        let mut document = document_of(&made, actor.may(Action::CatalogManage));
+        let bundle = self.bundle_of(actor, &mut made, &mut document).await?;
+        let kept = async {
+            let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
+            self.keep_in(&mut transaction, actor, &made, &document, None).await?;
+            Ok::<_, FactoryError>(transaction.commit().await?)
+        };
+        if let Err(error) = kept.await {
+            if let (Some(address), Some(sha256)) = (&bundle, &made.bundle_sha256)
+                && !self.names_bundle(&made.server_id, sha256).await
+            {
+                self.inner.cache.forget_made(address, sha256).await?;
+            }
+            return Err(error);
+        }
         self.inner.servers.forget();
         if let (Some(address), Some(sha256)) = (bundle, &made.bundle_sha256) {
             self.inner.cache.mark_made(&address, sha256).await?;
@@ -65,7 +81,13 @@ impl Factory {
         self.get(actor, &made.server_id, Some(&made.version)).await
     }
 
-    fn read_manifest(&self, actor: &Actor, manifest: Map<String, Value>) -> Result<Generated, FactoryError> {
+    /// Whether a row names a bundle; where that is not known, it is taken to be so.
+    pub(crate) async fn names_bundle(&self, server_id: &str, sha256: &str) -> bool {
+        let versions = store::versions(self.inner.database.public(), server_id).await;
+        versions.map_or(true, |all| all.iter().any(|one| one.bundle_sha256.as_deref() == Some(sha256)))
+    }
+
+    fn read_manifest(manifest: Map<String, Value>) -> Result<Generated, FactoryError> {
         let mut wrong = Vec::new();
         let text_of = |name: &str| manifest.get(name).and_then(Value::as_str).map(str::to_owned);
         let name = text_of("name").unwrap_or_default();
@@ -84,20 +106,10 @@ impl Factory {
                 wrong.push(FieldError::new(format!("body.{name}"), "must be an object"));
             }
         }
-        let path = text_of("package_path").or_else(|| text_of("package"));
-        let package_path = match path.filter(|path| !path.is_empty()) {
-            Some(path) if path.len() > LONGEST_PATH => {
-                wrong.push(FieldError::new("body.package", "is too long"));
-                None
-            }
-            Some(path) => match self.inner.output.found(&path, Viewer::of(actor) == Viewer::All) {
-                Ok(place) => Some(place.display().to_string()),
-                // Where it is only named, as earlier systems did, it may be elsewhere.
-                Err(FactoryError::NoSuchPath) => Some(path),
-                Err(error) => return Err(error),
-            },
-            None => None,
-        };
+        let package_path = text_of("package_path").or_else(|| text_of("package")).filter(|path| !path.is_empty());
+        if package_path.as_ref().is_some_and(|path| path.len() > LONGEST_PATH || path.contains('\0')) {
+            wrong.push(FieldError::new("body.package", "is no path"));
+        }
         if !wrong.is_empty() {
             return Err(FactoryError::Fields(wrong));
         }
@@ -115,11 +127,25 @@ impl Factory {
         })
     }
 
-    /// Takes the bundle that lies beside the archive into the cache; gives its address.
-    async fn bundle_of(&self, made: &mut Generated, document: &mut Value) -> Result<Option<String>, FactoryError> {
+    /// Takes the bundle that lies beside the archive into the cache; gives its address. Only the operator may name a path
+    /// outside of the server's own folder, which has to be the actor's already.
+    async fn bundle_of(&self, actor: &Actor, made: &mut Generated, document: &mut Value) -> Result<Option<String>, FactoryError> {
         let Some(path) = made.package_path.clone() else { return Ok(None) };
-        let place = std::path::PathBuf::from(path).with_extension("mcpb");
-        let read = blocking(move || match std::fs::read(&place) {
+        let may_anywhere = Viewer::of(actor) == Viewer::All;
+        let place = match self.inner.output.found(&path, may_anywhere) {
+            Ok(place) => place,
+            // Where it is only named, as earlier systems did, it may be elsewhere.
+            Err(FactoryError::NoSuchPath) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let is_own =
+            self.inner.output.server_of(&place).as_deref() == Some(&made.server_id) && self.get(actor, &made.server_id, None).await.is_ok();
+        if !may_anywhere && !is_own {
+            return Err(FactoryError::Outside);
+        }
+        made.package_path = Some(place.display().to_string());
+        let bundle = place.with_extension("mcpb");
+        let read = blocking(move || match std::fs::read(&bundle) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -145,8 +171,12 @@ impl Factory {
             }
         }
         if with_files {
-            let (output, name) = (self.inner.output.clone(), stored.server_id);
-            blocking(move || Ok(output.remove(&name)?)).await?;
+            // Nobody takes the name meanwhile.
+            let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
+            if store::contents_in(&mut transaction, &stored.server_id).await?.is_empty() {
+                let (output, name) = (self.inner.output.clone(), stored.server_id);
+                blocking(move || Ok(output.remove(&name)?)).await?;
+            }
         }
         Ok(())
     }
@@ -162,8 +192,8 @@ impl Factory {
     }
 }
 
-/// What the catalogue has of a server that was registered by a manifest.
-fn document_of(made: &Generated) -> Value {
+/// What the catalogue has of a server that was registered by a manifest. An image is run only if somebody vouches for it.
+fn document_of(made: &Generated, is_vouched: bool) -> Value {
     let said = made.manifest["description"].as_str().map(|said| text::line(said, 100)).filter(|said| !said.is_empty());
     let mut document = json!({
         "$schema": CURRENT_SCHEMA,
@@ -171,7 +201,7 @@ fn document_of(made: &Generated) -> Value {
         "description": said.unwrap_or_else(|| format!("The server {}", made.server_id)),
         "version": made.version,
     });
-    if let Some(image) = &made.docker_image {
+    if let Some(image) = made.docker_image.as_ref().filter(|_| is_vouched) {
         document["packages"] = json!([{ "registryType": "oci", "identifier": image, "transport": { "type": "stdio" } }]);
     }
     document

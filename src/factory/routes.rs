@@ -13,7 +13,7 @@ use platform::{
     http::{Json, Path, Query, Reader},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use servers::Viewer;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -36,15 +36,19 @@ use crate::{
 const USUALLY_LISTED: u32 = 50;
 /// What one request may measure: a document as large as is read, as JSON text.
 const LARGEST: usize = document::LARGEST + (1 << 20);
+/// What a specification may measure that is looked at at once.
+const LARGEST_SPEC: usize = 8 << 20;
 /// What the ids of jobs begin with on older paths.
 const JOB_PREFIX: &str = "job_";
 
 /// `/api/mcp/generate`, `/api/mcp/validate` and `/api/mcp/generated`.
 pub fn router(factory: Factory) -> OpenApiRouter {
-    let documents = OpenApiRouter::new().routes(routes!(generate)).routes(routes!(validate)).layer(DefaultBodyLimit::max(LARGEST));
+    let specs = OpenApiRouter::new().routes(routes!(validate)).layer(DefaultBodyLimit::max(LARGEST_SPEC));
+    let documents = OpenApiRouter::new().routes(routes!(generate)).layer(DefaultBodyLimit::max(LARGEST));
     OpenApiRouter::new()
         .routes(routes!(schema))
         .merge(documents)
+        .merge(specs)
         .routes(routes!(list, register))
         .routes(routes!(one, remove))
         .routes(routes!(bundle))
@@ -71,20 +75,20 @@ struct GenerateIn {
     description: Option<String>,
     /// An OpenAPI (3.0 to 3.2) or Swagger 2.0 document, as JSON, or as text (JSON or YAML).
     #[schema(value_type = Option<Object>)]
-    openapi: Option<Value>,
+    openapi: Option<Box<RawValue>>,
     /// Where such a document is.
     url: Option<String>,
     /// A Postman collection (2.0 or 2.1).
     #[schema(value_type = Option<Object>)]
-    postman: Option<Value>,
+    postman: Option<Box<RawValue>>,
     /// The answer to GraphQL's introspection.
     #[schema(value_type = Option<Object>)]
-    graphql: Option<Value>,
+    graphql: Option<Box<RawValue>>,
     /// One or more commands of curl.
     curl: Option<String>,
     /// A specification, as jobs of this kind make it.
     #[schema(value_type = Option<Object>)]
-    spec: Option<Value>,
+    spec: Option<Box<RawValue>>,
     #[serde(default)]
     runtime: Language,
     /// The server's name; without one, it is named after the input.
@@ -96,9 +100,10 @@ struct GenerateIn {
 impl GenerateIn {
     /// The one input that is given, as bytes.
     fn order(self) -> Result<(Wanted, Vec<u8>), FactoryError> {
-        let text = |value: Value| match value {
-            Value::String(text) => text.into_bytes(),
-            other => other.to_string().into_bytes(),
+        // Nothing is made of a document before it is its turn.
+        let text = |raw: Box<RawValue>| match serde_json::from_str::<String>(raw.get()) {
+            Ok(text) => text.into_bytes(),
+            Err(_) => String::from(Box::<str>::from(raw)).into_bytes(),
         };
         let given = [
             (InputKind::Description, self.description.map(String::into_bytes)),
@@ -349,12 +354,12 @@ async fn bundle(
 #[derive(Deserialize)]
 struct OlderGenerateIn {
     description: Option<String>,
-    openapi: Option<Value>,
+    openapi: Option<Box<RawValue>>,
     url: Option<String>,
-    postman: Option<Value>,
-    graphql: Option<Value>,
+    postman: Option<Box<RawValue>>,
+    graphql: Option<Box<RawValue>>,
     curl: Option<String>,
-    spec: Option<Value>,
+    spec: Option<Box<RawValue>>,
     runtime: Option<Language>,
     name: Option<String>,
 }

@@ -3,6 +3,7 @@ use std::{path::Path, sync::Arc};
 use audit::{EventType, NewEvent};
 use cache::Cache;
 use catalog::Catalog;
+use chrono::TimeDelta;
 use jobs::{Context, Handlers, JobId, Jobs, LogLevel, NewJob};
 use packages::Toolchain;
 use platform::{Action, Actor, Config, Database, client::Client, clock, files, ids};
@@ -27,6 +28,11 @@ use crate::{
 
 /// How many orders of one actor may wait or run.
 const MOST_UNFINISHED: i64 = 20;
+/// What chooses operations.
+const MOST_PATTERNS: usize = 200;
+const LONGEST_PATTERN: usize = 200;
+/// For how long what failed can be tried again.
+const FAILED_KEPT: TimeDelta = TimeDelta::days(1);
 /// How many names are tried where nobody said one.
 const NAMES_TRIED: usize = 50;
 
@@ -104,8 +110,17 @@ impl Factory {
     /// Asks for a server.
     pub(crate) async fn begin(&self, actor: &Actor, wanted: Wanted, document: Vec<u8>) -> Result<JobId, FactoryError> {
         actor.require(Action::FactoryGenerate)?;
-        // Whoever asks is to follow what comes of it.
+        // What the job will do, and whoever asks is to follow what comes of it.
+        actor.require(Action::CatalogWrite)?;
         actor.require(Action::JobsRead)?;
+        if let Some(visibility) = wanted.options.visibility {
+            Catalog::require_generated_visibility(actor, visibility)?;
+        }
+        let patterns = wanted.options.choice.include.iter().chain(&wanted.options.choice.exclude);
+        if patterns.clone().count() > MOST_PATTERNS || patterns.clone().any(|pattern| pattern.len() > LONGEST_PATTERN) {
+            let message = format!("`include` and `exclude` have at most {MOST_PATTERNS} patterns of {LONGEST_PATTERN} bytes together");
+            return Err(FactoryError::field("body.options", message));
+        }
         if let Some(name) = &wanted.name {
             make::checked_name(name)?;
             actor.require_server(Action::FactoryGenerate, name)?;
@@ -121,6 +136,7 @@ impl Factory {
             .with("input", wanted.kind.as_str())
             .with("runtime", wanted.runtime.as_str());
         let mut transaction = self.inner.database.begin(actor).await?;
+        store::sweep_orders(&mut transaction, &asker.owner, clock::now() - FAILED_KEPT).await?;
         let unfinished = store::unfinished(&mut transaction, &asker.owner).await?;
         if unfinished >= MOST_UNFINISHED {
             return Err(FactoryError::TooMany(unfinished));
@@ -142,7 +158,11 @@ impl Factory {
             (document, None)
         };
         if let (InputKind::Description, Some(model)) = (wanted.kind, &self.inner.model) {
-            match model.understand(&wanted, &bytes, context).await {
+            let understood = tokio::select! {
+                understood = model.understand(&wanted, &bytes, context) => understood,
+                () = context.stopping() => return Err(FactoryError::Stopped),
+            };
+            match understood {
                 // What rules understand needs no model.
                 Err(error @ (FactoryError::Model(_) | FactoryError::ModelAway(_))) => {
                     context.log(LogLevel::Warn, format!("{error}; the description is read by rules")).await;
@@ -175,6 +195,7 @@ impl Factory {
             spec.version.clone_from(&same.version);
             let has_image = order.wanted.options.image.is_none() || self.inner.output.image(spec).is_file();
             if self.inner.output.archive(spec).is_file() && has_image {
+                self.keep_bundle_again(spec).await?;
                 return Ok(Some(self.result(spec, order.wanted.runtime)));
             }
         } else {
@@ -184,6 +205,15 @@ impl Factory {
             }
         }
         Ok(None)
+    }
+
+    /// Puts the bundle of a version into the cache again: no registry has it, and a restart may have come in between.
+    async fn keep_bundle_again(&self, spec: &ServerSpec) -> Result<(), FactoryError> {
+        let place = self.inner.output.archive(spec).with_extension("mcpb");
+        let bytes = blocking(move || Ok(std::fs::read(place)?)).await?;
+        let address = make::bundle_address(spec);
+        let sha256 = self.inner.cache.keep_made(&address, &bytes).await?;
+        Ok(self.inner.cache.mark_made(&address, &sha256).await?)
     }
 
     /// What a job gives.
@@ -202,8 +232,8 @@ impl Factory {
         })
     }
 
-    /// Writes the files and the rows of what was made, with nobody else writing the catalogue; what comes to nothing leaves
-    /// no files.
+    /// Writes the rows and the files of what was made, with nobody else writing the catalogue; what comes to nothing leaves
+    /// neither.
     pub(crate) async fn register_made(
         &self,
         actor: &Actor,
@@ -212,42 +242,64 @@ impl Factory {
         (packed, image): (&Arc<Packed>, Option<Draft>),
         context: &Context,
     ) -> Result<(), FactoryError> {
-        let sha256 = self.inner.cache.keep_made(&make::bundle_address(spec), &packed.bundle).await?;
+        let address = make::bundle_address(spec);
+        let sha256 = self.inner.cache.keep_made(&address, &packed.bundle).await?;
+        let kept = self.keep_made_version(actor, order, spec, (packed, image, &sha256), context).await;
+        if kept.is_err() && !self.names_bundle(&spec.name, &sha256).await {
+            // Nobody names it.
+            self.inner.cache.forget_made(&address, &sha256).await?;
+        }
+        kept?;
+        self.inner.servers.forget();
+        Ok(self.inner.cache.mark_made(&address, &sha256).await?)
+    }
+
+    async fn keep_made_version(
+        &self,
+        actor: &Actor,
+        order: &Order,
+        spec: &ServerSpec,
+        (packed, image, sha256): (&Arc<Packed>, Option<Draft>, &str),
+        context: &Context,
+    ) -> Result<(), FactoryError> {
         let made_from = make::content_digest(spec, order.wanted.runtime);
         let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         let there = store::contents_in(&mut transaction, &spec.name).await?;
         if there.iter().any(|(version, own)| *version == spec.version && own.as_deref() != Some(&made_from)) {
             return Err(FactoryError::NameTaken(spec.name.clone()));
         }
-        let (output, for_disk, written) = (self.inner.output.clone(), spec.clone(), Arc::clone(packed));
-        let docker_image = image.as_ref().map(|_| image::name(spec));
-        blocking(move || Ok(output.write(&for_disk, &written, image.as_ref())?)).await?;
         let made = Generated {
             server_id: spec.name.clone(),
             version: spec.version.clone(),
             spec: Some(serde_json::to_value(spec).unwrap_or_default()),
             content_sha256: Some(made_from),
             package_path: Some(self.inner.output.archive(spec).display().to_string()),
-            docker_image,
+            docker_image: image.as_ref().map(|_| image::name(spec)),
             claude_config: Some(packed.manifest["claude_config"].clone()),
             manifest: packed.manifest.clone(),
-            bundle_sha256: Some(sha256.clone()),
+            bundle_sha256: Some(sha256.to_owned()),
         };
-        let kept = async {
-            context.hold_in(&mut transaction).await.map_err(|_| FactoryError::Stopped)?;
-            self.keep_in(&mut transaction, actor, &made, &packed.document, order.wanted.options.visibility).await?;
-            transaction.commit().await?;
-            Ok::<_, FactoryError>(())
-        };
-        if let Err(error) = kept.await {
+        context.hold_in(&mut transaction).await.map_err(|_| FactoryError::Stopped)?;
+        // Whose name it is, is settled before anything is written to its folder.
+        self.keep_in(&mut transaction, actor, &made, &packed.document, order.wanted.options.visibility).await?;
+        let is_first = there.is_empty();
+        let (output, for_disk, files) = (self.inner.output.clone(), spec.clone(), Arc::clone(packed));
+        let written = blocking(move || {
+            if is_first {
+                // What an earlier server of this name left was another's.
+                output.clear(&for_disk.name, image.as_ref())?;
+            }
+            Ok(output.write(&for_disk, &files, image.as_ref())?)
+        });
+        if let Err(error) = written.await {
             if !there.iter().any(|(version, _)| *version == spec.version) {
                 let (output, spec) = (self.inner.output.clone(), spec.clone());
                 blocking(move || Ok(output.remove_version(&spec)?)).await?;
             }
             return Err(error);
         }
-        self.inner.servers.forget();
-        Ok(self.inner.cache.mark_made(&make::bundle_address(spec), &sha256).await?)
+        // Where nobody knows whether it was committed, the files stay.
+        Ok(transaction.commit().await?)
     }
 
     /// Writes the rows of a version: of the catalogue, and the factory's own.
@@ -260,7 +312,8 @@ impl Factory {
         visibility: Option<servers::Visibility>,
     ) -> Result<(), FactoryError> {
         let id = ServerId::parse(&made.server_id).map_err(servers::ServersError::from)?;
-        self.inner.catalog.put_generated_in(transaction, actor, &id, document, visibility).await?;
+        let replaces = store::contents_in(transaction, &made.server_id).await?.iter().any(|(version, _)| *version == made.version);
+        self.inner.catalog.put_generated_in(transaction, actor, &id, document, visibility, replaces).await?;
         Ok(store::keep(transaction, made, clock::now()).await?)
     }
 

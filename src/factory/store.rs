@@ -45,8 +45,21 @@ pub(crate) async fn order(connection: &mut PgConnection, id: OrderId) -> Result<
 
 /// How many of an owner's are not made yet.
 pub(crate) async fn unfinished(connection: &mut PgConnection, owner: &str) -> Result<i64, sqlx::Error> {
-    let row = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM mcp_fabric.factory_orders WHERE owner = $1"#, owner);
+    let row =
+        sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM mcp_fabric.factory_orders WHERE owner = $1 AND failed_at IS NULL"#, owner);
     row.fetch_one(connection).await
+}
+
+/// Says when the job of an order failed, or that it is worked on again.
+pub(crate) async fn note_failed(connection: &mut PgConnection, id: OrderId, at: Option<DateTime<Utc>>) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE mcp_fabric.factory_orders SET failed_at = $2 WHERE id = $1", id.0, at).execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets an owner's orders that failed before this moment.
+pub(crate) async fn sweep_orders(connection: &mut PgConnection, owner: &str, before: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM mcp_fabric.factory_orders WHERE owner = $1 AND failed_at < $2", owner, before).execute(connection).await?;
+    Ok(())
 }
 
 /// Forgets what was asked for.

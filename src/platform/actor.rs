@@ -162,9 +162,10 @@ impl Action {
             Self::JobsRead | Self::EventsRead | Self::SyncRead | Self::CacheRead | Self::AccountRead | Self::PackagesRead => {
                 (Some(Scope::CatalogueRead), ALL)
             }
-            Self::JobsManage | Self::PackagesInstall | Self::InstancesRead | Self::InstancesManage | Self::FactoryGenerate => {
+            Self::JobsManage | Self::PackagesInstall | Self::InstancesRead | Self::InstancesManage => {
                 (Some(Scope::RuntimeWrite), &[Admin, Member])
             }
+            Self::FactoryGenerate => (Some(Scope::FactoryWrite), &[Admin, Member]),
             Self::PackagesManage => (Some(Scope::RuntimeWrite), &[Admin]),
             Self::ToolsCall => (Some(Scope::McpCall), &[Admin, Member]),
             Self::JobsAll

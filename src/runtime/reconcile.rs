@@ -47,7 +47,15 @@ impl Inner {
         self.shutdown.spawn(async move { inner.sweep_folders().await });
         self.sweep_containers(false).await;
         let (mut events, mut swept) = (self.events.subscribe(), Instant::now());
+        // Leases need no look with every change: many changes at once would each touch the rows of all.
+        let mut leases_looked_at = None::<Instant>;
         loop {
+            if leases_looked_at.is_none_or(|at| at.elapsed() >= self.lease / 6) {
+                leases_looked_at = Some(Instant::now());
+                if let Err(error) = self.look_at_leases().await {
+                    tracing::warn!(%error, "the leases of what runs could not be looked at");
+                }
+            }
             if let Err(error) = self.compare().await {
                 tracing::warn!(%error, "what runs could not be compared with what is wanted");
             }
@@ -70,7 +78,10 @@ impl Inner {
                         // What was allowed may not be any more.
                         Ok(event) if event.is(&CATALOG_CHANGED) && event.payload["access"] == true => break,
                         // Another fabric may have ended.
-                        Ok(event) if event.is(&SERVER_STATE_CHANGED) && event.payload["reason"] == FABRIC_STOPPED => break,
+                        Ok(event) if event.is(&SERVER_STATE_CHANGED) && event.payload["reason"] == FABRIC_STOPPED => {
+                            leases_looked_at = None;
+                            break;
+                        }
                         Ok(_) => {}
                         Err(RecvError::Lagged(_)) => break,
                         Err(RecvError::Closed) => return,
@@ -142,9 +153,13 @@ impl Inner {
         Ok(())
     }
 
-    async fn compare(self: &Arc<Self>) -> Result<(), RuntimeError> {
+    /// Says that this fabric is there, and fails what no fabric has any more.
+    async fn look_at_leases(&self) -> Result<(), DbError> {
         self.renew().await?;
-        self.abandon(None, &Reason::new("node_lost", "the fabric that ran it has not been heard of")).await?;
+        self.abandon(None, &Reason::new("node_lost", "the fabric that ran it has not been heard of")).await
+    }
+
+    async fn compare(self: &Arc<Self>) -> Result<(), RuntimeError> {
         let wanted = self.configurations.enabled().await?;
         let servers: Vec<String> = wanted.iter().map(|wanted| wanted.server_id.clone()).collect();
         let trees = self.packages.trees_of(&servers).await?;

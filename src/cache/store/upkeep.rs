@@ -179,11 +179,12 @@ pub(crate) async fn by_use(pool: &PgPool, pinned: bool) -> Result<Vec<Listed>, D
     Ok(rows.fetch_all(pool).await?)
 }
 
-/// A page of packages by type, name and version.
+/// A page of packages by type, name and version; without those whose names are like `hidden`.
 pub(crate) async fn list(
     pool: &PgPool,
     registry: Option<RegistryType>,
     name: Option<&str>,
+    hidden: Option<&str>,
     after: Option<&[String; 3]>,
     limit: i64,
 ) -> Result<Vec<Listed>, DbError> {
@@ -196,6 +197,7 @@ pub(crate) async fn list(
            FROM mcp_fabric.cache_artifacts
            WHERE ($1::text IS NULL OR registry_type = $1) AND ($2::text IS NULL OR strpos(name, $2) > 0)
              AND ($3::text IS NULL OR (registry_type, name, version) > ($3, $4::text, $5::text))
+             AND ($7::text IS NULL OR name NOT LIKE $7)
            GROUP BY registry_type, name, version ORDER BY 1, 2, 3 LIMIT $6"#,
         registry.map(RegistryType::as_str),
         name,
@@ -203,6 +205,7 @@ pub(crate) async fn list(
         after.map(|after| after.1),
         after.map(|after| after.2),
         limit,
+        hidden,
     );
     Ok(rows.fetch_all(pool).await?)
 }

@@ -140,7 +140,7 @@ function build(action, args) {
   return { method: action.method, path: path4, query, headers, cookies, ...body === void 0 ? {} : { body } };
 }
 function inPath(param, value) {
-  const encode = param.reserved === true ? encodedReserved : encoded;
+  const encode = param.reserved === true ? (text2) => encodedReserved(text2).replaceAll("?", "%3F") : encoded;
   const written = param.content === void 0 ? styled(param, value, encode) : encode(JSON.stringify(value));
   const bare = written.replaceAll("%2E", ".").replaceAll("%2e", ".");
   if (bare === "" || bare === "." || bare === "..") throw new ToolError(`${param.arg ?? param.name} must not be empty, "." or ".."`);
@@ -314,7 +314,11 @@ async function credentials(schemes, security, signal) {
   };
 }
 async function presented(scheme, signal) {
-  const of = (name) => [variable(name) ?? "", `[${name}]`];
+  const of = (name) => {
+    const value = variable(name) ?? "";
+    if (/[^\t -~\u0080-\u00ff]/.test(value)) throw new ToolError(`${name} has characters in it that no request can have: set it anew.`);
+    return [value, `[${name}]`];
+  };
   const bearer = (token2, label) => ({ ...NONE, headers: [["Authorization", `Bearer ${token2}`]], secrets: [[token2, label]] });
   switch (scheme.kind) {
     case "api_key": {
@@ -327,11 +331,11 @@ async function presented(scheme, signal) {
     case "bearer":
       return bearer(...of(scheme.env));
     case "basic": {
-      const both = basic(variable(scheme.username_env), variable(scheme.password_env));
+      const both = basic(of(scheme.username_env)[0], of(scheme.password_env)[0]);
       return { ...NONE, headers: [["Authorization", both]], secrets: [of(scheme.password_env), [both.slice("Basic ".length), `[${scheme.password_env}]`]] };
     }
     case "client_credentials": {
-      const given = variable(scheme.env) ?? await token(scheme, signal);
+      const given = variable(scheme.env) === void 0 ? await token(scheme, signal) : of(scheme.env)[0];
       return { ...bearer(given, "[token]"), secrets: [[given, "[token]"], of(scheme.client_secret_env)] };
     }
   }
@@ -342,7 +346,8 @@ function basic(username, password) {
 }
 var tokens = /* @__PURE__ */ new Map();
 async function token(scheme, signal) {
-  const kept = tokens.get(scheme.token_url);
+  const key = JSON.stringify([scheme.token_url, scheme.client_id_env, scheme.scopes]);
+  const kept = tokens.get(key);
   if (kept !== void 0 && kept.until > Date.now()) return kept.token;
   const form2 = new URLSearchParams({ grant_type: "client_credentials" });
   if (scheme.scopes.length > 0) form2.set("scope", scheme.scopes.join(" "));
@@ -362,7 +367,7 @@ async function token(scheme, signal) {
   const given = isObject(answer) ? answer["access_token"] : void 0;
   if (!isObject(answer) || typeof given !== "string") throw new ToolError(`No token: ${textOf(new URL(scheme.token_url).host)} gave none.`);
   const seconds = typeof answer["expires_in"] === "number" ? answer["expires_in"] : 300;
-  tokens.set(scheme.token_url, { token: given, until: Date.now() + Math.max(0, seconds - 30) * 1e3 });
+  tokens.set(key, { token: given, until: Date.now() + Math.max(0, seconds - 30) * 1e3 });
   return given;
 }
 function forgetTokens() {
@@ -432,15 +437,36 @@ function get(url, agent, signal) {
     request.on("error", reject);
   });
 }
+var HIDING = ["script", "style", "noscript", "template"];
+var BREAKING = /* @__PURE__ */ new Set(["br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"]);
+var NAMED = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
 function plain(html) {
-  const bare = html.replace(/<(script|style|noscript|template)\b[\s\S]*?<\/\1\s*>/gi, " ").replace(/<(br|p|div|li|tr|h[1-6])\b[^>]*>/gi, "\n").replace(/<[^>]*>/g, " ");
-  const named = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
-  const text2 = bare.replace(/&(#x?[0-9a-f]+|\w+);/gi, (whole, name) => {
-    if (!name.startsWith("#")) return named[name.toLowerCase()] ?? whole;
+  const lower = html.toLowerCase();
+  const parts = [];
+  let at = 0;
+  for (let open = html.indexOf("<", at); open >= 0; open = html.indexOf("<", at)) {
+    parts.push(html.slice(at, open));
+    const name = /^<\/?([a-z0-9]+)/.exec(lower.slice(open, open + 16))?.[1] ?? "";
+    const end = html.indexOf(">", open);
+    if (end < 0) {
+      at = html.length;
+      break;
+    }
+    at = end + 1;
+    parts.push(BREAKING.has(name) ? "\n" : " ");
+    if (HIDING.includes(name) && html[open + 1] !== "/") {
+      const close = lower.indexOf(`</${name}`, at);
+      at = close < 0 ? html.length : close;
+    }
+  }
+  parts.push(html.slice(at));
+  const text2 = parts.join("").replace(/&(#x?[0-9a-f]{1,8}|[a-z]{1,8});/gi, (whole, name) => {
+    if (!name.startsWith("#")) return NAMED[name.toLowerCase()] ?? whole;
     const code = /^#x/i.test(name) ? parseInt(name.slice(2), 16) : parseInt(name.slice(1), 10);
     return code > 0 && code <= 1114111 ? String.fromCodePoint(code) : whole;
   });
-  return text2.replace(/[ \t\r]+/g, " ").replace(/ ?\n\s*/g, "\n").trim();
+  const lines = text2.split("\n").map((line) => line.replace(/[ \t\r\u00a0]+/g, " ").trim());
+  return lines.filter((line) => line !== "").join("\n");
 }
 function told2(url, page2, raw, start) {
   const type = page2.type.split(";")[0]?.trim() ?? "";
@@ -794,14 +820,14 @@ async function told5(response, own, shape) {
   const next = nextOf(response);
   if (bytes.length === 0) return success(`Done (${response.status}).`, {}, shape);
   if (!isText(type, bytes)) return success(`${bytes.length}${isWhole ? "" : "+"} bytes of ${type === "" ? "binary data" : type}.`, {}, shape);
-  const text2 = new TextDecoder().decode(bytes);
+  const text2 = hidden(new TextDecoder().decode(bytes), own.secrets);
   const value = isJson(type) || type === "" ? parsed(text2) : void 0;
   const errors = isObject(value) && Array.isArray(value["errors"]) && !("data" in value && value["data"] !== null) ? value["errors"] : void 0;
   if (errors !== void 0 && errors.length > 0) return failed(shortened(JSON.stringify(errors)).text);
   const short = shortened(value === void 0 ? text2 : JSON.stringify(value));
   const note = isWhole && !short.isCut ? "" : "\n[truncated; ask for less, by a limit, an offset or a filter]";
   const more = next === void 0 ? "" : `
-[there is more: ${next}]`;
+[there is more: ${hidden(next, own.secrets)}]`;
   return success(short.text + note + more, short.isCut || !isWhole ? { truncated: true } : value, shape);
 }
 function success(text2, value, shape) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     Draft, Said,
-    example::{Auth, Example, Field, Sent, is_secret, is_token, parted},
+    example::{Auth, Example, Field, Sent, is_secret, is_token, looks_secret, parted},
 };
 use crate::{
     error::FactoryError,
@@ -250,23 +250,25 @@ impl Read {
     }
 }
 
-/// By which header or query parameter a request says who it is from.
-pub(super) fn auth_of(headers: &[Field], query: &[Field], has_user: bool) -> Option<Auth> {
+/// By which headers and query parameters a request says who it is from: all that look like it.
+pub(super) fn auth_of(headers: &[Field], query: &[Field], has_user: bool) -> Vec<Auth> {
+    let mut all = Vec::new();
     let authorization = headers.iter().find(|field| field.name.eq_ignore_ascii_case("authorization"));
     if has_user || authorization.is_some_and(|field| field.value.to_ascii_lowercase().starts_with("basic")) {
-        return Some(Auth::Basic);
-    }
-    if let Some(field) = authorization {
+        all.push(Auth::Basic);
+    } else if let Some(field) = authorization {
         let is_bearer = field.value.to_ascii_lowercase().starts_with("bearer");
-        return Some(if is_bearer { Auth::Bearer } else { Auth::Key { place: KeyPlace::Header, name: "Authorization".into() } });
+        all.push(if is_bearer { Auth::Bearer } else { Auth::Key { place: KeyPlace::Header, name: "Authorization".into() } });
     }
-    let key = |place, fields: &[Field]| {
-        fields
-            .iter()
-            .find(|field| is_secret(&field.name) && (place == KeyPlace::Query || is_token(&field.name)))
-            .map(|field| Auth::Key { place, name: field.name.clone() })
-    };
-    key(KeyPlace::Header, headers).or_else(|| key(KeyPlace::Query, query))
+    let usual = ["authorization", "user-agent", "accept", "content-type", "host", "cookie", "referer", "origin"];
+    let of_headers = headers.iter().filter(|field| {
+        let is_usual = usual.contains(&field.name.to_ascii_lowercase().as_str());
+        !is_usual && is_token(&field.name) && (is_secret(&field.name) || looks_secret(&field.value))
+    });
+    all.extend(of_headers.map(|field| Auth::Key { place: KeyPlace::Header, name: field.name.clone() }));
+    let of_query = query.iter().filter(|field| is_secret(&field.name) || looks_secret(&field.value));
+    all.extend(of_query.map(|field| Auth::Key { place: KeyPlace::Query, name: field.name.clone() }));
+    all
 }
 
 #[cfg(test)]
@@ -287,6 +289,19 @@ mod tests {
         let Action::Http(http) = &draft.operations[1].tool.action else { panic!() };
         assert_eq!(http.path, "/v1/orders/{order_id}");
         assert_eq!(draft.operations[1].tool.input_schema["properties"]["order_id"]["type"], "integer");
+    }
+
+    #[test]
+    fn every_secret_of_a_command_becomes_a_variable() {
+        let text = "curl https://x.dev/y?sig=abc -H 'Authorization: Bearer aaaa' -H 'apikey: s3cr3t' -H 'DD-APPLICATION-KEY: 0ther' -H 'X-Odd: 9f8e7d6c5b4a39281706' -H 'X-Plain: yes'";
+        let draft = read(text, &Said::default()).unwrap();
+        let shown = format!("{draft:?}");
+        for secret in ["aaaa", "s3cr3t", "0ther", "9f8e7d6c5b4a39281706", "\"abc\""] {
+            assert!(!shown.contains(secret), "{secret}");
+        }
+        assert_eq!(draft.auth.len(), 5, "{:?}", draft.auth);
+        let Action::Http(http) = &draft.operations[0].tool.action else { panic!() };
+        assert_eq!((http.security[0].len(), http.params.len()), (5, 1));
     }
 
     #[test]

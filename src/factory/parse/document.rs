@@ -7,7 +7,7 @@ use crate::error::FactoryError;
 /// What one document may measure, in bytes.
 pub(crate) const LARGEST: usize = 64 << 20;
 /// How many values are in it at most, once aliases stand for what they mean.
-const MOST_VALUES: usize = 8_000_000;
+const MOST_VALUES: usize = 4_000_000;
 
 /// Reads JSON, or else YAML.
 pub(crate) fn read(text: &str) -> Result<Value, FactoryError> {
@@ -15,6 +15,9 @@ pub(crate) fn read(text: &str) -> Result<Value, FactoryError> {
         return Err(FactoryError::TooLarge(format!("{} bytes, of at most {LARGEST}", text.len())));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if most_values(text) > MOST_VALUES {
+        return Err(FactoryError::TooLarge(format!("it may have more than {MOST_VALUES} values in it")));
+    }
     let starts_as_json = text.trim_start().starts_with(['{', '[']);
     if starts_as_json {
         // A YAML document may begin like this, too.
@@ -27,6 +30,13 @@ pub(crate) fn read(text: &str) -> Result<Value, FactoryError> {
         };
     }
     yaml(text)
+}
+
+/// A bound of how many values there are, by what parts them in either form.
+fn most_values(text: &str) -> usize {
+    let parts = text.bytes().filter(|b| matches!(b, b',' | b'[' | b'{')).count();
+    let lines = if text.trim_start().starts_with(['{', '[']) { 0 } else { text.bytes().filter(|b| *b == b'\n').count() };
+    parts + lines
 }
 
 fn yaml(text: &str) -> Result<Value, FactoryError> {

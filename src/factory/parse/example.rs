@@ -25,7 +25,8 @@ pub(crate) struct Example {
     pub(crate) query: Vec<Field>,
     pub(crate) headers: Vec<Field>,
     pub(crate) body: Option<Sent>,
-    pub(crate) auth: Option<Auth>,
+    /// All of them together; of a request that is known to need none, [`Auth::None`].
+    pub(crate) auth: Vec<Auth>,
     /// What is said of variables of the path.
     pub(crate) variables: Vec<Field>,
 }
@@ -96,10 +97,37 @@ pub(crate) fn is_token(name: &str) -> bool {
 pub(crate) fn is_secret(name: &str) -> bool {
     let words = names::words(name);
     let joined = words.concat();
-    let of = |all: &[&str]| words.iter().any(|word| all.contains(&word.as_str()));
-    of(&["token", "secret", "password", "apikey", "appid", "authorization"])
-        || ["apikey", "appid", "accesskey", "authkey", "subscriptionkey", "privatekey"].iter().any(|secret| joined.ends_with(secret))
-        || joined == "key"
+    let of = [
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "apikey",
+        "appid",
+        "authorization",
+        "auth",
+        "session",
+        "signature",
+        "sig",
+        "credential",
+        "jwt",
+        "key",
+        "cookie",
+        "bearer",
+    ];
+    words.iter().any(|word| of.contains(&word.as_str()))
+        || ["apikey", "appid", "accesskey", "authkey", "token", "secret"].iter().any(|secret| joined.ends_with(secret))
+}
+
+/// Whether a value looks as if nobody could remember it.
+pub(crate) fn looks_secret(value: &str) -> bool {
+    let bare = value.trim();
+    let has = |test: fn(&u8) -> bool| bare.bytes().any(|b| test(&b));
+    bare.len() >= 16
+        && bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'=' | b'+' | b'/'))
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_alphabetic)
+        && !bare.contains("://")
 }
 
 impl Example {
@@ -118,12 +146,12 @@ impl Example {
             let arg = arguments.add(&name, "path", true, json!({ "type": kind, "description": description }));
             params.push(param(Some(arg), None, &name, Place::Path));
         }
-        let key = |place| match &self.auth {
-            Some(Auth::Key { place: own, name }) if *own == place => Some(name.clone()),
-            _ => None,
+        let is_key = |place: KeyPlace, field: &Field| {
+            let is_it =
+                |auth: &Auth| matches!(auth, Auth::Key { place: own, name } if *own == place && name.eq_ignore_ascii_case(&field.name));
+            self.auth.iter().any(is_it)
         };
-        let (key_in_query, key_in_header) = (key(KeyPlace::Query), key(KeyPlace::Header));
-        for field in self.query.iter().filter(|field| Some(&field.name) != key_in_query.as_ref() && !field.name.is_empty()) {
+        for field in self.query.iter().filter(|field| !is_key(KeyPlace::Query, field) && !field.name.is_empty()) {
             let arg = arguments.add(&field.name, "query", field.is_required, field.schema());
             params.push(param(Some(arg), None, &field.name, Place::Query));
         }
@@ -134,7 +162,7 @@ impl Example {
             let lower = field.name.to_ascii_lowercase();
             let is_usable =
                 is_token(&field.name) && field.value.chars().all(|c| c == '\t' || (' '..='\u{ff}').contains(&c) && c != '\u{7f}');
-            if !is_usable || is_own(&lower) || key_in_header.as_ref().is_some_and(|key| key.eq_ignore_ascii_case(&field.name)) {
+            if !is_usable || is_own(&lower) || is_key(KeyPlace::Header, field) {
                 continue;
             }
             params.push(param(None, Some(field.value.clone().into()), &field.name, Place::Header));
@@ -167,23 +195,34 @@ impl Example {
         draft.operations.push(Operation { tool, tags: self.folder.into_iter().collect(), id: None, route, is_deprecated: false });
     }
 
-    /// The scheme of this request, made where there is none like it yet.
+    /// The schemes of this request, made where there are none like them yet.
     fn security(&self, draft: &mut Draft) -> Vec<Vec<String>> {
         let service = draft.service();
-        let (name, scheme) = match &self.auth {
-            None | Some(Auth::None) => return Vec::new(),
-            Some(Auth::Bearer) => ("bearer".to_owned(), Scheme::Bearer { env: names::variable(&service, "token") }),
-            Some(Auth::Basic) => (
-                "basic".to_owned(),
-                Scheme::Basic { username_env: names::variable(&service, "username"), password_env: names::variable(&service, "password") },
-            ),
-            Some(Auth::Key { place, name }) => (
-                format!("key_{}", name.to_lowercase()),
-                Scheme::ApiKey { r#in: *place, name: name.clone(), env: names::variable(&service, "api_key") },
-            ),
-        };
-        draft.auth.entry(name.clone()).or_insert(scheme);
-        vec![vec![name]]
+        let mut set = Vec::new();
+        for (at, auth) in self.auth.iter().enumerate() {
+            let (name, scheme) = match auth {
+                Auth::None => return Vec::new(),
+                Auth::Bearer => ("bearer".to_owned(), Scheme::Bearer { env: names::variable(&service, "token") }),
+                Auth::Basic => (
+                    "basic".to_owned(),
+                    Scheme::Basic {
+                        username_env: names::variable(&service, "username"),
+                        password_env: names::variable(&service, "password"),
+                    },
+                ),
+                Auth::Key { place, name } => {
+                    // The first one is the key; others are told apart by their names.
+                    let of = if at == 0 { "api_key" } else { name };
+                    (
+                        format!("key_{}", name.to_lowercase()),
+                        Scheme::ApiKey { r#in: *place, name: name.clone(), env: names::variable(&service, of) },
+                    )
+                }
+            };
+            draft.auth.entry(name.clone()).or_insert(scheme);
+            set.push(name);
+        }
+        if set.is_empty() { Vec::new() } else { vec![set] }
     }
 }
 
@@ -198,7 +237,8 @@ impl Field {
         let kind = self.kind.unwrap_or_else(|| kind_of(&self.value));
         let mut schema = json!({ "type": kind });
         let description = self.description.as_deref().map(|said| text::plain(said, 240)).filter(|said| !said.is_empty());
-        let example = (!is_variable && !is_secret(&self.name)).then(|| format!("for example {}", text::line(&self.value, 60)));
+        let example = (!is_variable && !is_secret(&self.name) && !looks_secret(&self.value))
+            .then(|| format!("for example {}", text::line(&self.value, 60)));
         let said = description.unwrap_or_else(|| capital(&names::words(&self.name).join(" ")));
         schema["description"] = example.map_or_else(|| said.clone(), |example| format!("{said}; {example}")).into();
         schema

@@ -17,6 +17,8 @@ use crate::{
 const DEEPEST: usize = 3;
 const MOST_FIELDS: usize = 60;
 const DEEPEST_INPUT: usize = 6;
+/// How many schemas stand in the arguments of one operation before the rest of them is open.
+const MOST_INPUTS: usize = 300;
 
 /// The schema, whether it is wrapped as an answer or not.
 pub(super) fn schema_of(document: &Value) -> Option<&Value> {
@@ -94,11 +96,12 @@ impl Reader<'_> {
     fn operation(&self, kind: &str, field: &Value, taken: &mut Names) -> Option<Operation> {
         let name = field["name"].as_str().filter(|name| is_name(name))?;
         let (mut properties, mut required, mut declared, mut passed) = (Map::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut inputs = MOST_INPUTS;
         for arg in field["args"].as_array().into_iter().flatten() {
             let arg_name = arg["name"].as_str().filter(|name| is_name(name))?;
             declared.push(format!("${arg_name}: {}", written(&arg["type"])?));
             passed.push(format!("{arg_name}: ${arg_name}"));
-            let mut schema = self.input(&arg["type"], 0);
+            let mut schema = self.input(&arg["type"], 0, &mut inputs);
             if let Some(said) = arg["description"].as_str().map(|said| text::plain(said, 240)).filter(|said| !said.is_empty()) {
                 schema["description"] = said.into();
             } else if schema.get("description").is_none() {
@@ -135,15 +138,15 @@ impl Reader<'_> {
         Some(Operation { tool, tags: vec![kind.to_owned()], id: Some(name.to_owned()), route: format!("{kind} {name}"), is_deprecated })
     }
 
-    fn input(&self, kind: &Value, depth: usize) -> Value {
+    fn input(&self, kind: &Value, depth: usize, left: &mut usize) -> Value {
         match kind["kind"].as_str() {
-            Some("NON_NULL") => self.input(&kind["ofType"], depth),
-            Some("LIST") => json!({ "type": "array", "items": self.input(&kind["ofType"], depth) }),
-            _ => self.input_of(kind["name"].as_str().unwrap_or_default(), depth),
+            Some("NON_NULL") if depth < 32 => self.input(&kind["ofType"], depth, left),
+            Some("LIST") if depth < 32 => json!({ "type": "array", "items": self.input(&kind["ofType"], depth, left) }),
+            _ => self.input_of(kind["name"].as_str().unwrap_or_default(), depth, left),
         }
     }
 
-    fn input_of(&self, name: &str, depth: usize) -> Value {
+    fn input_of(&self, name: &str, depth: usize, left: &mut usize) -> Value {
         match name {
             "Int" => return json!({ "type": "integer" }),
             "Float" => return json!({ "type": "number" }),
@@ -158,16 +161,18 @@ impl Reader<'_> {
                 let values: Vec<&Value> = described["enumValues"].as_array().into_iter().flatten().map(|value| &value["name"]).collect();
                 json!({ "type": "string", "enum": values })
             }
-            Some("INPUT_OBJECT") if depth < DEEPEST_INPUT => {
-                let fields: Vec<&Value> = described["inputFields"].as_array().into_iter().flatten().collect();
-                let property = |field: &&Value| {
-                    let mut schema = self.input(&field["type"], depth + 1);
+            Some("INPUT_OBJECT") if depth < DEEPEST_INPUT && *left > 0 => {
+                let all = described["inputFields"].as_array().into_iter().flatten();
+                let fields: Vec<&Value> = all.take(*left).collect();
+                *left -= fields.len();
+                let mut property = |field: &&Value| {
+                    let mut schema = self.input(&field["type"], depth + 1, left);
                     if let Some(said) = field["description"].as_str() {
                         schema["description"] = text::plain(said, 160).into();
                     }
                     (field["name"].as_str().unwrap_or_default().to_owned(), schema)
                 };
-                let properties: Map<String, Value> = fields.iter().map(property).collect();
+                let properties: Map<String, Value> = fields.iter().map(&mut property).collect();
                 let required: Vec<&Value> = fields
                     .iter()
                     .filter(|field| field["type"]["kind"] == "NON_NULL" && field["defaultValue"].is_null())

@@ -127,7 +127,7 @@ impl Walk<'_> {
             .filter_map(|one| self.field(one))
             .collect();
         let by_header = super::curl::auth_of(&headers, &query, false);
-        let auth = by_header.or_else(|| inherited.cloned());
+        let auth = if by_header.is_empty() { inherited.cloned().into_iter().collect() } else { by_header };
         Some(Example {
             name: item["name"].as_str().map(str::to_owned),
             description: text_of(&request["description"]).or_else(|| text_of(&item["description"])),

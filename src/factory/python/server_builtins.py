@@ -279,11 +279,25 @@ class PublicTls(Public):
 
 
 def plain_text(markup):
+    """The text between tags, in one pass: each character is looked at once."""
     import html
 
-    bare = re.sub(r"(?is)<(script|style|noscript|template)\b.*?</\1\s*>", " ", markup)
-    bare = re.sub(r"<[^>]*>", " ", re.sub(r"(?i)<(br|p|div|li|tr|h[1-6])\b[^>]*>", "\n", bare))
-    return re.sub(r" ?\n\s*", "\n", re.sub(r"[ \t\r\xa0]+", " ", html.unescape(bare))).strip()
+    lower, parts, at = markup.lower(), [], 0
+    while (start := markup.find("<", at)) >= 0:
+        parts.append(markup[at:start])
+        tag = re.match(r"</?([a-z0-9]+)", lower[start : start + 16])
+        name, end = tag[1] if tag else "", markup.find(">", start)
+        if end < 0:
+            at = len(markup)
+            break
+        at = end + 1
+        parts.append("\n" if name in ("br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6") else " ")
+        if name in ("script", "style", "noscript", "template") and markup[start + 1] != "/":
+            close = lower.find(f"</{name}", at)
+            at = len(markup) if close < 0 else close
+    text = html.unescape("".join(parts) + markup[at:])
+    lines = (re.sub(r"[ \t\r\xa0]+", " ", line).strip() for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
 
 
 def fetch(args, name):

@@ -12,6 +12,14 @@ def variables_of(scheme):
     return [scheme["env"]]
 
 
+def secret_of(name):
+    """What is set; nothing of it is said where it cannot be sent."""
+    value = variable(name) or ""
+    if any(ord(char) > 255 or ord(char) == 127 or (ord(char) < 32 and char != "\t") for char in value):
+        raise ToolError(f"{name} has characters in it that no request can have: set it anew.")
+    return value
+
+
 def is_set(scheme):
     given = all(variable(name) is not None for name in variables_of(scheme))
     return given or (scheme["kind"] == "client_credentials" and variable(scheme["env"]) is not None)
@@ -37,7 +45,7 @@ def credentials(schemes, security, deadline):
     for scheme in chosen:
         kind = scheme["kind"]
         if kind == "api_key":
-            key = variable(scheme["env"]) or ""
+            key = secret_of(scheme["env"])
             secrets.append((key, f"[{scheme['env']}]"))
             pair = f"{encoded(scheme['name'])}={encoded(key)}"
             if scheme["in"] == "header":
@@ -45,12 +53,12 @@ def credentials(schemes, security, deadline):
             else:
                 (query if scheme["in"] == "query" else cookies).append(pair)
         elif kind == "basic":
-            both = basic(variable(scheme["username_env"]) or "", variable(scheme["password_env"]) or "")
+            both = basic(secret_of(scheme["username_env"]), secret_of(scheme["password_env"]))
             label = f"[{scheme['password_env']}]"
             secrets += [(variable(scheme["password_env"]) or "", label), (both[len("Basic ") :], label)]
             headers.append(("Authorization", both))
         else:
-            given = variable(scheme["env"]) or (token(scheme, deadline) if kind == "client_credentials" else "")
+            given = secret_of(scheme["env"]) or (token(scheme, deadline) if kind == "client_credentials" else "")
             secrets.append((given, "[token]" if kind == "client_credentials" else f"[{scheme['env']}]"))
             if kind == "client_credentials":
                 secrets.append((variable(scheme["client_secret_env"]) or "", f"[{scheme['client_secret_env']}]"))
@@ -60,22 +68,24 @@ def credentials(schemes, security, deadline):
 
 def token(scheme, deadline):
     """A token of the client credentials grant (RFC 6749, section 4.4), kept until shortly before it ends."""
-    kept = TOKENS.get(scheme["token_url"])
+    key = (scheme["token_url"], scheme["client_id_env"], tuple(scheme["scopes"]))
+    kept = TOKENS.get(key)
     if kept and kept[1] > time.time():
         return kept[0]
     fields = {"grant_type": "client_credentials", **({"scope": " ".join(scheme["scopes"])} if scheme["scopes"] else {})}
     url = urllib.parse.urlsplit(scheme["token_url"])
     names = (variable(scheme["client_id_env"]) or "", variable(scheme["client_secret_env"]) or "")
     headers = [("Authorization", basic(encoded(names[0]), encoded(names[1]))), ("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")]
-    status, _, content, _ = send("POST", url, url.path or "/", headers, urllib.parse.urlencode(fields).encode(), deadline)
+    status, _, content, _ = send("POST", url, (url.path or "/") + (f"?{url.query}" if url.query else ""), headers, urllib.parse.urlencode(fields).encode(), deadline)
     try:
         answer = json.loads(content) if 200 <= status < 300 else {}
     except ValueError:
         answer = {}
+    answer = answer if isinstance(answer, dict) else {}
     if not isinstance(answer.get("access_token"), str):
         raise ToolError(f"No token: {url.hostname} answered {status}. Check {scheme['client_id_env']} and {scheme['client_secret_env']}.")
     seconds = answer.get("expires_in") if type_of(answer.get("expires_in")) == "number" else 300
-    TOKENS[scheme["token_url"]] = (answer["access_token"], time.time() + max(0, seconds - 30))
+    TOKENS[key] = (answer["access_token"], time.time() + max(0, seconds - 30))
     return answer["access_token"]
 
 
@@ -207,6 +217,14 @@ def hint(status, answered, sources):
     return "That is the API's own trouble: calling again later may help." if status >= 500 else HINTS.get(status, "")
 
 
+def hidden(text, secrets):
+    """Some APIs repeat what they were sent."""
+    for secret, label in secrets:
+        if len(secret) > 3:
+            text = text.replace(secret, label).replace(encoded(secret), label)
+    return text
+
+
 def told(status, answered, content, whole, own, shape):
     sources, secrets = own
     media = answered.get("Content-Type", "").split(";")[0].strip().lower()
@@ -215,15 +233,13 @@ def told(status, answered, content, whole, own, shape):
     is_text = is_json or media.startswith("text/") or any(word in media for word in words) or (media == "" and 0 not in content[:1024])
     if not 200 <= status < 300:
         said = content[:4096].decode("utf-8", "replace").strip() if is_text and media != "text/html" else ""
-        for secret, label in secrets:
-            if len(secret) > 3:
-                said = said.replace(secret, label).replace(encoded(secret), label)
+        said = hidden(said, secrets)
         return failed("\n".join(part for part in (f"The API answered {status}.", said, hint(status, answered, sources)) if part))
     if not content:
         return success(f"Done ({status}).", {}, shape)
     if not is_text:
         return success(f"{len(content)}{'' if whole else '+'} bytes of {media or 'binary data'}.", {}, shape)
-    text, value = content.decode("utf-8", "replace"), None
+    text, value = hidden(content.decode("utf-8", "replace"), secrets), None
     if is_json or media == "":
         try:
             value = json.loads(text)
@@ -235,7 +251,7 @@ def told(status, answered, content, whole, own, shape):
     is_cut = len(shown) > MOST_TEXT or not whole
     note = "\n[truncated; ask for less, by a limit, an offset or a filter]" if is_cut else ""
     link = re.search(r'<([^>]*)>[^,]*;\s*rel="?next"?', answered.get("Link", ""))
-    more = f"\n[there is more: the next page has {urllib.parse.urlsplit(link[1]).query}]" if link else ""
+    more = f"\n[there is more: the next page has {hidden(urllib.parse.urlsplit(link[1]).query, secrets)}]" if link else ""
     return success(shown[:MOST_TEXT] + note + more, {"truncated": True} if is_cut else value, shape)
 
 

@@ -44,8 +44,10 @@ class Connection:
         if not isinstance(method, str):
             return None if "result" in message or "error" in message else failure(None, RpcError(-32600, "Invalid request"))
         if "id" not in message:
-            if method == "notifications/cancelled" and isinstance(params, dict) and params.get("requestId") in self.running:
-                self.cancelled.add(params["requestId"])
+            if method == "notifications/cancelled" and isinstance(params, dict):
+                key = params.get("requestId")
+                if isinstance(key, (str, int, float)) and key in self.running:
+                    self.cancelled.add(key)
             return None
         if isinstance(key, bool) or not isinstance(key, (str, int, float)):
             return failure(None, RpcError(-32600, "Invalid request: its id is neither text nor number"))
@@ -57,7 +59,7 @@ class Connection:
         except RpcError as error:
             answer = failure(key, error)
         except Exception as error:  # What went wrong inside is told to the log, and not to the client.
-            print(f"{method} failed: {error!r}", file=sys.stderr, flush=True)
+            print(f"{method} failed: {type(error).__name__}", file=sys.stderr, flush=True)
             answer = failure(key, RpcError(-32603, "Internal error"))
         self.running.discard(key)
         if key in self.cancelled:

@@ -96,7 +96,7 @@ def check(value, schema, place, root, found, depth):
     wanted = schema.get("type")
     if wanted is not None:
         kinds = wanted if isinstance(wanted, list) else [wanted]
-        whole = own == "number" and float(value).is_integer()
+        whole = own == "number" and (isinstance(value, int) or value.is_integer())
         if own not in kinds and not ("integer" in kinds and whole):
             return say(f"must be {' or '.join(kinds)}, not {own}")
     if isinstance(schema.get("enum"), list) and not any(same(one, value) for one in schema["enum"]):
@@ -226,7 +226,8 @@ def text_of(value):
 
 
 def in_path(param, value):
-    encode = encoded_reserved if param.get("reserved") else encoded
+    # A question mark would end the path.
+    encode = (lambda text: encoded_reserved(text).replace("?", "%3F")) if param.get("reserved") else encoded
     written = encode(compact(value)) if "content" in param else styled(param, value, encode)
     bare = written.replace("%2E", ".").replace("%2e", ".")
     arg = param.get("arg", param["name"])
@@ -300,9 +301,9 @@ def decoded(value, name):
 
 
 def body_of(body, args):
-    value = body.get("value", args.get(body["arg"]) if "arg" in body else None)
-    if value is None:
+    if "value" not in body and body.get("arg") not in args:
         return None
+    value = body["value"] if "value" in body else args[body["arg"]]
     name = body.get("arg", "body")
     media = body["content_type"]
     bare = media.split(";")[0].strip().lower()

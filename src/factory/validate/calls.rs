@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     finding::Finding,
-    spec::{Action, Meta, Scheme, ServerSpec, Tool},
+    spec::{Action, Meta, Place, Scheme, ServerSpec, Tool},
 };
 
 /// How many operations are called; of more, so many that lie evenly among them.
@@ -128,7 +128,8 @@ impl One<'_> {
         let mut before = None;
         let mut is_called = false;
         for amount in [Amount::Least, Amount::All] {
-            let Some(args) = arguments(&self.tool.input_schema, amount) else { continue };
+            let Some(mut args) = arguments(&self.tool.input_schema, amount) else { continue };
+            self.fill_path(&mut args);
             if before.as_ref() == Some(&args) {
                 continue;
             }
@@ -145,6 +146,21 @@ impl One<'_> {
             ));
         }
         self.refuses(server, called).await
+    }
+
+    /// A path takes nothing that is empty: where the fewest members are none, it gets all of them.
+    fn fill_path(&self, args: &mut Map<String, Value>) {
+        let Action::Http(http) = &self.tool.action else { return };
+        let is_empty = |value: &Value| value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+        let in_path = http.params.iter().filter(|param| param.r#in == Place::Path).filter_map(|param| param.arg.as_ref());
+        for arg in in_path {
+            let full = || arguments(&self.tool.input_schema, Amount::All).and_then(|mut all| all.remove(arg));
+            if args.get(arg).is_some_and(is_empty)
+                && let Some(value) = full()
+            {
+                args.insert(arg.clone(), value);
+            }
+        }
     }
 
     async fn call(&self, server: &mut Speaking, args: &Map<String, Value>, called: &mut Called) -> io::Result<()> {

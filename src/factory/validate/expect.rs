@@ -169,7 +169,11 @@ impl Expected {
             Place::Query => self.query.extend(query_of(&param.name, value, manner, content)),
             Place::Cookie => self.cookies.extend(query_of(&param.name, value, (Style::Form, param.explode, param.reserved), content)),
             Place::Path => {
-                let encode = |text: &str| utf8_percent_encode(text, if param.reserved { RESERVED } else { UNRESERVED }).to_string();
+                // A question mark would end the path.
+                let encode = |text: &str| match param.reserved {
+                    true => utf8_percent_encode(text, RESERVED).to_string().replace('?', "%3F"),
+                    false => utf8_percent_encode(text, UNRESERVED).to_string(),
+                };
                 let written = if content.is_some() {
                     encode(&value.to_string())
                 } else {

@@ -11,7 +11,7 @@ mod protocol;
 mod sample;
 mod typecheck;
 
-use std::{io, path::Path, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, io, path::Path, path::PathBuf, sync::Arc, time::Instant};
 
 use cache::Cache;
 use packages::Toolchain;
@@ -31,6 +31,9 @@ use crate::{
     generate::Files,
     spec::ServerSpec,
 };
+
+/// How many findings of one rule a report has.
+const MOST_OF_ONE: usize = 50;
 
 /// The levels, each of which looks closer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -111,6 +114,16 @@ impl Report {
     fn settle(mut self) -> Self {
         self.levels.sort_by_key(|looked| looked.level);
         self.findings.sort_by_key(|found| std::cmp::Reverse(found.severity));
+        let all = self.findings.len();
+        let mut of_rule: BTreeMap<String, usize> = BTreeMap::new();
+        self.findings.retain(|found| {
+            let count = of_rule.entry(found.id.clone()).or_default();
+            *count += 1;
+            *count <= MOST_OF_ONE
+        });
+        if self.findings.len() < all {
+            self.findings.push(Finding::info("findings-more", "", format!("{} more of the same rules", all - self.findings.len())));
+        }
         self.valid = self.levels.iter().all(|looked| looked.verdict != Verdict::Failed);
         self
     }

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 
 const DEEPEST: usize = 8;
+/// How many schemas are looked at for one set of arguments.
+const MOST_STEPS: u32 = 5000;
 
 /// How much is filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,39 +17,164 @@ pub(crate) enum Amount {
 
 /// Arguments for a tool; `None` where none can be made up.
 pub(crate) fn arguments(schema: &Map<String, Value>, amount: Amount) -> Option<Map<String, Value>> {
-    match value(&Value::Object(schema.clone()), amount, 0)? {
+    match (Sampler { amount, left: MOST_STEPS }).value(&Value::Object(schema.clone()), 0)? {
         Value::Object(members) => Some(members),
         _ => None,
     }
 }
 
-fn value(schema: &Value, amount: Amount, depth: usize) -> Option<Value> {
-    let Some(members) = schema.as_object() else { return if *schema == Value::Bool(false) { None } else { Some("x".into()) } };
-    if depth > DEEPEST {
-        return None;
+/// Makes values up, as long as its steps last.
+struct Sampler {
+    amount: Amount,
+    left: u32,
+}
+
+impl Sampler {
+    fn value(&mut self, schema: &Value, depth: usize) -> Option<Value> {
+        let Some(members) = schema.as_object() else { return if *schema == Value::Bool(false) { None } else { Some("x".into()) } };
+        self.left = self.left.saturating_sub(1);
+        if depth > DEEPEST || self.left == 0 {
+            return None;
+        }
+        if let Some(only) = members.get("const") {
+            return Some(only.clone());
+        }
+        if let Some(choices) = members.get("enum").and_then(Value::as_array) {
+            return choices.iter().find(|choice| !choice.is_null()).cloned();
+        }
+        if let Some(default) = members.get("default").filter(|default| !default.is_null() && fits_type(default, members)) {
+            return Some(default.clone());
+        }
+        let merged = self.alternatives(members, depth);
+        if let Some(found) = merged {
+            return found;
+        }
+        match kind(members) {
+            "object" => self.object(members, depth),
+            "array" => self.array(members, depth),
+            "integer" => Some(number(members, true)?.into()),
+            "number" => Some(json!(number(members, false)?)),
+            "boolean" => Some(true.into()),
+            "null" => Some(Value::Null),
+            "string" => text(members, self.amount).map(Value::from),
+            _ => Some("x".into()),
+        }
     }
-    if let Some(only) = members.get("const") {
-        return Some(only.clone());
+
+    /// Of alternatives the first that something can be made up for, together with what stands beside them.
+    #[expect(clippy::option_option, reason = "no alternatives, none that can be made up, or one")]
+    fn alternatives(&mut self, members: &Map<String, Value>, depth: usize) -> Option<Option<Value>> {
+        let list = |name: &str| members.get(name).and_then(Value::as_array);
+        let beside = || {
+            let mut own = members.clone();
+            for name in ["anyOf", "oneOf", "allOf"] {
+                own.remove(name);
+            }
+            own
+        };
+        if let Some(all) = list("allOf") {
+            let mut whole = beside();
+            for part in all {
+                for (name, member) in part.as_object()? {
+                    match (whole.get_mut(name), member) {
+                        (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
+                        (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
+                        (Some(_), _) => {}
+                        (None, member) => drop(whole.insert(name.clone(), member.clone())),
+                    }
+                }
+            }
+            return Some(self.value(&Value::Object(whole), depth + 1));
+        }
+        let all = list("oneOf").or_else(|| list("anyOf"))?;
+        let own = beside();
+        let has_own = own.contains_key("properties") || own.contains_key("required");
+        Some(all.iter().filter(|one| one["type"] != "null").find_map(|one| {
+            let mut whole = if has_own { own.clone() } else { Map::new() };
+            for (name, member) in one.as_object()? {
+                match (whole.get_mut(name), member) {
+                    (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
+                    (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
+                    (_, member) => drop(whole.insert(name.clone(), member.clone())),
+                }
+            }
+            self.value(&Value::Object(whole), depth + 1)
+        }))
     }
-    if let Some(choices) = members.get("enum").and_then(Value::as_array) {
-        return choices.iter().find(|choice| !choice.is_null()).cloned();
+
+    fn object(&mut self, members: &Map<String, Value>, depth: usize) -> Option<Value> {
+        let required: Vec<&str> =
+            members.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut made = Map::new();
+        let properties = members.get("properties").and_then(Value::as_object);
+        for (name, schema) in properties.into_iter().flatten() {
+            let is_required = required.contains(&name.as_str());
+            if !is_required && (self.amount == Amount::Least || depth > 3) {
+                continue;
+            }
+            match self.value(schema, depth + 1) {
+                Some(value) => drop(made.insert(name.clone(), value)),
+                None if is_required => return None,
+                None => {}
+            }
+        }
+        for name in required {
+            if !made.contains_key(name) {
+                if properties.is_some_and(|all| all.contains_key(name)) {
+                    return None;
+                }
+                made.insert(name.to_owned(), "x".into());
+            }
+        }
+        let fewest = members.get("minProperties").and_then(Value::as_u64).map_or(0, size);
+        if let Some(additional) = members.get("additionalProperties").filter(|additional| additional.is_object()) {
+            let wanted = fewest.max(usize::from(self.amount == Amount::All && properties.is_none()));
+            for number in made.len()..wanted {
+                made.insert(format!("key{number}"), self.value(additional, depth + 1)?);
+            }
+        } else if made.is_empty() && properties.is_none() && members.get("additionalProperties") != Some(&Value::Bool(false)) {
+            // Nothing at all would leave nothing to see.
+            made.insert("key".into(), "x1".into());
+        }
+        (made.len() >= fewest).then_some(Value::Object(made))
     }
-    if let Some(default) = members.get("default").filter(|default| !default.is_null() && fits_type(default, members)) {
-        return Some(default.clone());
-    }
-    let merged = alternatives(members, amount, depth);
-    if let Some(found) = merged {
-        return found;
-    }
-    match kind(members) {
-        "object" => object(members, amount, depth),
-        "array" => array(members, amount, depth),
-        "integer" => Some(number(members, true)?.into()),
-        "number" => Some(json!(number(members, false)?)),
-        "boolean" => Some(true.into()),
-        "null" => Some(Value::Null),
-        "string" => text(members, amount).map(Value::from),
-        _ => Some("x".into()),
+
+    fn array(&mut self, members: &Map<String, Value>, depth: usize) -> Option<Value> {
+        let fewest = members.get("minItems").and_then(Value::as_u64).unwrap_or(0);
+        let most = members.get("maxItems").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        let is_unique = members.get("uniqueItems") == Some(&Value::Bool(true));
+        let usual = if self.amount == Amount::All { 2 } else { 1 };
+        let count = size(usual.max(fewest).min(most).min(50));
+        let item = members.get("items").cloned().unwrap_or_else(|| json!({}));
+        let mut items: Vec<Value> = Vec::new();
+        for number in 0..count {
+            let made = self.value(&item, depth + 1)?;
+            let made = match (&made, number) {
+                (_, 0) => made,
+                // Two items tell a list from one value.
+                (Value::String(text), _)
+                    if item.get("enum").is_none()
+                        && item.get("pattern").is_none()
+                        && item.get("format").is_none()
+                        && item.get("maxLength").is_none()
+                        && item.get("contentEncoding").is_none() =>
+                {
+                    format!("{text}{number}").into()
+                }
+                (Value::Number(n), _) if item.get("maximum").is_none() && item.get("enum").is_none() => {
+                    n.as_i64().map_or(made.clone(), |n| n.saturating_add(i64::try_from(number).unwrap_or(1)).into())
+                }
+                _ => match item.get("enum").and_then(Value::as_array) {
+                    Some(choices) => choices.get(number).filter(|choice| !choice.is_null()).cloned().unwrap_or(made),
+                    None => made,
+                },
+            };
+            if is_unique && items.contains(&made) {
+                break;
+            }
+            items.push(made);
+        }
+        (items.len() as u64 >= fewest).then_some(items.into())
     }
 }
 
@@ -70,120 +197,6 @@ fn fits_type(value: &Value, members: &Map<String, Value>) -> bool {
         "string" => value.is_string(),
         _ => true,
     }
-}
-
-/// Of alternatives the first that something can be made up for, together with what stands beside them.
-#[expect(clippy::option_option, reason = "no alternatives, none that can be made up, or one")]
-fn alternatives(members: &Map<String, Value>, amount: Amount, depth: usize) -> Option<Option<Value>> {
-    let list = |name: &str| members.get(name).and_then(Value::as_array);
-    let beside = || {
-        let mut own = members.clone();
-        for name in ["anyOf", "oneOf", "allOf"] {
-            own.remove(name);
-        }
-        own
-    };
-    if let Some(all) = list("allOf") {
-        let mut whole = beside();
-        for part in all {
-            for (name, member) in part.as_object()? {
-                match (whole.get_mut(name), member) {
-                    (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
-                    (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
-                    (Some(_), _) => {}
-                    (None, member) => drop(whole.insert(name.clone(), member.clone())),
-                }
-            }
-        }
-        return Some(value(&Value::Object(whole), amount, depth + 1));
-    }
-    let all = list("oneOf").or_else(|| list("anyOf"))?;
-    let own = beside();
-    let has_own = own.contains_key("properties") || own.contains_key("required");
-    Some(all.iter().filter(|one| one["type"] != "null").find_map(|one| {
-        let mut whole = if has_own { own.clone() } else { Map::new() };
-        for (name, member) in one.as_object()? {
-            match (whole.get_mut(name), member) {
-                (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
-                (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
-                (_, member) => drop(whole.insert(name.clone(), member.clone())),
-            }
-        }
-        value(&Value::Object(whole), amount, depth + 1)
-    }))
-}
-
-fn object(members: &Map<String, Value>, amount: Amount, depth: usize) -> Option<Value> {
-    let required: Vec<&str> = members.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    let mut made = Map::new();
-    let properties = members.get("properties").and_then(Value::as_object);
-    for (name, schema) in properties.into_iter().flatten() {
-        let is_required = required.contains(&name.as_str());
-        if !is_required && (amount == Amount::Least || depth > 3) {
-            continue;
-        }
-        match value(schema, amount, depth + 1) {
-            Some(value) => drop(made.insert(name.clone(), value)),
-            None if is_required => return None,
-            None => {}
-        }
-    }
-    for name in required {
-        if !made.contains_key(name) {
-            if properties.is_some_and(|all| all.contains_key(name)) {
-                return None;
-            }
-            made.insert(name.to_owned(), "x".into());
-        }
-    }
-    let fewest = members.get("minProperties").and_then(Value::as_u64).map_or(0, size);
-    if let Some(additional) = members.get("additionalProperties").filter(|additional| additional.is_object()) {
-        let wanted = fewest.max(usize::from(amount == Amount::All && properties.is_none()));
-        for number in made.len()..wanted {
-            made.insert(format!("key{number}"), value(additional, amount, depth + 1)?);
-        }
-    } else if made.is_empty() && properties.is_none() && members.get("additionalProperties") != Some(&Value::Bool(false)) {
-        // Nothing at all would leave nothing to see.
-        made.insert("key".into(), "x1".into());
-    }
-    (made.len() >= fewest).then_some(Value::Object(made))
-}
-
-fn array(members: &Map<String, Value>, amount: Amount, depth: usize) -> Option<Value> {
-    let fewest = members.get("minItems").and_then(Value::as_u64).unwrap_or(0);
-    let most = members.get("maxItems").and_then(Value::as_u64).unwrap_or(u64::MAX);
-    let is_unique = members.get("uniqueItems") == Some(&Value::Bool(true));
-    let usual = if amount == Amount::All { 2 } else { 1 };
-    let count = size(usual.max(fewest).min(most).min(50));
-    let item = members.get("items").cloned().unwrap_or_else(|| json!({}));
-    let mut items: Vec<Value> = Vec::new();
-    for number in 0..count {
-        let made = value(&item, amount, depth + 1)?;
-        let made = match (&made, number) {
-            (_, 0) => made,
-            // Two items tell a list from one value.
-            (Value::String(text), _)
-                if item.get("enum").is_none()
-                    && item.get("pattern").is_none()
-                    && item.get("format").is_none()
-                    && item.get("maxLength").is_none() =>
-            {
-                format!("{text}{number}").into()
-            }
-            (Value::Number(n), _) if item.get("maximum").is_none() && item.get("enum").is_none() => {
-                n.as_i64().map_or(made.clone(), |n| n.saturating_add(i64::try_from(number).unwrap_or(1)).into())
-            }
-            _ => match item.get("enum").and_then(Value::as_array) {
-                Some(choices) => choices.get(number).filter(|choice| !choice.is_null()).cloned().unwrap_or(made),
-                None => made,
-            },
-        };
-        if is_unique && items.contains(&made) {
-            break;
-        }
-        items.push(made);
-    }
-    (items.len() as u64 >= fewest).then_some(items.into())
 }
 
 fn number(members: &Map<String, Value>, is_whole: bool) -> Option<i64> {

@@ -48,6 +48,8 @@ const LONG: &[&str] = &[
     "/api/mcp/audit/verify",
     "/api/mcp/instances/{id}/tools",
     "/api/mcp/instances/{id}/tools/{name}/call",
+    "/api/mcp/validate",
+    "/api/validate",
     "/packages/install",
     "/packages/{name}/enable",
     "/mcp",

@@ -3,6 +3,7 @@
 mod hostile;
 mod model;
 mod older;
+mod reviewed;
 mod running;
 mod runtimes;
 

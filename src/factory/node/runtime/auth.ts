@@ -61,7 +61,12 @@ export async function credentials(
 }
 
 async function presented(scheme: Scheme, signal: AbortSignal): Promise<Credentials> {
-  const of = (name: string): readonly [string, string] => [variable(name) ?? "", `[${name}]`];
+  const of = (name: string): readonly [string, string] => {
+    const value = variable(name) ?? "";
+    // Nothing of it is said: where it goes to is a log, or a model.
+    if (/[^\t -~\u0080-\u00ff]/.test(value)) throw new ToolError(`${name} has characters in it that no request can have: set it anew.`);
+    return [value, `[${name}]`];
+  };
   const bearer = (token: string, label: string): Credentials => ({ ...NONE, headers: [["Authorization", `Bearer ${token}`]], secrets: [[token, label]] });
   switch (scheme.kind) {
     case "api_key": {
@@ -74,11 +79,11 @@ async function presented(scheme: Scheme, signal: AbortSignal): Promise<Credentia
     case "bearer":
       return bearer(...of(scheme.env));
     case "basic": {
-      const both = basic(variable(scheme.username_env), variable(scheme.password_env));
+      const both = basic(of(scheme.username_env)[0], of(scheme.password_env)[0]);
       return { ...NONE, headers: [["Authorization", both]], secrets: [of(scheme.password_env), [both.slice("Basic ".length), `[${scheme.password_env}]`]] };
     }
     case "client_credentials": {
-      const given = variable(scheme.env) ?? (await token(scheme, signal));
+      const given = variable(scheme.env) === undefined ? await token(scheme, signal) : of(scheme.env)[0];
       return { ...bearer(given, "[token]"), secrets: [[given, "[token]"], of(scheme.client_secret_env)] };
     }
   }
@@ -93,7 +98,8 @@ const tokens = new Map<string, { readonly token: string; readonly until: number 
 
 /** A token of the client credentials grant (RFC 6749, section 4.4), kept until shortly before it ends. */
 async function token(scheme: Scheme & { kind: "client_credentials" }, signal: AbortSignal): Promise<string> {
-  const kept = tokens.get(scheme.token_url);
+  const key = JSON.stringify([scheme.token_url, scheme.client_id_env, scheme.scopes]);
+  const kept = tokens.get(key);
   if (kept !== undefined && kept.until > Date.now()) return kept.token;
   const form = new URLSearchParams({ grant_type: "client_credentials" });
   if (scheme.scopes.length > 0) form.set("scope", scheme.scopes.join(" "));
@@ -113,7 +119,7 @@ async function token(scheme: Scheme & { kind: "client_credentials" }, signal: Ab
   const given = isObject(answer) ? answer["access_token"] : undefined;
   if (!isObject(answer) || typeof given !== "string") throw new ToolError(`No token: ${textOf(new URL(scheme.token_url).host)} gave none.`);
   const seconds = typeof answer["expires_in"] === "number" ? answer["expires_in"] : 300;
-  tokens.set(scheme.token_url, { token: given, until: Date.now() + Math.max(0, seconds - 30) * 1000 });
+  tokens.set(key, { token: given, until: Date.now() + Math.max(0, seconds - 30) * 1000 });
   return given;
 }
 

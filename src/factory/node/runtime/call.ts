@@ -131,13 +131,13 @@ async function told(response: Response, own: Credentials, shape: JsonObject | un
   const next = nextOf(response);
   if (bytes.length === 0) return success(`Done (${response.status}).`, {}, shape);
   if (!isText(type, bytes)) return success(`${bytes.length}${isWhole ? "" : "+"} bytes of ${type === "" ? "binary data" : type}.`, {}, shape);
-  const text = new TextDecoder().decode(bytes);
+  const text = hidden(new TextDecoder().decode(bytes), own.secrets);
   const value = isJson(type) || type === "" ? parsed(text) : undefined;
   const errors = isObject(value) && Array.isArray(value["errors"]) && !("data" in value && value["data"] !== null) ? value["errors"] : undefined;
   if (errors !== undefined && errors.length > 0) return failed(shortened(JSON.stringify(errors)).text);
   const short = shortened(value === undefined ? text : JSON.stringify(value));
   const note = isWhole && !short.isCut ? "" : "\n[truncated; ask for less, by a limit, an offset or a filter]";
-  const more = next === undefined ? "" : `\n[there is more: ${next}]`;
+  const more = next === undefined ? "" : `\n[there is more: ${hidden(next, own.secrets)}]`;
   return success(short.text + note + more, short.isCut || !isWhole ? { truncated: true } : value, shape);
 }
 

@@ -53,7 +53,8 @@ export function build(action: HttpAction, args: JsonObject): Request {
 }
 
 function inPath(param: Param, value: Json): string {
-  const encode = param.reserved === true ? encodedReserved : encoded;
+  // A question mark would end the path.
+  const encode: Encode = param.reserved === true ? (text) => encodedReserved(text).replaceAll("?", "%3F") : encoded;
   const written = param.content === undefined ? styled(param, value, encode) : encode(JSON.stringify(value));
   // What is nothing, or only dots, would name another resource.
   const bare = written.replaceAll("%2E", ".").replaceAll("%2e", ".");

@@ -15,8 +15,12 @@ use crate::{
 };
 
 const LONGEST_DESCRIPTION: usize = 1000;
+/// How many findings of a document are kept, and how many parameters one operation has.
+const MOST_FINDINGS: usize = 2000;
+const MOST_PARAMETERS: usize = 200;
+const LONGEST_PATH: usize = 2000;
 
-/// Reads all operations, in the order of the document.
+/// Reads all operations, by path.
 pub(super) fn read_all(reader: &Reader<'_>, draft: &mut Draft) -> Result<(), FactoryError> {
     let Some(paths) = reader.root.0["paths"].as_object() else {
         return Err(FactoryError::Unreadable("it has no `paths`: there is nothing to call".into()));
@@ -81,6 +85,13 @@ impl One<'_> {
     fn read(&self, draft: &mut Draft, names: &mut Names) -> Option<Operation> {
         let hints = Hints::of(self.operation);
         if hints.is_off {
+            return None;
+        }
+        let count = |node: &Value| node["parameters"].as_array().map_or(0, Vec::len);
+        if count(self.item) + count(self.operation) > MOST_PARAMETERS || self.path.len() > LONGEST_PATH {
+            let message =
+                format!("it has more than {MOST_PARAMETERS} parameters, or a path of more than {LONGEST_PATH} bytes; it is left out");
+            draft.findings.push(Finding::warning("not-callable", text::line(&self.place, 200), message));
             return None;
         }
         let method = self.method.to_ascii_uppercase();
@@ -227,7 +238,7 @@ impl One<'_> {
         let written = schemas.write(node);
         for broken in schemas.broken {
             let finding = Finding::warning(broken.id(), &self.place, broken.message());
-            if !draft.findings.contains(&finding) {
+            if draft.findings.len() < MOST_FINDINGS && draft.findings.last() != Some(&finding) {
                 draft.findings.push(finding);
             }
         }

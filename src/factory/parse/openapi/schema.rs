@@ -16,6 +16,8 @@ const LARGE: usize = 8 << 10;
 const MOST_NODES: usize = 2000;
 const LONGEST_DESCRIPTION: usize = 240;
 const MOST_CHOICES: usize = 200;
+/// How many references that lead nowhere are told of.
+const MOST_BROKEN: usize = 20;
 
 /// For which way of the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +53,14 @@ impl<'a> Schemas<'a> {
             self.open.clear();
             self.broken.clear();
             written = self.at(node, 0);
-            if self.left > 0 && written.to_string().len() <= LARGE {
+            let size = written.to_string().len();
+            if self.left > 0 && size <= LARGE {
                 break;
+            }
+            if deepest == DEPTHS[DEPTHS.len() - 1] && size > 2 * LARGE {
+                let kind = written["type"].as_str().filter(|kind| *kind != "array").unwrap_or("object").to_owned();
+                written =
+                    json!({ "type": kind, "description": "It has more members than are listed here; the API's documentation has them." });
             }
         }
         written
@@ -65,16 +73,20 @@ impl<'a> Schemas<'a> {
         let (target, reference) = match self.root.follow(node) {
             Ok(found) => found,
             Err(broken) => {
-                self.broken.push(broken);
+                self.left = self.left.saturating_sub(1);
+                if self.broken.len() < MOST_BROKEN && !self.broken.contains(&broken) {
+                    self.broken.push(broken);
+                }
                 return json!({});
             }
         };
         let Some(schema) = target.as_object() else { return if target.is_boolean() { target.clone() } else { json!({}) } };
         let is_again = reference.is_some_and(|reference| self.open.contains(&reference));
-        if is_again || depth >= self.deepest || self.left == 0 {
+        let is_over = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        if is_again || depth >= self.deepest || is_over {
             return cut_off(schema, reference);
         }
-        self.left -= 1;
         self.open.extend(reference);
         let mut written = self.members(schema, depth);
         if reference.is_some() {
@@ -116,13 +128,13 @@ impl<'a> Schemas<'a> {
                 }
                 "prefixItems" | "oneOf" | "anyOf" => {
                     if let Some(list) = value.as_array().filter(|list| !list.is_empty()) {
-                        let list: Vec<Value> = list.iter().map(|one| self.at(one, depth + 1)).collect();
+                        let list: Vec<Value> = list.iter().take(self.left).map(|one| self.at(one, depth + 1)).collect();
                         written.insert(name.clone(), list.into());
                     }
                 }
                 "patternProperties" => {
                     if let Some(all) = value.as_object() {
-                        let all = all.iter().map(|(pattern, one)| (pattern.clone(), self.at(one, depth + 1))).collect();
+                        let all = all.iter().take(self.left).map(|(pattern, one)| (pattern.clone(), self.at(one, depth + 1))).collect();
                         written.insert(name.clone(), Value::Object(all));
                     }
                 }
@@ -133,6 +145,7 @@ impl<'a> Schemas<'a> {
         self.all_of(schema, &mut written, depth);
         settle_numbers(schema, &mut written);
         settle_type(&mut written);
+        settle_choices(&mut written);
         settle_null(schema, &mut written);
         written
     }
@@ -142,6 +155,9 @@ impl<'a> Schemas<'a> {
         let mut kept = Map::new();
         let mut dropped = BTreeSet::new();
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            if self.left == 0 {
+                break;
+            }
             let hides = match self.way {
                 Way::Sent => "readOnly",
                 Way::Received => "writeOnly",
@@ -156,7 +172,7 @@ impl<'a> Schemas<'a> {
         if schema.get("properties").is_some_and(Value::is_object) {
             written.insert("properties".into(), Value::Object(kept));
         }
-        let required: Vec<Value> = required.into_iter().filter(|name| !dropped.contains(name)).map(Into::into).collect();
+        let required: Vec<Value> = required.into_iter().filter(|name| !dropped.contains(name)).take(MOST_NODES).map(Into::into).collect();
         if !required.is_empty() {
             written.insert("required".into(), required.into());
         }
@@ -164,7 +180,7 @@ impl<'a> Schemas<'a> {
 
     /// Parts that add to each other become one object where they can.
     fn all_of(&mut self, schema: &'a Map<String, Value>, written: &mut Map<String, Value>, depth: usize) {
-        let parts: Vec<Value> = list_of(schema, "allOf").map(|part| self.at(part, depth + 1)).collect();
+        let parts: Vec<Value> = list_of(schema, "allOf").take(self.left).map(|part| self.at(part, depth + 1)).collect();
         let mut left = Vec::new();
         for part in parts {
             match part {
@@ -306,6 +322,29 @@ fn settle_type(written: &mut Map<String, Value>) {
         written.get("type").is_some_and(|kind| kind == "array" || kind.as_array().is_some_and(|kinds| kinds.contains(&"array".into())));
     if is_array && !written.contains_key("items") && !written.contains_key("prefixItems") {
         written.insert("items".into(), json!({}));
+    }
+}
+
+/// A type that none of the choices has would let nothing pass: the choices are what the document is precise about.
+fn settle_choices(written: &mut Map<String, Value>) {
+    let of = |value: &Value| match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let fits = |kind: &Value, value: &Value| kind == of(value) || (kind == "number" && value.is_number());
+    let any_fits = |value: &Value| match written.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(|kind| fits(kind, value)),
+        Some(kind) => fits(kind, value),
+        None => true,
+    };
+    let choices = written.get("enum").and_then(Value::as_array);
+    if choices.is_some_and(|choices| !choices.iter().any(any_fits)) || written.get("const").is_some_and(|only| !any_fits(only)) {
+        written.remove("type");
     }
 }
 

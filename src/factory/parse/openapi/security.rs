@@ -14,6 +14,9 @@ use crate::{
 /// The scheme of documents that have none. No document calls one of its own so.
 const UNDECLARED: &str = "(token)";
 
+/// How many scopes are asked for.
+const MOST_SCOPES: usize = 50;
+
 /// Reads the schemes that can be used.
 pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
     let schemes = reader.root.0.pointer("/components/securitySchemes").and_then(Value::as_object);
@@ -93,6 +96,15 @@ pub(super) fn of_operation(reader: &Reader<'_>, operation: &Value, draft: &mut D
     let asked = operation.get("security").or_else(|| reader.root.0.get("security")).and_then(Value::as_array);
     let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Vec::new() };
     let names = |set: &Value| set.as_object().map(|set| set.keys().cloned().collect::<Vec<String>>()).unwrap_or_default();
+    for (name, scopes) in asked.iter().filter_map(Value::as_object).flatten() {
+        if let Some(Scheme::ClientCredentials { scopes: own, .. }) = draft.auth.get_mut(name) {
+            for scope in scopes.as_array().into_iter().flatten().filter_map(Value::as_str) {
+                if own.len() < MOST_SCOPES && !own.iter().any(|known| known == scope) {
+                    own.push(scope.to_owned());
+                }
+            }
+        }
+    }
     let sets: Vec<Vec<String>> = asked.iter().map(names).filter(|set| set.iter().all(|name| draft.auth.contains_key(name))).collect();
     if sets.is_empty() {
         let message = "none of the ways in which it wants to know who asks can be used; it is asked without";

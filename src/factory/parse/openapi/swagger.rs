@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+/// More of one operation are looked at nowhere.
+const MOST_PARAMETERS: usize = 200;
+
 /// The document as it would be written today.
 pub(super) fn converted(old: &Value) -> Value {
     let mut paths = Map::new();
@@ -56,7 +59,7 @@ fn security(old: &Value) -> Value {
 
 fn path_item(document: &Value, item: &Value) -> Value {
     let Some(item) = item.as_object() else { return item.clone() };
-    let of_path: Vec<&Value> = item.get("parameters").and_then(Value::as_array).into_iter().flatten().collect();
+    let of_path: Vec<&Value> = item.get("parameters").and_then(Value::as_array).into_iter().flatten().take(MOST_PARAMETERS).collect();
     let mut new = Map::new();
     for (name, value) in item {
         if !super::METHODS.contains(&name.as_str()) {
@@ -68,7 +71,7 @@ fn path_item(document: &Value, item: &Value) -> Value {
         if !value.is_object() {
             continue;
         }
-        let own: Vec<&Value> = value["parameters"].as_array().into_iter().flatten().collect();
+        let own: Vec<&Value> = value["parameters"].as_array().into_iter().flatten().take(MOST_PARAMETERS).collect();
         let is_overridden = |one: &Value| {
             let one = target(document, one);
             own.iter().any(|other| {

@@ -53,7 +53,7 @@ pub(super) fn read(text: &str, said: &Said) -> Option<Draft> {
     let mut taken = Names::default();
     for mut example in examples {
         example.base = said.base_url.clone().or(example.base).or_else(|| base.clone());
-        example.auth.clone_from(&auth);
+        example.auth = auth.iter().cloned().collect();
         example.add_to(&mut draft, &mut taken);
     }
     Some(draft)

@@ -85,18 +85,38 @@ function get(url: URL, agent: string, signal: AbortSignal): Promise<Page> {
   });
 }
 
+const HIDING = ["script", "style", "noscript", "template"];
+const BREAKING = new Set(["br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"]);
+const NAMED: { readonly [name: string]: string } = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
+
+/** The text between tags, in one pass: each character is looked at once. */
 function plain(html: string): string {
-  const bare = html
-    .replace(/<(script|style|noscript|template)\b[\s\S]*?<\/\1\s*>/gi, " ")
-    .replace(/<(br|p|div|li|tr|h[1-6])\b[^>]*>/gi, "\n")
-    .replace(/<[^>]*>/g, " ");
-  const named: { readonly [name: string]: string } = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
-  const text = bare.replace(/&(#x?[0-9a-f]+|\w+);/gi, (whole, name: string) => {
-    if (!name.startsWith("#")) return named[name.toLowerCase()] ?? whole;
+  const lower = html.toLowerCase();
+  const parts: string[] = [];
+  let at = 0;
+  for (let open = html.indexOf("<", at); open >= 0; open = html.indexOf("<", at)) {
+    parts.push(html.slice(at, open));
+    const name = /^<\/?([a-z0-9]+)/.exec(lower.slice(open, open + 16))?.[1] ?? "";
+    const end = html.indexOf(">", open);
+    if (end < 0) {
+      at = html.length;
+      break;
+    }
+    at = end + 1;
+    parts.push(BREAKING.has(name) ? "\n" : " ");
+    if (HIDING.includes(name) && html[open + 1] !== "/") {
+      const close = lower.indexOf(`</${name}`, at);
+      at = close < 0 ? html.length : close;
+    }
+  }
+  parts.push(html.slice(at));
+  const text = parts.join("").replace(/&(#x?[0-9a-f]{1,8}|[a-z]{1,8});/gi, (whole, name: string) => {
+    if (!name.startsWith("#")) return NAMED[name.toLowerCase()] ?? whole;
     const code = /^#x/i.test(name) ? parseInt(name.slice(2), 16) : parseInt(name.slice(1), 10);
     return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : whole;
   });
-  return text.replace(/[ \t\r]+/g, " ").replace(/ ?\n\s*/g, "\n").trim();
+  const lines = text.split("\n").map((line) => line.replace(/[ \t\r\u00a0]+/g, " ").trim());
+  return lines.filter((line) => line !== "").join("\n");
 }
 
 function told(url: URL, page: Page, raw: boolean, start: number): Result {
