@@ -32,8 +32,8 @@ pub(crate) fn name(spec: &ServerSpec) -> String {
 pub(crate) fn write(spec: &ServerSpec, files: &Files, language: Language, base: &Supply, to: &Path) -> io::Result<()> {
     let of_base: BTreeMap<&str, &Path> = base.parts.iter().map(|part| (part.sha256.as_str(), part.path.as_path())).collect();
     let read = |digest: &str| -> io::Result<Value> {
-        let bare = digest.strip_prefix("sha256:").unwrap_or(digest);
-        let path = of_base.get(bare).ok_or_else(|| unfit("a part of the base image is not in the cache"))?;
+        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let path = of_base.get(hex).ok_or_else(|| unfit("a part of the base image is not in the cache"))?;
         if fs::metadata(path)?.len() > LARGEST_DOCUMENT {
             return Err(unfit("a document of the base image is too large"));
         }

@@ -170,16 +170,15 @@ impl Expected {
             Place::Cookie => self.cookies.extend(query_of(&param.name, value, (Style::Form, param.explode, param.reserved), content)),
             Place::Path => {
                 // A question mark would end the path.
-                let encode = |text: &str| match param.reserved {
-                    true => utf8_percent_encode(text, RESERVED).to_string().replace('?', "%3F"),
-                    false => utf8_percent_encode(text, UNRESERVED).to_string(),
-                };
+                let reserved = |text: &str| utf8_percent_encode(text, RESERVED).to_string().replace('?', "%3F");
+                let plainly = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
+                let encode: &dyn Fn(&str) -> String = if param.reserved { &reserved } else { &plainly };
                 let written = if content.is_some() {
                     encode(&value.to_string())
                 } else {
                     let Expansion { first, between, .. } = expansion(param.style);
                     let between = if param.style == Style::Simple { "," } else { between };
-                    format!("{first}{}", pieces(&param.name, value, param.style, param.explode, &encode).join(between))
+                    format!("{first}{}", pieces(&param.name, value, param.style, param.explode, encode).join(between))
                 };
                 self.path = self.path.replace(&format!("{{{}}}", param.name), &written);
             }

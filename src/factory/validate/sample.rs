@@ -76,6 +76,10 @@ impl Sampler {
             let mut whole = beside();
             for part in all {
                 for (name, member) in part.as_object()? {
+                    // Parts that contradict each other let nothing pass.
+                    if name == "type" && whole.get(name).is_some_and(|own| own != member) {
+                        return Some(None);
+                    }
                     match (whole.get_mut(name), member) {
                         (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
                         (Some(Value::Array(own)), Value::Array(more)) => own.extend(more.iter().cloned()),
