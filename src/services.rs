@@ -101,7 +101,10 @@ pub(crate) async fn build(
     let catalog = editor(database, &audit, &servers, &configurations, &packages);
     let neighbours = (database.clone(), jobs.clone(), users.clone(), servers.clone(), cache.clone());
     let factory = factory_of(config, neighbours, &catalog, machine)?;
-    users.set_belongings(belongings((&bulk, &credentials, &configurations, &oauth, &runtime, &virtual_servers, &sources), &catalog));
+    users.set_belongings(belongings(
+        (&bulk, &credentials, &configurations, &oauth, &runtime, &virtual_servers, &sources),
+        (&catalog, &factory),
+    ));
 
     let handlers =
         factory.handlers(bulk.handlers(packages.handlers(credentials.handlers(cache.handlers(sync.handlers(Handlers::default()))))));
@@ -200,7 +203,7 @@ type OfPeople<'a> = (&'a Bulk, &'a Credentials, &'a Configurations, &'a Oauth, &
 /// What keeps things of people, in the order in which they go with them.
 fn belongings(
     (bulk, credentials, configurations, oauth, runtime, virtual_servers, sources): OfPeople<'_>,
-    catalog: &Catalog,
+    (catalog, factory): (&Catalog, &Factory),
 ) -> Vec<Arc<dyn Belongings>> {
     vec![
         Arc::new(bulk.clone()),
@@ -210,6 +213,7 @@ fn belongings(
         Arc::new(runtime.clone()),
         Arc::new(virtual_servers.clone()),
         Arc::new(sources.clone()),
+        Arc::new(factory.clone()),
         // It holds up whoever writes the catalogue: last.
         Arc::new(catalog.clone()),
     ]

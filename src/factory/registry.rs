@@ -1,8 +1,11 @@
 //! What was made, as a registry of its own: registered, found, listed and removed.
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, FieldError};
 use serde_json::{Map, Value, json};
 use servers::{Filter, Origin, ServerId, ServerRef, ServersError, Sort, Viewer, validate::CURRENT_SCHEMA};
+use sqlx::PgConnection;
+use users::{Belongings, UserId};
 
 use crate::{
     Factory,
@@ -61,6 +64,7 @@ impl Factory {
         // What is run by others has been vouched for: what the factory made, or what an administrator registers.
         let mut document = document_of(&made, actor.may(Action::CatalogManage));
         let bundle = self.bundle_of(actor, &mut made, &mut document).await?;
+        self.complete_by_before(&id, &mut made, &mut document).await?;
         let kept = async {
             let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
             self.keep_in(&mut transaction, actor, &made, &document, None).await?;
@@ -79,6 +83,22 @@ impl Factory {
             self.inner.cache.mark_made(&address, sha256).await?;
         }
         self.get(actor, &made.server_id, Some(&made.version)).await
+    }
+
+    /// The manifest of what was made here says less than is known of it: the rest stays as it was.
+    async fn complete_by_before(&self, id: &ServerId, made: &mut Generated, document: &mut Value) -> Result<(), FactoryError> {
+        let versions = store::versions(self.inner.database.public(), id.as_str()).await?;
+        let is_same = |one: &Stored| one.version == made.version && one.bundle_sha256.is_some() && one.bundle_sha256 == made.bundle_sha256;
+        let Some(before) = versions.into_iter().find(is_same) else { return Ok(()) };
+        made.spec = made.spec.take().or(before.spec);
+        made.content_sha256 = before.content_sha256;
+        made.docker_image = made.docker_image.take().or(before.docker_image);
+        made.claude_config = made.claude_config.take().or(before.claude_config);
+        let latest = self.inner.servers.document(&Viewer::All, &ServerRef::Id(id.clone())).await?.document;
+        if latest["version"] == made.version.as_str() {
+            *document = latest;
+        }
+        Ok(())
     }
 
     /// Whether a row names a bundle; where that is not known, it is taken to be so.
@@ -189,6 +209,31 @@ impl Factory {
         let one = versions.into_iter().find(|one| one.version == version).ok_or(FactoryError::NotFound)?;
         let sha256 = one.bundle_sha256.ok_or(FactoryError::NotFound)?;
         Ok(self.inner.cache.made(&make::address_of(&one.server_id, &one.version), &sha256).await?)
+    }
+}
+
+impl Belongings for Factory {
+    /// What is private goes with its owner, with its files; rows go with the catalogue's.
+    fn erase<'a>(&'a self, transaction: &'a mut PgConnection, user: UserId) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let erased = async {
+                let own = self.inner.servers.owned_in(transaction, &format!("user:{user}")).await?;
+                for (id, _) in own.into_iter().filter(|(_, is_private)| *is_private) {
+                    let bundles = store::bundles_in(transaction, id.as_str()).await?;
+                    if bundles.is_empty() {
+                        continue;
+                    }
+                    for (version, sha256) in bundles.into_iter().filter_map(|(version, sha256)| Some((version, sha256?))) {
+                        self.inner.cache.forget_made(&make::address_of(id.as_str(), &version), &sha256).await?;
+                    }
+                    let output = self.inner.output.clone();
+                    blocking(move || Ok(output.remove(id.as_str())?)).await?;
+                }
+                Ok::<_, FactoryError>(())
+            };
+            erased.await.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 }
 

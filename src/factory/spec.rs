@@ -246,6 +246,9 @@ pub(crate) struct Param {
     /// What is sent each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<Value>,
+    /// What is sent where no argument is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default: Option<Value>,
     /// Its name in the request.
     pub(crate) name: String,
     /// Where it stands.

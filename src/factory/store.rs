@@ -111,3 +111,9 @@ pub(crate) async fn contents_in(connection: &mut PgConnection, server_id: &str) 
     let rows = sqlx::query!("SELECT version, content_sha256 FROM mcp_fabric.generated_servers WHERE server_id = $1", server_id);
     Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.version, row.content_sha256)).collect())
 }
+
+/// The versions of a server with their bundles, inside of a transaction.
+pub(crate) async fn bundles_in(connection: &mut PgConnection, server_id: &str) -> Result<Vec<(String, Option<String>)>, sqlx::Error> {
+    let rows = sqlx::query!("SELECT version, bundle_sha256 FROM mcp_fabric.generated_servers WHERE server_id = $1", server_id);
+    Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.version, row.bundle_sha256)).collect())
+}

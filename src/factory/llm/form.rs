@@ -215,6 +215,7 @@ impl ToolOf {
             params.push(Param {
                 arg: Some(arg),
                 value: None,
+                default: None,
                 name: param.name.clone(),
                 r#in: place,
                 style,

@@ -126,7 +126,8 @@ function build(action, args) {
   const headers = [];
   const cookies = [];
   for (const param of action.params) {
-    const value = param.value ?? (param.arg === void 0 ? void 0 : args[param.arg]);
+    const given = param.arg === void 0 ? void 0 : args[param.arg];
+    const value = param.value ?? (given === void 0 ? param.default : given);
     if (value === void 0) {
       if (param.in === "path") throw new ToolError(`${param.arg ?? param.name} is needed: it stands in the path`);
       continue;

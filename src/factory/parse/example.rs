@@ -228,7 +228,17 @@ impl Example {
 
 fn param(arg: Option<String>, value: Option<Value>, name: &str, place: Place) -> Param {
     let style = if matches!(place, Place::Path | Place::Header) { Style::Simple } else { Style::Form };
-    Param { arg, value, name: name.to_owned(), r#in: place, style, explode: style == Style::Form, reserved: false, content: None }
+    Param {
+        arg,
+        value,
+        default: None,
+        name: name.to_owned(),
+        r#in: place,
+        style,
+        explode: style == Style::Form,
+        reserved: false,
+        content: None,
+    }
 }
 
 impl Field {

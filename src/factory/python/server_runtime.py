@@ -358,12 +358,11 @@ def multipart(body, value, name):
 def build(action, args):
     path, query, headers, cookies = action["path"], [], [], []
     for param in action["params"]:
-        value = param["value"] if "value" in param else args.get(param["arg"])
-        if value is None and ("value" not in param):
-            if param["arg"] not in args:
-                if param["in"] == "path":
-                    raise ToolError(f"{param['arg']} is needed: it stands in the path")
-                continue
+        value = param["value"] if "value" in param else args.get(param["arg"], param.get("default"))
+        if value is None and "value" not in param and param["arg"] not in args:
+            if param["in"] == "path":
+                raise ToolError(f"{param['arg']} is needed: it stands in the path")
+            continue
         if param["in"] == "path":
             path = path.replace("{" + param["name"] + "}", in_path(param, value))
         elif param["in"] == "query":

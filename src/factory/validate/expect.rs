@@ -131,7 +131,7 @@ impl Expected {
             body: Sent::Nothing,
         };
         for param in &http.params {
-            let value = param.value.as_ref().or_else(|| param.arg.as_ref().and_then(|arg| args.get(arg)));
+            let value = param.value.as_ref().or_else(|| param.arg.as_ref().and_then(|arg| args.get(arg))).or(param.default.as_ref());
             if let Some(value) = value {
                 expected.add(param, value);
             }

@@ -12,6 +12,8 @@ use crate::support::{PASSWORD, Person, TestApp, Upstream, binary_command, data};
 enum Does {
     /// It changes something, and leaves one event.
     Change,
+    /// It orders a change and waits for it: both leave an event.
+    Order,
     /// It reads.
     Read,
     /// It never talks to a fabric, for this reason.
@@ -64,6 +66,12 @@ async fn call(app: &TestApp, root: &Person, folder: &Path, command: &str) -> (Ve
         }
         "authorize" => given(&[], Does::Aside("needs an authorization server: see runtime::oauth")),
         "run" => given(&["everything"], change),
+        "generate" => given(&["calculator", "--name", "mcp-sums"], Does::Order),
+        "factory register" => given(&[&file("manifest.json", r#"{"name":"mcp-told","version":"1.0.0"}"#)], change),
+        "factory list" => given(&[], read),
+        "factory get" => given(&["mcp-told"], read),
+        "factory remove" => given(&["mcp-told"], change),
+        "factory validate" => given(&[&file("spec.json", "{}")], Does::Aside("keeps nothing, and refuses this specification")),
         "packages upgrade" | "packages rm" => {
             let begun = app.op_post_json("/api/mcp/packages/install", &json!({ "name": "everything", "enabled": false })).await.expect(202);
             app.job(begun["job_id"].as_str().unwrap()).await;
@@ -121,7 +129,7 @@ fn leaves(command: &clap::Command, path: &str, found: &mut Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_that_changes_something_leaves_exactly_one_event() {
+async fn every_command_that_changes_something_leaves_its_events_and_no_more() {
     let upstream = Upstream::start(Vec::new()).await;
     let app = TestApp::with(&[("FABRIC_UPSTREAM_URL", &upstream.url)]).await;
     let root = app.person("root@example.com", "admin").await;
@@ -132,6 +140,7 @@ async fn every_command_that_changes_something_leaves_exactly_one_event() {
         let (arguments, input, does) = call(&app, &root, folder.path(), &name).await;
         let expected = match does {
             Does::Change => 1,
+            Does::Order => 2,
             Does::Read => 0,
             Does::Aside(reason) => {
                 println!("not run: {name}: {reason}");

@@ -46,6 +46,10 @@ async fn older_paths_answer_in_their_shapes() {
     // What somebody else made is not there to be looked at.
     let path = json!({ "path": "mcp-weather" });
     app.call(Method::POST, "/api/validate", &bob.access, &path).await.expect_problem(400, "path_not_found");
+    // Its own manifest registers it again, and takes nothing from it.
+    let manifest: Value = serde_json::from_slice(&std::fs::read(app.data().join("output/mcp-weather/manifest.json")).unwrap()).unwrap();
+    let again = app.call(Method::POST, "/api/servers", token, &manifest).await.expect(201);
+    assert_eq!((&again["spec"], &again["claude_config"]), (&one["spec"], &one["claude_config"]));
     let removed = app.call(Method::DELETE, "/api/servers/mcp-weather?files=true", token, &Value::Null).await.expect(200);
     assert_eq!(removed["removed"], true);
     assert!(!app.data().join("output/mcp-weather").exists());

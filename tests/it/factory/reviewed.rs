@@ -103,3 +103,18 @@ async fn wide_documents_cost_no_more_than_is_shown() {
     assert!(report["levels"].is_array(), "{report:#}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_private_goes_with_its_owner() {
+    let (app, ada, _) = people().await;
+    app.generated(&ada.access, &json!({ "description": "calculator", "name": "mcp-private" })).await;
+    let shared = json!({ "description": "notes", "name": "mcp-shared", "options": { "visibility": "shared" } });
+    app.generated(&ada.access, &shared).await;
+    let password = json!({ "password": crate::support::PASSWORD });
+    assert_eq!(app.call(Method::DELETE, "/api/mcp/users/me", &ada.access, &password).await.status, 204);
+    assert!(!app.data().join("output/mcp-private").exists());
+    assert!(app.data().join("output/mcp-shared").exists());
+    let cached = app.op_get("/api/mcp/cache").await.expect(200).to_string();
+    assert!(!cached.contains("mcp-private") && cached.contains("mcp-shared"), "{cached}");
+    app.stop().await;
+}

@@ -357,3 +357,28 @@ async fn an_image_is_made_of_its_base_and_the_server() {
     app.op_get("/api/mcp/generated/mcp-other").await.expect_problem(404, "server_not_found");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs npm and its public registry"]
+async fn real_documents_of_every_size_become_servers_whose_calls_are_right() {
+    let folder = installed("documents", &["@octokit/openapi@23.0.2", "@readme/oas-examples@8.2.2"], &[]).join("node_modules");
+    let app = TestApp::start().await;
+    let sizes = [
+        "@readme/oas-examples/3.0/json/petstore.json",
+        "@readme/oas-examples/3.1/json/train-travel.json",
+        "@octokit/openapi/generated/api.github.com.json",
+    ];
+    for (at, name) in sizes.iter().enumerate() {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        for language in ["node", "python"] {
+            let order = json!({ "openapi": text, "name": format!("real-{at}-{language}"), "runtime": language });
+            let job = app.generated(&app.token, &order).await;
+            assert_eq!(job["status"], "complete", "{name} {language}: {}", job["error"]);
+            let calls = job["result"]["report"]["levels"].as_array().unwrap().iter().find(|one| one["level"] == "L4").unwrap();
+            let note = calls["note"].as_str().unwrap();
+            let counts: Vec<usize> = note.split(' ').filter_map(|word| word.parse().ok()).collect();
+            assert!(calls["verdict"] == "passed" && counts[0] == counts[1] && counts[0] > 0, "{name} {language}: {note}");
+        }
+    }
+    app.stop().await;
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
-    matchers::{any, body_string_contains, header, method, path},
+    matchers::{any, body_string_contains, header, method, path, query_param},
 };
 
 use crate::support::TestApp;
@@ -121,9 +121,11 @@ fn document(api: &MockServer) -> Value {
     json!({ "openapi": "3.1.0", "info": { "title": "Moods", "version": "1" }, "servers": [{ "url": api.uri() }],
         "components": { "securitySchemes": { "machine": { "type": "oauth2", "flows": { "clientCredentials": { "tokenUrl": "https://login.example/token", "scopes": {} } } },
             "key": { "type": "apiKey", "in": "query", "name": "key" } } },
-        "paths": { "/flaky": get("flaky"), "/long": get("long"), "/pages": get("pages"), "/away": get("away"), "/nothing": get("nothing"), "/bytes": get("bytes"),
+        "paths": { "/flaky": get("flaky"), "/long": get("long"), "/away": get("away"), "/nothing": get("nothing"), "/bytes": get("bytes"),
             "/list": { "get": { "operationId": "list", "security": [], "responses": { "200": { "description": "x", "content": { "application/json": {
                 "schema": { "type": "object", "properties": { "a": { "type": "integer" } } } } } } } } },
+            "/pages": { "get": { "operationId": "pages", "security": [], "responses": {},
+                "parameters": [{ "name": "per_page", "in": "query", "schema": { "type": "integer", "maximum": 100 } }] } },
             "/keyed": { "get": { "operationId": "keyed", "security": [{ "key": [] }], "responses": {} } } } })
 }
 
@@ -138,10 +140,13 @@ async fn moods_of_an_api_are_told() {
         on("/flaky").respond_with(ResponseTemplate::new(503).insert_header("retry-after", "0")).up_to_n_times(2).mount(&api).await;
         on("/flaky").respond_with(plain(200, "at last")).mount(&api).await;
         on("/long").respond_with(plain(200, &"x".repeat(30_000))).mount(&api).await;
+        // Nobody says how many there are to be on a page.
         on("/pages")
+            .and(query_param("per_page", "30"))
             .respond_with(ResponseTemplate::new(200).set_body_json(json!([1])).insert_header("link", "</pages?page=2>; rel=\"next\""))
             .mount(&api)
             .await;
+        on("/pages").and(query_param("per_page", "5")).respond_with(plain(200, "five")).mount(&api).await;
         on("/away").respond_with(ResponseTemplate::new(302).insert_header("location", "http://192.0.2.1/")).mount(&api).await;
         on("/nothing").respond_with(ResponseTemplate::new(204)).mount(&api).await;
         on("/bytes").respond_with(ResponseTemplate::new(200).set_body_raw(vec![0u8; 10], "image/png")).mount(&api).await;
@@ -156,6 +161,7 @@ async fn moods_of_an_api_are_told() {
             (false, "[1]\n[there is more: the next page has page=2]".into()),
             "{language}"
         );
+        assert_eq!(app.answer(&server, "pages", &json!({ "per_page": 5 })).await, (false, "five".into()), "{language}");
         let (failed, away) = app.answer(&server, "away", &none).await;
         assert!(failed && away.starts_with("The API sends this request on to http://192.0.2.1"), "{language}: {away}");
         assert_eq!(app.answer(&server, "nothing", &none).await, (false, "Done (204).".into()), "{language}");

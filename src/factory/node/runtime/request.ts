@@ -38,7 +38,8 @@ export function build(action: HttpAction, args: JsonObject): Request {
   const headers: (readonly [string, string])[] = [];
   const cookies: string[] = [];
   for (const param of action.params) {
-    const value = param.value ?? (param.arg === undefined ? undefined : args[param.arg]);
+    const given = param.arg === undefined ? undefined : args[param.arg];
+    const value = param.value ?? (given === undefined ? param.default : given);
     if (value === undefined) {
       if (param.in === "path") throw new ToolError(`${param.arg ?? param.name} is needed: it stands in the path`);
       continue;

@@ -73,6 +73,8 @@ export interface Param {
   /** The argument of the tool; absent where `value` is sent each time. */
   readonly arg?: string;
   readonly value?: Json;
+  /** What is sent where no argument is given. */
+  readonly default?: Json;
   readonly name: string;
   readonly in: "path" | "query" | "header" | "cookie";
   readonly style: Style;

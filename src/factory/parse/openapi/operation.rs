@@ -19,6 +19,9 @@ const LONGEST_DESCRIPTION: usize = 1000;
 const MOST_FINDINGS: usize = 2000;
 const MOST_PARAMETERS: usize = 200;
 const LONGEST_PATH: usize = 2000;
+/// What parameters are called that say how many entries a page has, and how many are asked for.
+const PAGE_SIZES: [&str; 6] = ["limit", "per_page", "page_size", "pagesize", "perpage", "max_results"];
+const USUAL_PAGE: i64 = 30;
 
 /// Reads all operations, by path.
 pub(super) fn read_all(reader: &Reader<'_>, draft: &mut Draft) -> Result<(), FactoryError> {
@@ -172,6 +175,7 @@ impl One<'_> {
             params.push(Param {
                 arg: Some(arg),
                 value: None,
+                default: None,
                 name: name.to_owned(),
                 r#in,
                 style,
@@ -216,10 +220,12 @@ impl One<'_> {
         // A path without one of its parts is another path.
         let is_required = place == Place::Path || node["required"] == true;
         let style = style_of(node, place);
+        let default = if is_required { None } else { self.page_size(name, place, &mut written) };
         let arg = arguments.add(name, place.as_str(), is_required, written);
         Some(Param {
             arg: Some(arg),
             value: None,
+            default,
             name: name.to_owned(),
             r#in: place,
             style,
@@ -227,6 +233,19 @@ impl One<'_> {
             reserved: node["allowReserved"] == true,
             content: media.map(|(media, _)| media.clone()),
         })
+    }
+
+    /// How many entries a list is asked for where nobody says: what an API gives by itself can be more than a model can read.
+    fn page_size(&self, name: &str, place: Place, written: &mut Value) -> Option<Value> {
+        let is_size = PAGE_SIZES.contains(&names::words(name).join("_").as_str());
+        let is_of_list = self.method == "get" && place == Place::Query && written["type"] == "integer";
+        if !is_size || !is_of_list || written.get("default").is_some() || written.get("enum").is_some() {
+            return None;
+        }
+        let bound = |name: &str| written[name].as_i64();
+        let size = bound("maximum").map_or(USUAL_PAGE, |most| most.min(USUAL_PAGE)).max(bound("minimum").unwrap_or(1));
+        written["default"] = size.into();
+        Some(size.into())
     }
 
     pub(super) fn schema(&self, node: &Value, way: Way, draft: &mut Draft) -> Value {
@@ -364,6 +383,7 @@ fn fixed_query(query: &str) -> Vec<Param> {
     let param = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| Param {
         arg: None,
         value: Some(value.into_owned().into()),
+        default: None,
         name: name.into_owned(),
         r#in: Place::Query,
         style: Style::Form,
