@@ -29,10 +29,10 @@ pub enum FactoryError {
     NotFound,
     /// Another one has the name.
     #[error("the name `{0}` is taken by another server; say another one as `name`")]
-    Taken(String),
+    NameTaken(String),
     /// Another job has made this version meanwhile.
     #[error("another job has made this version of `{0}` meanwhile")]
-    NameTaken(String),
+    VersionTaken(String),
     /// A path leads out of the folder.
     #[error("the path is not below the folder of what was generated")]
     Outside,
@@ -116,8 +116,8 @@ impl Coded for FactoryError {
             Self::Unreadable(_) => "document_unreadable",
             Self::TooLarge(_) => "document_too_large",
             Self::Invalid(_) => "server_invalid",
-            Self::Taken(_) => "name_taken",
-            Self::NameTaken(_) => "version_taken",
+            Self::NameTaken(_) => "name_taken",
+            Self::VersionTaken(_) => "version_taken",
             Self::Outside => "path_outside",
             Self::NoSuchPath => "path_not_found",
             Self::TooMany(_) => "too_many_jobs",
@@ -134,7 +134,7 @@ impl Coded for FactoryError {
         match self {
             Self::Fields(_) | Self::Outside | Self::NoSuchPath => Class::BadRequest,
             Self::Unreadable(_) | Self::TooLarge(_) | Self::Invalid(_) | Self::Model(_) => Class::Unprocessable,
-            Self::Taken(_) | Self::NameTaken(_) | Self::OrderGone => Class::Conflict,
+            Self::NameTaken(_) | Self::VersionTaken(_) | Self::OrderGone => Class::Conflict,
             Self::TooMany(_) => Class::TooMany,
             Self::AskerGone => Class::Forbidden,
             Self::ModelAway(_) | Self::Stopped => Class::Unavailable,

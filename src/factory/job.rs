@@ -50,7 +50,10 @@ impl Handler for GenerateJob {
         attempt.go(payload.order).await.or_else(|error| match error {
             FactoryError::Stopped => Ok(Outcome::Stopped),
             FactoryError::Database(error) => Err(error.into()),
-            error if error.code() == "database_unavailable" || matches!(error, FactoryError::ModelAway(_) | FactoryError::NameTaken(_)) => {
+            error
+                if error.code() == "database_unavailable"
+                    || matches!(error, FactoryError::ModelAway(_) | FactoryError::VersionTaken(_)) =>
+            {
                 Err(Failure::passing(&error))
             }
             error => Err(Failure::last(&error)),

@@ -77,6 +77,11 @@ pub(crate) fn address_of(name: &str, version: &str) -> String {
     format!("https://{}/generated/{name}/{version}/{name}-{version}.mcpb", cache::MADE_HERE)
 }
 
+/// What registry documents call a server that was made.
+pub(crate) fn registry_name(name: &str) -> String {
+    format!("{}/{name}", servers::LOCAL_NAMESPACE)
+}
+
 /// Of a specification without its version: the same one is not made twice.
 pub(crate) fn content_digest(spec: &ServerSpec, language: Language) -> String {
     let unversioned = ServerSpec { version: "0.0.0".into(), ..spec.clone() };

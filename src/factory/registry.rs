@@ -59,7 +59,7 @@ impl Factory {
         actor.require_server(Action::FactoryGenerate, &made.server_id)?;
         let id = ServerId::parse(&made.server_id).map_err(ServersError::from)?;
         if !self.inner.catalog.may_name(actor, &id).await? {
-            return Err(FactoryError::Taken(made.server_id));
+            return Err(FactoryError::NameTaken(made.server_id));
         }
         // What is run by others has been vouched for: what the factory made, or what an administrator registers.
         let mut document = document_of(&made, actor.may(Action::CatalogManage));
@@ -71,10 +71,8 @@ impl Factory {
             Ok::<_, FactoryError>(transaction.commit().await?)
         };
         if let Err(error) = kept.await {
-            if let (Some(address), Some(sha256)) = (&bundle, &made.bundle_sha256)
-                && !self.names_bundle(&made.server_id, sha256).await
-            {
-                self.inner.cache.forget_made(address, sha256).await?;
+            if let (Some(address), Some(sha256)) = (&bundle, &made.bundle_sha256) {
+                self.forget_unnamed(&made.server_id, address, sha256).await?;
             }
             return Err(error);
         }
@@ -101,10 +99,14 @@ impl Factory {
         Ok(())
     }
 
-    /// Whether a row names a bundle; where that is not known, it is taken to be so.
-    pub(crate) async fn names_bundle(&self, server_id: &str, sha256: &str) -> bool {
+    /// Removes a bundle that no row names; where that is not known, it stays.
+    pub(crate) async fn forget_unnamed(&self, server_id: &str, address: &str, sha256: &str) -> Result<(), FactoryError> {
         let versions = store::versions(self.inner.database.public(), server_id).await;
-        versions.map_or(true, |all| all.iter().any(|one| one.bundle_sha256.as_deref() == Some(sha256)))
+        let is_unnamed = versions.is_ok_and(|all| all.iter().all(|one| one.bundle_sha256.as_deref() != Some(sha256)));
+        if is_unnamed {
+            self.inner.cache.forget_made(address, sha256).await?;
+        }
+        Ok(())
     }
 
     fn read_manifest(manifest: Map<String, Value>) -> Result<Generated, FactoryError> {
@@ -242,7 +244,7 @@ fn document_of(made: &Generated, is_vouched: bool) -> Value {
     let said = made.manifest["description"].as_str().map(|said| text::line(said, 100)).filter(|said| !said.is_empty());
     let mut document = json!({
         "$schema": CURRENT_SCHEMA,
-        "name": format!("local.fabric/{}", made.server_id),
+        "name": make::registry_name(&made.server_id),
         "description": said.unwrap_or_else(|| format!("The server {}", made.server_id)),
         "version": made.version,
     });

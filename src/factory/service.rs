@@ -186,7 +186,7 @@ impl Factory {
                 break;
             }
             if order.wanted.name.is_some() || number == NAMES_TRIED {
-                return Err(FactoryError::Taken(wished));
+                return Err(FactoryError::NameTaken(wished));
             }
         }
         let versions = store::versions(self.inner.database.public(), &spec.name).await?;
@@ -245,9 +245,8 @@ impl Factory {
         let address = make::bundle_address(spec);
         let sha256 = self.inner.cache.keep_made(&address, &packed.bundle).await?;
         let kept = self.keep_made_version(actor, order, spec, (packed, image, &sha256), context).await;
-        if kept.is_err() && !self.names_bundle(&spec.name, &sha256).await {
-            // Nobody names it.
-            self.inner.cache.forget_made(&address, &sha256).await?;
+        if kept.is_err() {
+            self.forget_unnamed(&spec.name, &address, &sha256).await?;
         }
         kept?;
         self.inner.servers.forget();
@@ -266,7 +265,7 @@ impl Factory {
         let (_turn, mut transaction) = self.inner.servers.begin_alone().await?;
         let there = store::contents_in(&mut transaction, &spec.name).await?;
         if there.iter().any(|(version, own)| *version == spec.version && own.as_deref() != Some(&made_from)) {
-            return Err(FactoryError::NameTaken(spec.name.clone()));
+            return Err(FactoryError::VersionTaken(spec.name.clone()));
         }
         let made = Generated {
             server_id: spec.name.clone(),

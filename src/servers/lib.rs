@@ -32,8 +32,8 @@ pub use error::ServersError;
 pub use ingest::Applied;
 pub use local::rewritten;
 pub use model::{
-    Access, CachedPackage, DeclaredInput, Described, Filter, ListKey, Origin, ServerId, ServerPackage, ServerRef, Sort, Status, Summary,
-    Viewer, Visibility, first_remote, uuid_of,
+    Access, CachedPackage, DeclaredInput, Described, Filter, LOCAL_NAMESPACE, ListKey, Origin, ServerId, ServerPackage, ServerRef, Sort,
+    Status, Summary, Viewer, Visibility, first_remote, uuid_of,
 };
 pub use registry::{open_to_all, other_method, router as registry_router};
 pub use routes::router;

@@ -14,6 +14,8 @@ use platform::{
 };
 use serde_json::Value;
 
+use crate::model::LOCAL_NAMESPACE;
+
 /// What an answer of the registry API may measure to be rewritten.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -59,15 +61,17 @@ pub async fn rewritten(State(address): State<Address>, mut request: Request, nex
     Response::from_parts(parts, answer.into_body())
 }
 
-/// What the factory has made lies here, under an address that nobody else can ask.
-const MADE_HERE: &str = "https://local.fabric/";
+/// The path of what the factory has made, whose address nobody else can ask.
+fn made_here(address: &str) -> Option<&str> {
+    address.strip_prefix("https://")?.strip_prefix(LOCAL_NAMESPACE)?.strip_prefix('/')
+}
 
 fn point_here(document: &mut Value, base: &str) {
     let one = |entry: &mut Value| {
         let packages = entry.get_mut("server").and_then(|server| server.get_mut("packages")).and_then(Value::as_array_mut);
         for package in packages.into_iter().flatten() {
             let own = OWN.iter().find(|(kind, _)| package["registryType"] == *kind);
-            let made = package["identifier"].as_str().and_then(|address| address.strip_prefix(MADE_HERE));
+            let made = package["identifier"].as_str().and_then(made_here);
             if let Some(place) = made.map(|place| format!("{base}/api/mcp/{place}")) {
                 package["identifier"] = place.into();
             }

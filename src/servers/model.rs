@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The namespace of plain names in registry documents: `local.fabric/<id>`.
-pub(crate) const LOCAL_NAMESPACE: &str = "local.fabric";
+pub const LOCAL_NAMESPACE: &str = "local.fabric";
 /// The longest id, in bytes.
 const MAX_ID: usize = 255;
 

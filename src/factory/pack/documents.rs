@@ -6,6 +6,7 @@ use servers::validate::CURRENT_SCHEMA;
 use super::{archive_name, bundle_name};
 use crate::{
     generate::{Language, entry},
+    make,
     spec::{ServerSpec, Variable},
 };
 
@@ -115,7 +116,7 @@ pub(super) fn server_json(spec: &ServerSpec, bundle_url: &str, bundle_sha256: &s
     }
     let mut document = json!({
         "$schema": CURRENT_SCHEMA,
-        "name": format!("local.fabric/{}", spec.name),
+        "name": make::registry_name(&spec.name),
         "description": spec.description,
         "version": spec.version,
         "packages": [package],

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     digest::sha256_hex,
     generate::{Files, Language, entry},
+    make,
     spec::ServerSpec,
 };
 
@@ -139,7 +140,7 @@ fn settle(config: &mut Value, spec: &ServerSpec, language: Language, diff_id: &s
     if !own["Labels"].is_object() {
         own["Labels"] = json!({});
     }
-    own["Labels"]["io.modelcontextprotocol.server.name"] = format!("local.fabric/{}", spec.name).into();
+    own["Labels"]["io.modelcontextprotocol.server.name"] = make::registry_name(&spec.name).into();
     own["Labels"]["org.opencontainers.image.version"] = spec.version.clone().into();
     if let Some(history) = config["history"].as_array_mut() {
         history.push(json!({ "created_by": format!("mcp-fabric {}", env!("CARGO_PKG_VERSION")) }));

@@ -13,7 +13,7 @@ fn document(paths: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn text_of_documents_is_never_code() {
     let (app, ada, _) = people().await;
-    let evil = "`${process.exit(1)}` \" ' \\ */ </script> <!-- \u{2028} $(touch /tmp/evil) ${{7*7}} #{7*7}";
+    let evil = "`${process.exit(1)}` \" ' \\ */ </script> <!-- \u{2028} $(touch evil) ${{7*7}} #{7*7}";
     let operation = json!({ "operationId": format!("x{evil}"), "summary": evil, "description": evil, "tags": [evil],
         "parameters": [{ "name": evil, "in": "query", "description": evil, "schema": { "type": "string", "enum": [evil], "default": evil } }],
         "responses": { "200": { "description": evil } } });
@@ -36,7 +36,7 @@ async fn text_of_documents_is_never_code() {
             (false, _, char) => outside.push(char),
         }
     }
-    for evil in ["`", "$", "process.exit", "touch /tmp", "7*7", "script>"] {
+    for evil in ["`", "$", "process.exit", "touch evil", "7*7", "script>"] {
         assert!(!outside.contains(evil), "{evil}: {outside}");
     }
     for name in ["package.json", "manifest.json", "server.json"] {
