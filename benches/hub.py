@@ -105,7 +105,8 @@ def bulk(action, servers):
         if now["status"] not in ("pending", "running"):
             assert now["status"] == "complete", now["counts"]
             return time.perf_counter() - began
-        time.sleep(0.02)
+        # An answer has every server, and takes its part of the processor.
+        time.sleep(0.1)
 
 
 def alone(count):
@@ -147,5 +148,6 @@ def many():
 
 print("| what | reach | mcp-fabric | |\n|---|---|---|---|")
 for part in (reads, followers, many):
-    say(part.__name__)
-    part()
+    if part.__name__ in os.environ.get("PARTS", "reads followers many").split():
+        say(part.__name__)
+        part()

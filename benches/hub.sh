@@ -6,6 +6,7 @@
 #
 #   benches/hub.sh PROGRAM            the figures, about five minutes; PROGRAM is a built mcp-fabric
 #   QUICK=1 benches/hub.sh PROGRAM    whether it still works, about a minute
+#   PARTS="followers many" benches/hub.sh PROGRAM    some of the figures; there is `reads`, too
 #
 # Needs jq, python3, psql and PostgreSQL's programs, node, cargo, and the registry that npm is configured to use.
 set -Eeuo pipefail

@@ -67,7 +67,7 @@ pub(crate) async fn build(
     let neighbours = cache::Neighbours { database: database.clone(), audit: audit.clone(), jobs: jobs.clone(), servers: servers.clone() };
     let cache = Cache::start(config, node.to_owned(), neighbours, metrics, shutdown).await?;
     let credentials = Credentials::start(config, ring, database.clone(), audit.clone(), jobs.clone(), servers.clone(), shutdown);
-    let configurations = Configurations::new(database.clone(), audit.clone(), events.clone(), servers.clone(), credentials.clone());
+    let configurations = Configurations::new(database.clone(), audit.clone(), servers.clone(), credentials.clone());
     let below = Below {
         database: database.clone(),
         audit: audit.clone(),

@@ -13,25 +13,43 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use reqwest::Client;
 use serde_json::{Value, json};
-use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest as _};
+use tokio_tungstenite::{
+    connect_async_with_config,
+    tungstenite::{client::IntoClientRequest as _, protocol::WebSocketConfig},
+};
 
 use crate::{Outcome, at_percent};
+
+/// How much a follower reads at once: events are small, and room for more would be filled with zeros for each of them.
+const READ_AT_ONCE: usize = 4 << 10;
 
 /// What all followers have heard.
 #[derive(Default)]
 struct Heard {
     open: AtomicUsize,
-    times: Mutex<Vec<Duration>>,
+    events: Mutex<Vec<(DateTime<Utc>, String)>>,
 }
 
 impl Heard {
-    /// Notes how long ago an event was written.
+    /// Notes when an event came. It is read when all have come: followers share a core, and none is to wait for another one.
     fn note(&self, event: &str) {
-        let now = Utc::now();
-        let Ok(event) = serde_json::from_str::<Value>(event) else { return };
-        let Some(Ok(written)) = event["timestamp"].as_str().map(str::parse::<DateTime<Utc>>) else { return };
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).push((now - written).to_std().unwrap_or_default());
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push((Utc::now(), event.to_owned()));
     }
+
+    /// How long after they were written events came, the soonest first.
+    fn times(&self) -> Vec<Duration> {
+        let events = std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut times: Vec<Duration> = events.iter().filter_map(|(came, event)| age(event, *came)).collect();
+        times.sort_unstable();
+        times
+    }
+}
+
+/// How old an event was; nothing for what is none.
+fn age(event: &str, came: DateTime<Utc>) -> Option<Duration> {
+    let event: Value = serde_json::from_str(event).ok()?;
+    let written: DateTime<Utc> = event["timestamp"].as_str()?.parse().ok()?;
+    Some((came - written).to_std().unwrap_or_default())
 }
 
 /// Opens `followers` at `url` (`http://host:port`), says `ready` on standard error, and listens for a while.
@@ -58,8 +76,7 @@ pub(crate) async fn follow(url: &str, followers: &str, channel: &str, seconds: &
     }
     eprintln!("ready");
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let mut times = std::mem::take(&mut *heard.times.lock().unwrap_or_else(PoisonError::into_inner));
-    times.sort_unstable();
+    let times = heard.times();
     Ok(
         json!({ "heard": times.len(), "p50_us": at_percent(&times, 50), "p99_us": at_percent(&times, 99), "max_us": at_percent(&times, 100) }),
     )
@@ -86,7 +103,8 @@ async fn by_socket(url: &str, channel: &str, token: &str, heard: &Heard) -> Outc
     let address = url.strip_prefix("http").ok_or("the address is not http://…")?;
     let mut request = format!("ws{address}/api/mcp/ws?channels={channel}").into_client_request()?;
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
-    let (mut socket, _) = connect_async(request).await?;
+    let config = WebSocketConfig::default().read_buffer_size(READ_AT_ONCE);
+    let (mut socket, _) = connect_async_with_config(request, Some(config), true).await?;
     heard.open.fetch_add(1, Ordering::Relaxed);
     while let Some(message) = socket.next().await {
         if let Ok(text) = message?.into_text() {

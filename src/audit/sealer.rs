@@ -128,7 +128,7 @@ impl Sealer {
         let Some((first, last)) = self.untold().take() else { return };
         let payload = json!({ "firstSeq": first, "lastSeq": last, "count": last - first + 1 });
         let told = events::NewEvent { kind: &AUDIT_RECORDED, audience: Audience::Auditors, server: None, payload };
-        if let Err(error) = self.events.publish(&told).await {
+        if let Err(error) = self.events.publish(told).await {
             tracing::warn!(%error, "could not tell that the audit trail has grown");
             self.grown(first, last);
         }

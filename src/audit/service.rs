@@ -187,8 +187,8 @@ impl Audit {
     /// Events that this actor may see, newest first.
     pub async fn list(&self, actor: &Actor, filter: Filter, before: Option<i64>, limit: u32) -> Result<Vec<Event>, AuditError> {
         let filter = visible(actor, filter)?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let rows = store::read::list(&mut transaction, &filter, before, limit.into()).await?;
+        let mut connection = self.inner.database.for_all().await?;
+        let rows = store::read::list(&mut connection, &filter, before, limit.into()).await?;
         Ok(rows.into_iter().map(store::read::shown).collect())
     }
 

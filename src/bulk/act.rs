@@ -50,16 +50,18 @@ impl Bulk {
                 Ok(Acted::Done(json!({ "revision": revision })))
             }
             Operation::Start => {
+                let events = self.inner.events.subscribe();
                 let begun = self.inner.runtime.start_server(actor, &server, None).await?;
-                self.await_state(actor, begun, |instance| instance.state == State::Running).await
+                self.await_state(actor, begun, events, |instance| instance.state == State::Running).await
             }
             Operation::Stop => {
+                let events = self.inner.events.subscribe();
                 let ending = match self.inner.runtime.stop_server(actor, &server, None).await {
                     // It is not wanted any more, and nothing ever ran.
                     Err(RuntimeError::NotRunning) => return Ok(Acted::Done(json!({}))),
                     ending => ending?,
                 };
-                self.await_state(actor, ending, |instance| instance.state.is_over()).await
+                self.await_state(actor, ending, events, |instance| instance.state.is_over()).await
             }
             Operation::Restart => self.restart(actor, server_id, (before, now)).await,
             Operation::Install => {
@@ -108,6 +110,7 @@ impl Bulk {
         if before.restarts.is_some() && now.restarts > before.restarts {
             return Ok(Acted::Done(json!({})));
         }
+        let events = self.inner.events.subscribe();
         let instance = loop {
             match self.inner.runtime.restart_server(actor, &server).await {
                 // The row is of a fabric that ended; this one takes it up in a moment.
@@ -116,20 +119,19 @@ impl Bulk {
             }
         };
         let restarts = instance.restarts;
-        self.await_state(actor, instance, |instance| instance.state == State::Running && instance.restarts > restarts).await
+        self.await_state(actor, instance, events, |instance| instance.state == State::Running && instance.restarts > restarts).await
     }
 
-    /// Waits until an instance is where it is to be, or has failed.
-    pub(crate) async fn await_state(
+    /// Waits until an instance is where it is to be, or has failed. `events` are those since before it was looked at.
+    async fn await_state(
         &self,
         actor: &Actor,
-        begun: Instance,
+        mut instance: Instance,
+        mut events: events::Receiver,
         is_there: impl Fn(&Instance) -> bool,
     ) -> Result<Acted, BulkError> {
-        let mut events = self.inner.events.subscribe();
         let deadline = tokio::time::Instant::now() + SERVER_LIMIT;
         loop {
-            let instance = self.inner.runtime.get(actor, begun.id, Action::InstancesRead).await?;
             if is_there(&instance) {
                 return Ok(Acted::Done(json!({ "instance_id": instance.id, "state": instance.state })));
             }
@@ -140,10 +142,14 @@ impl Bulk {
             if tokio::time::Instant::now() > deadline {
                 return Err(BulkError::Late(instance.state.to_string(), SERVER_LIMIT.as_secs()));
             }
+            // What it passes through is no matter.
             let is_of_it = |event: &events::Event| {
-                event.is(&runtime::SERVER_STATE_CHANGED) && event.server.as_deref() == Some(instance.server_id.as_str())
+                let state = event.payload["newState"].as_str().and_then(|state| state.parse().ok());
+                let is_settled = state.is_none_or(|state: State| state == State::Running || state.is_over());
+                event.is(&runtime::SERVER_STATE_CHANGED) && event.server.as_deref() == Some(instance.server_id.as_str()) && is_settled
             };
             until(&mut events, is_of_it).await;
+            instance = self.inner.runtime.get(actor, instance.id, Action::InstancesRead).await?;
         }
     }
 
@@ -172,7 +178,7 @@ impl Bulk {
 }
 
 /// Returns with an event of interest, or after a moment: one may have been missed.
-async fn until(events: &mut tokio::sync::broadcast::Receiver<std::sync::Arc<events::Event>>, is_of_it: impl Fn(&events::Event) -> bool) {
+async fn until(events: &mut events::Receiver, is_of_it: impl Fn(&events::Event) -> bool) {
     let hear = async {
         loop {
             match events.recv().await {

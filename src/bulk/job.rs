@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,8 @@ use crate::{
     Bulk,
     error::BulkError,
     model::{Acted, Before, BulkId, BulkOperation, Direction, Item, ItemStatus, Status},
-    plan, store,
+    plan,
+    store::{self, Came},
 };
 
 /// How often progress is told at most.
@@ -43,7 +47,7 @@ impl Handler for BulkJob {
     }
 
     async fn run(&self, context: Context, payload: Payload) -> Result<Outcome, Failure> {
-        let attempt = Attempt { bulk: self.bulk.clone(), context, id: payload.bulk };
+        let attempt = Attempt { bulk: self.bulk.clone(), context, id: payload.bulk, is_further: Arc::default() };
         attempt.go(payload.generation).await.map_err(|error| match error {
             BulkError::Database(error) => error.into(),
             // A restart of the database is nobody's failure.
@@ -84,6 +88,8 @@ struct Attempt {
     bulk: Bulk,
     context: Context,
     id: BulkId,
+    /// Whether earlier interruptions count no more: it has come further than the attempt before.
+    is_further: Arc<AtomicBool>,
 }
 
 impl Attempt {
@@ -137,9 +143,8 @@ impl Attempt {
 
     /// Works on each server that is left, some at once; gives whether none failed.
     async fn each(&self, operation: &BulkOperation, direction: Direction) -> Result<bool, BulkError> {
-        let mut transaction = self.bulk.inner.database.begin_for_all().await?;
-        let items = store::items(&mut transaction, self.id).await?;
-        transaction.commit().await?;
+        let mut connection = self.bulk.inner.database.for_all().await?;
+        let items = store::items(&mut connection, self.id).await?;
         let (total, mut is_whole) = (items.len(), !items.iter().any(|item| item.status == ItemStatus::Failed));
         let is_left = |item: &Item| match direction {
             Direction::Forward => matches!(item.status, ItemStatus::Pending | ItemStatus::Running),
@@ -202,10 +207,10 @@ impl Attempt {
     async fn one(self, operation: Arc<BulkOperation>, direction: Direction, item: Item) -> Result<ItemStatus, BulkError> {
         let place = (self.id, item.n);
         let came = self.come_to(&operation, direction, &item).await;
-        let (status, error, result) = match came {
+        let came = match came {
             // What failed stays told as it failed, though it is undone.
             Ok((ItemStatus::RolledBack | ItemStatus::Kept, _)) if item.status == ItemStatus::Failed => return Ok(item.status),
-            Ok((status, result)) => (status, None, result),
+            Ok((status, result)) => Came { status, error: None, result },
             // Nothing is known of what it came to: it is looked at again when the database is back.
             Err(error) if error.code() == "database_unavailable" => return Err(error),
             Err(error) => {
@@ -213,18 +218,20 @@ impl Attempt {
                     tracing::error!(%error, server = item.server_id, "an operation over many servers met an error");
                 }
                 let status = if direction == Direction::Forward { ItemStatus::Failed } else { item.status };
-                (status, Some((error.shown_code(), public_message(&error))), None)
+                Came { status, error: Some((error.shown_code(), public_message(&error))), result: None }
             }
         };
-        let mut transaction = self.bulk.inner.database.begin_for_all().await?;
-        // It got somewhere: earlier interruptions do not count any more.
-        self.context.checkpoint_in(&mut transaction).await.map_err(superseded)?;
-        store::end_item(&mut transaction, place, status, error.as_ref(), result.as_ref(), clock::now()).await?;
-        transaction.commit().await?;
-        if let Some((_, message)) = &error {
+        if !self.is_further.swap(true, Ordering::Relaxed) {
+            let mut connection = self.bulk.inner.database.for_all().await?;
+            self.context.checkpoint_in(&mut connection).await.map_err(superseded)?;
+        }
+        let mut connection = self.bulk.inner.database.for_all().await?;
+        require_hold(store::end_item(&mut connection, self.context.hold(), place, &came, clock::now()).await?)?;
+        drop(connection);
+        if let Some((_, message)) = &came.error {
             self.context.log(LogLevel::Warn, format!("{}: {message}", item.server_id)).await;
         }
-        Ok(status)
+        Ok(came.status)
     }
 
     /// Acts as whoever asked, with the rights that they have now.
@@ -255,20 +262,20 @@ impl Attempt {
         if item.wanted.is_some() && !is_there && revision(&before) != revision(&now) {
             before = now.clone();
         }
-        let mut transaction = self.bulk.inner.database.begin_for_all().await?;
-        self.hold(&mut transaction).await?;
-        store::begin_item(&mut transaction, (self.id, item.n), &before, clock::now()).await?;
-        transaction.commit().await?;
+        let mut connection = self.bulk.inner.database.for_all().await?;
+        let begun = store::begin_item(&mut connection, self.context.hold(), (self.id, item.n), &before, clock::now()).await?;
+        drop(connection);
+        require_hold(begun)?;
         match self.bulk.act(actor, operation.operation, (&item.server_id, item.wanted.as_ref()), (&before, &now)).await? {
             Acted::Done(result) => Ok((ItemStatus::Done, Some(result))),
             Acted::Unchanged => Ok((ItemStatus::Unchanged, None)),
         }
     }
+}
 
-    /// Nothing is written once another worker has taken the job over.
-    async fn hold(&self, transaction: &mut PgConnection) -> Result<(), BulkError> {
-        self.context.hold_in(transaction).await.map_err(superseded)
-    }
+/// Nothing is written once another worker has taken the job over.
+fn require_hold(is_held: bool) -> Result<(), BulkError> {
+    if is_held { Ok(()) } else { Err(superseded(Failure::lease_lost())) }
 }
 
 fn superseded(failure: Failure) -> BulkError {

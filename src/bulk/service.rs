@@ -219,7 +219,7 @@ impl Bulk {
             "bulkId": operation.id, "operation": operation.operation, "status": operation.status, "counts": operation.counts,
         });
         let event = NewEvent::of(&operation.asker.owner, &BULK_PROGRESS, payload);
-        Ok(self.inner.events.publish_in(transaction, &event).await?)
+        Ok(self.inner.events.publish_in(transaction, event).await?)
     }
 
     /// The actor's own, newest first.

@@ -220,51 +220,59 @@ pub(crate) async fn prune(connection: &mut PgConnection, owner: &str, before: Da
     Ok(())
 }
 
-/// Says that something is about to be done; what there was before is kept from the first time.
+/// Says that something is about to be done; what there was before is kept from the first time. False when the worker does
+/// not have the job any more.
 pub(crate) async fn begin_item(
     connection: &mut PgConnection,
+    (job, token): (Uuid, Uuid),
     (id, n): (BulkId, i32),
     before: &Before,
     now: DateTime<Utc>,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let before = serde_json::to_value(before).unwrap_or_default();
-    sqlx::query!(
+    let begun = sqlx::query!(
         "UPDATE mcp_fabric.bulk_items SET status = 'running', before = $3, started_at = coalesce(started_at, $4),
                 error_code = NULL, error = NULL
-         WHERE bulk_id = $1 AND n = $2",
+         WHERE bulk_id = $1 AND n = $2 AND mcp_fabric.holds_job($5, $6)",
         id.0,
         n,
         before,
-        now
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+        now,
+        job,
+        token
+    );
+    Ok(begun.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Says what came of an item.
+/// What came of an item.
+pub(crate) struct Came {
+    pub(crate) status: ItemStatus,
+    pub(crate) error: Option<(String, String)>,
+    pub(crate) result: Option<Value>,
+}
+
+/// Says what came of an item; false when the worker does not have the job any more.
 pub(crate) async fn end_item(
     connection: &mut PgConnection,
+    (job, token): (Uuid, Uuid),
     (id, n): (BulkId, i32),
-    status: ItemStatus,
-    error: Option<&(String, String)>,
-    result: Option<&Value>,
+    came: &Came,
     now: DateTime<Utc>,
-) -> Result<(), DbError> {
-    sqlx::query!(
+) -> Result<bool, DbError> {
+    let ended = sqlx::query!(
         "UPDATE mcp_fabric.bulk_items SET status = $3, error_code = $4, error = $5, result = coalesce($6, result), finished_at = $7
-         WHERE bulk_id = $1 AND n = $2",
+         WHERE bulk_id = $1 AND n = $2 AND mcp_fabric.holds_job($8, $9)",
         id.0,
         n,
-        status.as_str(),
-        error.map(|(code, _)| code.as_str()),
-        error.map(|(_, message)| message.as_str()),
-        result,
-        now
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+        came.status.as_str(),
+        came.error.as_ref().map(|(code, _)| code.as_str()),
+        came.error.as_ref().map(|(_, message)| message.as_str()),
+        came.result,
+        now,
+        job,
+        token
+    );
+    Ok(ended.execute(connection).await?.rows_affected() == 1)
 }
 
 /// Turns every item that stands in one of `from` into another one; gives how many there were.

@@ -18,8 +18,8 @@ impl Catalog {
         match self.inner.servers.summary(&Viewer::All, &ServerRef::Id(id.clone())).await {
             Ok(found) => Ok(is_generated_by(actor, &found)),
             Err(ServersError::NotFound) => {
-                let mut transaction = self.inner.database.begin_for_all().await?;
-                Ok(!self.inner.packages.is_installed_in(&mut transaction, id.as_str()).await?)
+                let mut connection = self.inner.database.for_all().await?;
+                Ok(!self.inner.packages.is_installed_in(&mut connection, id.as_str()).await?)
             }
             Err(error) => Err(error.into()),
         }

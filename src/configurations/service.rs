@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use audit::{Audit, NewEvent};
 use credentials::Credentials;
-use events::{Events, Kind};
+use events::Kind;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use platform::{Action, Actor, Database, clock, ids, secrets::SECRET};
 use serde_json::{Value, json};
@@ -41,7 +41,6 @@ pub struct Configurations {
 pub(crate) struct Inner {
     pub(crate) database: Database,
     pub(crate) audit: Audit,
-    events: Events,
     pub(crate) servers: Servers,
     credentials: Credentials,
 }
@@ -56,8 +55,8 @@ pub struct Shown {
 
 impl Configurations {
     /// The service.
-    pub fn new(database: Database, audit: Audit, events: Events, servers: Servers, credentials: Credentials) -> Self {
-        Self { inner: Arc::new(Inner { database, audit, events, servers, credentials }) }
+    pub fn new(database: Database, audit: Audit, servers: Servers, credentials: Credentials) -> Self {
+        Self { inner: Arc::new(Inner { database, audit, servers, credentials }) }
     }
 
     /// The catalogue.
@@ -156,9 +155,7 @@ impl Configurations {
             self.inner.credentials.store_inputs(actor, server, parted.secret).await?;
         }
         let mut transaction = self.inner.database.begin(actor).await?;
-        store::ensure(&mut transaction, ids::fresh(), &actor.to_string(), &id, clock::now()).await?;
-        let held = store::hold(&mut transaction, &actor.to_string(), &id).await?;
-        let mut new = held.ok_or(ConfigurationsError::Servers(servers::ServersError::NotFound))?;
+        let mut new = Self::hold_or_make(&mut transaction, &actor.to_string(), &id).await?;
         is_expected(Some(&new), expected)?;
         for (name, value) in parted.plain {
             if value == Value::Null {
@@ -227,15 +224,16 @@ impl Configurations {
 
     /// Says whether the actor wants a server to run; gives the row, without what is shown in the place of secrets.
     pub async fn enable(&self, actor: &Actor, server: &ServerRef, enabled: bool) -> Result<Configuration, ConfigurationsError> {
+        actor.require(Action::ConfigurationsWrite)?;
         if !enabled && let Some(off) = self.switch_off(actor, server).await? {
             return Ok(off);
         }
-        self.apply(actor, server, Change { enabled: Some(enabled), ..Change::default() }, None).await
+        let id = self.inner.servers.summary(&Viewer::of(actor), server).await?.id;
+        self.enable_known(actor, &id, enabled).await
     }
 
     /// Switches off what the actor wanted, whatever became of the server; nothing where there is no configuration.
     async fn switch_off(&self, actor: &Actor, server: &ServerRef) -> Result<Option<Configuration>, ConfigurationsError> {
-        actor.require(Action::ConfigurationsWrite)?;
         let id = self.inner.servers.id_of(server).await?;
         actor.require_server(Action::ConfigurationsWrite, &id)?;
         let mut transaction = self.inner.database.begin(actor).await?;
@@ -245,6 +243,19 @@ impl Configurations {
         self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;
         transaction.commit().await?;
         Ok(Some(new))
+    }
+
+    /// The same of a server of which the actor may know.
+    pub async fn enable_known(&self, actor: &Actor, server_id: &str, enabled: bool) -> Result<Configuration, ConfigurationsError> {
+        actor.require(Action::ConfigurationsWrite)?;
+        actor.require_server(Action::ConfigurationsWrite, server_id)?;
+        let mut transaction = self.inner.database.begin(actor).await?;
+        let mut new = Self::hold_or_make(&mut transaction, &actor.to_string(), server_id).await?;
+        new.enabled = enabled;
+        new.status = Standing::Active;
+        self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;
+        transaction.commit().await?;
+        Ok(new)
     }
 
     /// Switches off what cannot run, in its owner's place; the reason goes into the trail. Nothing happens where
@@ -272,26 +283,26 @@ impl Configurations {
 
     /// Those of a server that are enabled, whosever they are.
     pub async fn enabled_for(&self, server_id: &str) -> Result<Vec<Configuration>, ConfigurationsError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::enabled_for(&mut transaction, server_id).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::enabled_for(&mut connection, server_id).await?)
     }
 
-    /// Everything that is to run, whosever it is.
-    pub async fn enabled(&self) -> Result<Vec<Configuration>, ConfigurationsError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::enabled(&mut transaction, None).await?)
+    /// Everything that is to run, or that of some servers, whosever it is.
+    pub async fn enabled(&self, servers: Option<&[String]>) -> Result<Vec<Configuration>, ConfigurationsError> {
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::enabled(&mut connection, servers, None).await?)
     }
 
     /// What of it an owner may use: their own, and what is shared with everybody.
     pub async fn usable(&self, owner: &str) -> Result<Vec<Configuration>, ConfigurationsError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::enabled(&mut transaction, Some(owner)).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::enabled(&mut connection, None, Some(owner)).await?)
     }
 
     /// The configuration of an owner for a server, whoever asks.
     pub async fn of(&self, owner: &str, server_id: &str) -> Result<Option<Configuration>, ConfigurationsError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::get(&mut transaction, owner, server_id).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::get(&mut connection, owner, server_id).await?)
     }
 
     /// Which of these servers the actor wants to run.
@@ -334,6 +345,19 @@ impl Configurations {
         Ok(new)
     }
 
+    /// The row of an owner for a server, held until the transaction ends.
+    async fn hold_or_make(transaction: &mut PgConnection, owner: &str, server_id: &str) -> Result<Configuration, ConfigurationsError> {
+        if let Some(held) = store::hold(transaction, owner, server_id).await? {
+            return Ok(held);
+        }
+        if let Some(made) = store::ensure(transaction, ids::fresh(), owner, server_id, clock::now()).await? {
+            return Ok(made);
+        }
+        // Somebody else made it meanwhile, unless there is no such server.
+        let held = store::hold(transaction, owner, server_id).await?;
+        held.ok_or(ConfigurationsError::Servers(servers::ServersError::NotFound))
+    }
+
     /// Writes the next revision, with its entry in the trail and its event.
     async fn write_in(
         &self,
@@ -344,7 +368,6 @@ impl Configurations {
     ) -> Result<(), ConfigurationsError> {
         new.revision += 1;
         new.updated_at = clock::now();
-        store::write(transaction, new).await?;
         let told = NewEvent::change(action).on("configuration", new.id).server(&new.server_id);
         let told = told.with("enabled", new.enabled).with("revision", new.revision).of(&new.owner);
         self.inner.audit.record_in(transaction, actor, told).await?;
@@ -353,7 +376,7 @@ impl Configurations {
             "revision": new.revision,
         });
         let event = events::NewEvent::of(&new.owner, &CONFIGURATION_CHANGED, payload).about(&new.server_id);
-        Ok(self.inner.events.publish_in(transaction, &event).await?)
+        Ok(store::write(transaction, new, &event.prepare()).await?)
     }
 }
 

@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use events::Prepared;
 use platform::database::DbError;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -48,24 +49,31 @@ impl TryFrom<Row> for Configuration {
     }
 }
 
-/// Makes the row where there is none for the server as it is now; without one, the server is gone.
-pub(crate) async fn ensure(connection: &mut PgConnection, id: Uuid, owner: &str, server: &str, now: DateTime<Utc>) -> Result<(), DbError> {
-    sqlx::query!(
+/// Makes the row where there is none for the server as it is now, and gives it, held; nothing where there is one, or no such server.
+pub(crate) async fn ensure(
+    connection: &mut PgConnection,
+    id: Uuid,
+    owner: &str,
+    server: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Configuration>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
         "INSERT INTO mcp_fabric.configurations AS c (id, owner, server_id, incarnation, created_at, updated_at)
          SELECT $1, $2, s.id, s.incarnation, $4, $4 FROM mcp_fabric.servers s WHERE s.id = $3 AND s.erased_at IS NULL
          ON CONFLICT (owner, server_id) DO UPDATE
             SET id = $1, incarnation = excluded.incarnation, enabled = false, input_values = '{}', memory_bytes = NULL, cpu_millis = NULL,
                 processes = NULL, restart = 'on_failure', lifecycle = 'persistent', sharing = 'per_user', status = 'active', revision = 0,
                 created_at = $4, updated_at = $4
-            WHERE c.incarnation <> excluded.incarnation",
+            WHERE c.incarnation <> excluded.incarnation
+         RETURNING c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle,
+                   c.sharing, c.status, c.revision, c.created_at, c.updated_at",
         id,
         owner,
         server,
         now
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    );
+    row.fetch_optional(connection).await?.map(Configuration::try_from).transpose()
 }
 
 /// The row of an owner for a server, held until the transaction ends.
@@ -120,9 +128,13 @@ pub(crate) async fn list(
     rows.fetch_all(connection).await?.into_iter().map(Configuration::try_from).collect()
 }
 
-/// All that are to run, or of these the ones that an owner may use: their own, and what is shared. Those of servers that
-/// are gone, denied, or private to somebody else are not.
-pub(crate) async fn enabled(connection: &mut PgConnection, usable_by: Option<&str>) -> Result<Vec<Configuration>, DbError> {
+/// All that are to run, or of these the ones of some servers, or the ones that an owner may use: their own, and what is shared.
+/// Those of servers that are gone, denied, or private to somebody else are not.
+pub(crate) async fn enabled(
+    connection: &mut PgConnection,
+    servers: Option<&[String]>,
+    usable_by: Option<&str>,
+) -> Result<Vec<Configuration>, DbError> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT c.id, c.owner, c.server_id, c.enabled, c.input_values, c.memory_bytes, c.cpu_millis, c.processes, c.restart, c.lifecycle,
@@ -132,8 +144,10 @@ pub(crate) async fn enabled(connection: &mut PgConnection, usable_by: Option<&st
          WHERE c.enabled AND ($1::text IS NULL OR c.owner = $1 OR c.sharing = 'shared')
            AND NOT s.is_denied AND (s.visibility <> 'private' OR c.owner IN (s.owner, 'operator'))
            AND ($1::text IS NULL OR s.visibility <> 'private' OR $1 IN (s.owner, 'operator', ''))
+           AND ($2::text[] IS NULL OR c.server_id = ANY ($2))
          ORDER BY c.created_at",
-        usable_by
+        usable_by,
+        servers
     );
     rows.fetch_all(connection).await?.into_iter().map(Configuration::try_from).collect()
 }
@@ -164,13 +178,15 @@ pub(crate) async fn enabled_of(connection: &mut PgConnection, owner: &str, serve
     Ok(rows.fetch_all(connection).await?)
 }
 
-/// Writes a held row as its next revision.
-pub(crate) async fn write(connection: &mut PgConnection, new: &Configuration) -> Result<(), DbError> {
+/// Writes a held row as its next revision, and tells of it.
+pub(crate) async fn write(connection: &mut PgConnection, new: &Configuration, told: &Prepared) -> Result<(), DbError> {
     sqlx::query!(
-        "UPDATE mcp_fabric.configurations
-         SET enabled = $2, input_values = $3, memory_bytes = $4, cpu_millis = $5, processes = $6, restart = $7, lifecycle = $8, sharing = $9,
-             status = $10, revision = $11, updated_at = $12
-         WHERE id = $1",
+        "WITH written AS (
+             UPDATE mcp_fabric.configurations
+             SET enabled = $2, input_values = $3, memory_bytes = $4, cpu_millis = $5, processes = $6, restart = $7, lifecycle = $8, sharing = $9,
+                 status = $10, revision = $11, updated_at = $12
+             WHERE id = $1 RETURNING 1)
+         SELECT mcp_fabric.publish_event($13, $14, $15, $16, $17, $18) FROM written",
         new.id.0,
         new.enabled,
         Value::Object(new.values.clone()),
@@ -182,7 +198,13 @@ pub(crate) async fn write(connection: &mut PgConnection, new: &Configuration) ->
         new.sharing.as_str(),
         new.status.as_str(),
         new.revision,
-        new.updated_at
+        new.updated_at,
+        told.kind,
+        told.channel,
+        told.owner,
+        told.server,
+        told.payload,
+        told.at
     )
     .execute(connection)
     .await?;

@@ -4,9 +4,9 @@ use std::{
 };
 
 use platform::{Actor, database::DbError};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 
-use crate::{Events, model::Event, store};
+use crate::{Events, Receiver, model::Event, store};
 
 /// How many rows one look at the table takes.
 pub(crate) const BATCH: i64 = 500;
@@ -46,7 +46,7 @@ pub struct Follower {
     events: Events,
     actor: Actor,
     wanted: Wanted,
-    live: broadcast::Receiver<Arc<Event>>,
+    live: Receiver,
     /// Read from the table and not yet given.
     read: VecDeque<Event>,
     /// The last one that was passed.
@@ -134,7 +134,7 @@ impl Follower {
     async fn catch_up(&mut self) -> Result<(), DbError> {
         let batch = store::after(self.events.database().system(), self.last, BATCH).await?;
         // Looked at last: what is pruned meanwhile is told as lost, and not passed over.
-        if let Some(oldest) = self.lost_after(self.last).await? {
+        if let Some(oldest) = self.events.lost_after(self.last).await? {
             self.last = oldest - 1;
             self.gap = Some(oldest);
             return Ok(());
@@ -142,12 +142,6 @@ impl Follower {
         self.behind = i64::try_from(batch.len()) == Ok(BATCH);
         self.read = batch.into();
         Ok(())
-    }
-
-    /// The oldest event that is left, when some after `after` are not kept any more.
-    pub async fn lost_after(&self, after: i64) -> Result<Option<i64>, DbError> {
-        let bounds = store::bounds(self.events.database().system()).await?;
-        Ok(bounds.map(|(oldest, _)| oldest).filter(|oldest| after < oldest - 1))
     }
 
     /// A portion of what was told on some channels after `from` and before what is yet to come; empty at the end.

@@ -17,6 +17,6 @@ mod tickets;
 
 pub use follower::{Followed, Follower, Wanted};
 pub use kind::{Kind, document};
-pub use model::{Audience, Event, NewEvent};
+pub use model::{Audience, Event, NewEvent, Prepared};
 pub use routes::router;
-pub use service::Events;
+pub use service::{Events, Receiver};

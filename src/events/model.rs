@@ -70,11 +70,32 @@ impl NewEvent {
         self
     }
 
+    /// The event, as of now, for a statement that publishes it.
+    pub fn prepare(self) -> Prepared {
+        debug_assert!(self.is_as_declared(), "{self:?}");
+        let Self { kind, audience, server, payload } = self;
+        let owner = audience.stored().map(str::to_owned);
+        Prepared { kind: kind.name, channel: kind.channel, owner, server, payload, at: clock::now() }
+    }
+
     /// Whether its payload is what its type declares; documents would be wrong otherwise.
-    pub(crate) fn is_as_declared(&self) -> bool {
+    fn is_as_declared(&self) -> bool {
         let declared = |name: &String| self.kind.payload.iter().any(|(member, _)| member == name);
         self.payload.as_object().is_some_and(|payload| payload.keys().all(declared))
     }
+}
+
+/// What `mcp_fabric.publish_event` takes, in its order. A statement that calls it does so last: publishers take turns from
+/// there to the end of their transaction.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "they are the members of [`Event`]")]
+pub struct Prepared {
+    pub kind: &'static str,
+    pub channel: &'static str,
+    pub owner: Option<String>,
+    pub server: Option<String>,
+    pub payload: Value,
+    pub at: DateTime<Utc>,
 }
 
 /// Something that happened.

@@ -10,7 +10,13 @@ use std::{
 use platform::{Action, Actor, Config, Database, Shutdown, actor::Forbidden, clock, database::DbError, redis::Redis, telemetry::Metrics};
 use prometheus::{IntGauge, IntGaugeVec};
 use sqlx::{PgConnection, postgres::PgListener};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    mpsc,
+};
 
 use crate::{
     fanout::{Told, Way},
@@ -34,7 +40,7 @@ pub struct Events {
 
 struct Inner {
     database: Database,
-    live: broadcast::Sender<Arc<Event>>,
+    live: broadcast::Sender<Live>,
     shutdown: Shutdown,
     kinds: &'static [&'static Kind],
     origins: Vec<String>,
@@ -78,21 +84,19 @@ impl Events {
     }
 
     /// Publishes when the caller's transaction commits. Call it last: it makes publishers take turns.
-    pub async fn publish_in(&self, transaction: &mut PgConnection, event: &NewEvent) -> Result<(), DbError> {
-        debug_assert!(event.is_as_declared(), "{event:?}");
-        Ok(store::insert(transaction, event, clock::now()).await?)
+    pub async fn publish_in(&self, transaction: &mut PgConnection, event: NewEvent) -> Result<(), DbError> {
+        Ok(store::insert(transaction, &event.prepare()).await?)
     }
 
     /// Publishes at once.
-    pub async fn publish(&self, event: &NewEvent) -> Result<(), DbError> {
-        let mut transaction = self.inner.database.system().begin().await?;
-        self.publish_in(&mut transaction, event).await?;
-        Ok(transaction.commit().await?)
+    pub async fn publish(&self, event: NewEvent) -> Result<(), DbError> {
+        let mut connection = self.inner.database.system().acquire().await.map_err(DbError::from)?;
+        self.publish_in(&mut connection, event).await
     }
 
-    /// Every event of this process's life from now on, in order; lagging readers miss some.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.inner.live.subscribe()
+    /// Every event from now on, in order, for this process itself.
+    pub fn subscribe(&self) -> Receiver {
+        Receiver(self.inner.live.subscribe())
     }
 
     /// Reads the events after `after` (or from now on) that `actor` may hear of.
@@ -165,7 +169,13 @@ impl Events {
         *last = event.id;
         self.inner.position.store(event.id, Ordering::Release);
         // Without followers there is nobody to tell.
-        self.inner.live.send(Arc::new(event)).ok();
+        self.inner.live.send(Live::Event(Arc::new(event))).ok();
+    }
+
+    /// The oldest event that is left, when some after `after` are not kept any more.
+    pub(crate) async fn lost_after(&self, after: i64) -> Result<Option<i64>, DbError> {
+        let bounds = store::bounds(self.inner.database.system()).await?;
+        Ok(bounds.map(|(oldest, _)| oldest).filter(|oldest| after < oldest - 1))
     }
 
     /// Says by which way this replica hears of events.
@@ -199,6 +209,11 @@ impl Events {
         loop {
             let batch = store::after(self.inner.database.system(), *last, BATCH).await?;
             let is_full = i64::try_from(batch.len()) == Ok(BATCH);
+            // Whoever publishes and then does not commit leaves a hole, too.
+            let is_apart = batch.first().is_some_and(|first| first.id > *last + 1);
+            if is_apart && self.lost_after(*last).await?.is_some() {
+                self.inner.live.send(Live::Lost).ok();
+            }
             if let Some(others) = others.filter(|_| !batch.is_empty()) {
                 // Whoever does not get it sees that something is missing.
                 others.try_send(Told { after: *last, events: batch.iter().map(Row::from).collect() }).ok();
@@ -226,9 +241,38 @@ impl Events {
 
     async fn prune_now(&self, keep: i64) -> Result<(), DbError> {
         store::prune(self.inner.database.system(), keep).await?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        store::drop_tickets(&mut transaction, clock::now()).await?;
-        Ok(transaction.commit().await?)
+        let mut connection = self.inner.database.for_all().await?;
+        store::drop_tickets(&mut connection, clock::now()).await?;
+        Ok(())
+    }
+}
+
+/// What is told in this process.
+#[derive(Clone)]
+pub(crate) enum Live {
+    Event(Arc<Event>),
+    /// Events are gone that nobody here has heard of.
+    Lost,
+}
+
+/// Hears what is told in this process.
+pub struct Receiver(broadcast::Receiver<Live>);
+
+impl Receiver {
+    /// The next event; `Lagged` where some were missed, however that came.
+    pub async fn recv(&mut self) -> Result<Arc<Event>, RecvError> {
+        match self.0.recv().await? {
+            Live::Event(event) => Ok(event),
+            Live::Lost => Err(RecvError::Lagged(0)),
+        }
+    }
+
+    /// The same, without waiting for one.
+    pub fn try_recv(&mut self) -> Result<Arc<Event>, TryRecvError> {
+        match self.0.try_recv()? {
+            Live::Event(event) => Ok(event),
+            Live::Lost => Err(TryRecvError::Lagged(0)),
+        }
     }
 }
 

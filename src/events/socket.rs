@@ -233,7 +233,7 @@ impl Conversation {
         self.past.forget(&gone);
         self.confirm().await?;
         let Some(from) = after.filter(|_| !new.is_empty()) else { return Ok(()) };
-        let lost = self.follower.lost_after(from).await?;
+        let lost = self.events.lost_after(from).await?;
         self.past.left.push_back(Stretch { channels: new, from, lost });
         Ok(())
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
-use crate::model::{Audience, Event, NewEvent};
+use crate::model::{Audience, Event, Prepared};
 
 /// An event, as the table has it.
 #[derive(Serialize, Deserialize)]
@@ -40,22 +40,19 @@ impl From<Row> for Event {
     }
 }
 
-/// The lock makes ids grow in commit order, so that no reader skips one that commits late. It is held
-/// from here to the end of the transaction, which is why events are published last.
-pub(crate) async fn insert(connection: &mut PgConnection, event: &NewEvent, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('mcp_fabric.events'))").execute(&mut *connection).await?;
+pub(crate) async fn insert(connection: &mut PgConnection, event: &Prepared) -> sqlx::Result<()> {
+    let Prepared { kind, channel, owner, server, payload, at } = event;
     sqlx::query!(
-        "INSERT INTO mcp_fabric.events (type, channel, owner, server_id, payload, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-        event.kind.name,
-        event.kind.channel,
-        event.audience.stored(),
-        event.server,
-        event.payload,
-        now,
+        "SELECT mcp_fabric.publish_event($1, $2, $3, $4, $5, $6)",
+        kind,
+        channel,
+        owner.as_deref(),
+        server.as_deref(),
+        payload,
+        at
     )
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    sqlx::query!("SELECT pg_notify('fabric_events', '')").execute(connection).await?;
     Ok(())
 }
 

@@ -50,9 +50,8 @@ impl Events {
         let (secret, expires_at) = (Secret(random::bytes()), clock::now() + LIFE);
         // It cannot fail: a token is far smaller than what one key may seal.
         let sealed = secret.cipher().encrypt(&NONCE.into(), authorization).unwrap_or_default();
-        let mut transaction = self.database().begin_for_all().await?;
-        store::put_ticket(&mut transaction, &secret.id(), &Ticket { sealed, origin }, expires_at).await?;
-        transaction.commit().await?;
+        let mut connection = self.database().for_all().await?;
+        store::put_ticket(&mut connection, &secret.id(), &Ticket { sealed, origin }, expires_at).await?;
         Ok(Issued { ticket: URL_SAFE_NO_PAD.encode(secret.0), expires_at })
     }
 
@@ -60,9 +59,8 @@ impl Events {
     pub(crate) async fn redeem_ticket(&self, ticket: &str, headers: &HeaderMap) -> Result<Option<Vec<u8>>, DbError> {
         let bytes = URL_SAFE_NO_PAD.decode(ticket).ok().and_then(|bytes| bytes.try_into().ok());
         let Some(secret) = bytes.map(Secret) else { return Ok(None) };
-        let mut transaction = self.database().begin_for_all().await?;
-        let taken = store::take_ticket(&mut transaction, &secret.id(), clock::now()).await?;
-        transaction.commit().await?;
+        let mut connection = self.database().for_all().await?;
+        let taken = store::take_ticket(&mut connection, &secret.id(), clock::now()).await?;
         let taken = taken.filter(|ticket| is_from(ticket.origin.as_deref(), headers));
         Ok(taken.and_then(|ticket| secret.cipher().decrypt(&NONCE.into(), ticket.sealed.as_slice()).ok()))
     }

@@ -20,7 +20,7 @@ use crate::{
 
 impl Gateway {
     /// Tells sessions of servers that come and go.
-    pub(crate) async fn follow(self, mut events: tokio::sync::broadcast::Receiver<Arc<events::Event>>) {
+    pub(crate) async fn follow(self, mut events: events::Receiver) {
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,

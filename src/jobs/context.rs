@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     handler::{Failure, Retry},
@@ -95,9 +96,14 @@ impl Context {
         Ok(())
     }
 
+    /// What `mcp_fabric.holds_job` takes: a statement that has that among its conditions saves nothing of a superseded worker.
+    pub fn hold(&self) -> (Uuid, Uuid) {
+        (self.lease.job.0, self.lease.token)
+    }
+
     /// Fails when the lease is lost, so that nothing of a superseded worker is saved in the transaction.
     pub async fn hold_in(&self, transaction: &mut PgConnection) -> Result<(), Failure> {
-        if store::holds(transaction, &self.lease).await.map_err(DbError::from)? { Ok(()) } else { Err(lease_lost()) }
+        if store::holds(transaction, &self.lease).await.map_err(DbError::from)? { Ok(()) } else { Err(Failure::lease_lost()) }
     }
 
     /// Says, in the transaction that saves it, that the job got somewhere: its earlier failures no longer
@@ -106,10 +112,6 @@ impl Context {
         if store::reset_attempts(transaction, &self.lease).await.map_err(DbError::from)? {
             return Ok(());
         }
-        Err(lease_lost())
+        Err(Failure::lease_lost())
     }
-}
-
-fn lease_lost() -> Failure {
-    Failure { code: "lease_lost", message: "another worker has taken the job over".into(), retry: Retry::Never }
 }

@@ -128,6 +128,11 @@ impl Failure {
     pub fn passing(error: &impl Coded) -> Self {
         Self { code: error.code(), message: public_message(error), retry: Retry::Backoff }
     }
+
+    /// Another worker has the job by now.
+    pub fn lease_lost() -> Self {
+        Self { code: "lease_lost", message: "another worker has taken the job over".into(), retry: Retry::Never }
+    }
 }
 
 impl From<DbError> for Failure {
@@ -210,8 +215,8 @@ impl Handlers {
             handler.ended(connection, job.payload.clone(), ended).await?;
         }
         if let Some(progress) = self.progress_of(&job.kind) {
-            events.publish_in(connection, &progress.of(job, ended.status, None, ended.error.as_ref())).await?;
+            events.publish_in(connection, progress.of(job, ended.status, None, ended.error.as_ref())).await?;
         }
-        events.publish_in(connection, &status_event(job.id, &job.kind, &job.created_by, ended.status)).await
+        events.publish_in(connection, status_event(job.id, &job.kind, &job.created_by, ended.status)).await
     }
 }

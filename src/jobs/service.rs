@@ -67,7 +67,7 @@ impl Jobs {
             self.audit.record_in(transaction, actor, event.on("job", id).with("kind", job.kind)).await?;
         }
         store::wake(transaction).await?;
-        self.events.publish_in(transaction, &status_event(id, job.kind, &created_by, JobStatus::Pending)).await?;
+        self.events.publish_in(transaction, status_event(id, job.kind, &created_by, JobStatus::Pending)).await?;
         Ok(id)
     }
 

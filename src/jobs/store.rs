@@ -273,8 +273,8 @@ pub(crate) async fn heartbeat(pool: &PgPool, lease: &Lease, progress: Option<&Pr
 
 /// Whether the job is this worker's still; it stays so until the transaction ends.
 pub(crate) async fn holds(connection: &mut PgConnection, lease: &Lease) -> Result<bool, sqlx::Error> {
-    let held = sqlx::query_scalar!("SELECT 1 FROM mcp_fabric.jobs WHERE id = $1 AND lease_token = $2 FOR SHARE", lease.job.0, lease.token);
-    Ok(held.fetch_optional(connection).await?.is_some())
+    let held = sqlx::query_scalar!(r#"SELECT mcp_fabric.holds_job($1, $2) AS "holds!""#, lease.job.0, lease.token);
+    held.fetch_one(connection).await
 }
 
 /// The job got somewhere that a restart will not lose: earlier failures no longer count.

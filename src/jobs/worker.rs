@@ -184,9 +184,9 @@ impl Worker {
             }
             if let Some(news) = news {
                 let payload = json!({ "jobId": job.id, "kind": job.kind, "progress": news });
-                self.events.publish(&NewEvent::of(&job.created_by, &JOB_PROGRESS, payload)).await.ok();
+                self.events.publish(NewEvent::of(&job.created_by, &JOB_PROGRESS, payload)).await.ok();
                 if let Some(progress) = self.handlers.progress_of(&job.kind) {
-                    self.events.publish(&progress.of(job, JobStatus::Processing, Some(&news), None)).await.ok();
+                    self.events.publish(progress.of(job, JobStatus::Processing, Some(&news), None)).await.ok();
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Worker {
     }
 
     async fn tell(&self, job: &Job, status: JobStatus) {
-        if let Err(error) = self.events.publish(&status_event(job.id, &job.kind, &job.created_by, status)).await {
+        if let Err(error) = self.events.publish(status_event(job.id, &job.kind, &job.created_by, status)).await {
             tracing::warn!(job = %job.id, %error, "could not tell that a job started");
         }
     }

@@ -62,8 +62,8 @@ impl std::fmt::Debug for Bearer {
 impl Oauth {
     /// The tokens of an owner, as actors are written, for a server at an address; `None` where there was no login for that.
     pub async fn bearer(&self, owner: &str, server_id: &str, server: &Url) -> Result<Option<Bearer>, OauthError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let grant = store::grant(&mut transaction, owner, server_id).await?;
+        let mut connection = self.inner.database.for_all().await?;
+        let grant = store::grant(&mut connection, owner, server_id).await?;
         // Its document may name another address by now, which the tokens are not for.
         let grant = grant.filter(|grant| is_of(&grant.resource, server) && endpoint(server.as_str()).is_ok());
         Ok(grant.map(|grant| Bearer { oauth: self.clone(), owner: grant.owner, server_id: grant.server_id, known: Arc::default() }))
@@ -96,9 +96,9 @@ impl Bearer {
     }
 
     async fn kept(&self) -> Result<(Grant, Tokens), OauthError> {
-        let mut transaction = self.oauth.inner.database.begin_for_all().await?;
-        let grant = store::grant(&mut transaction, &self.owner, &self.server_id).await?.filter(|grant| !grant.is_over);
-        drop(transaction);
+        let mut connection = self.oauth.inner.database.for_all().await?;
+        let grant = store::grant(&mut connection, &self.owner, &self.server_id).await?.filter(|grant| !grant.is_over);
+        drop(connection);
         let grant = grant.ok_or(OauthError::Over)?;
         Ok((grant, self.tokens().await?))
     }

@@ -216,8 +216,8 @@ impl Oauth {
         let name = format!("{} {redirect_uri}", metadata.issuer);
         let name = [FABRIC, CLIENTS, name.as_str()];
         let known = {
-            let mut transaction = self.inner.database.begin_for_all().await?;
-            store::client(&mut transaction, &metadata.issuer, redirect_uri).await?
+            let mut connection = self.inner.database.for_all().await?;
+            store::client(&mut connection, &metadata.issuer, redirect_uri).await?
         };
         if let Some(id) = known {
             let secret = self.inner.credentials.open_secret(name).await?;
@@ -227,9 +227,8 @@ impl Oauth {
         let place = place.ok_or(OauthError::Unfit("clients do not register themselves there: register one, and give client_id"))?;
         let (id, secret) = exchange::register(&self.inner.client, place, redirect_uri).await?;
         self.inner.credentials.seal_secret(name, &secret.clone().unwrap_or_default()).await?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        store::put_client(&mut transaction, &metadata.issuer, redirect_uri, &id, clock::now()).await?;
-        transaction.commit().await?;
+        let mut connection = self.inner.database.for_all().await?;
+        store::put_client(&mut connection, &metadata.issuer, redirect_uri, &id, clock::now()).await?;
         Ok((id, secret))
     }
 
@@ -280,9 +279,9 @@ impl Oauth {
 
     /// The authorization server does not know this fabric any more: the next login registers it anew.
     pub(crate) async fn forget_client(&self, issuer: &str, client_id: &str) -> Result<(), OauthError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        store::forget_client(&mut transaction, issuer, client_id).await?;
-        Ok(transaction.commit().await?)
+        let mut connection = self.inner.database.for_all().await?;
+        store::forget_client(&mut connection, issuer, client_id).await?;
+        Ok(())
     }
 
     /// The place that renewals at one authorization server take turns in.

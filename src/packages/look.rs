@@ -2,7 +2,7 @@
 
 use platform::{Action, Actor};
 use serde_json::Value;
-use servers::{ServerRef, ServersError, Viewer};
+use servers::{Described, ServerRef, Viewer};
 use sqlx::PgConnection;
 
 use crate::{
@@ -78,13 +78,11 @@ impl Packages {
         Ok(store::is_installed(transaction, server_id).await?)
     }
 
-    /// What the catalogue's document says of the package of an installation; null where it says nothing. The arguments of
+    /// What a server's document says of the package of its installation; null where it says nothing. The arguments of
     /// a bundle are what its manifest says, for the tree in which it lies.
-    pub async fn entry(&self, installation: &Installation, tree: Option<&std::path::Path>) -> Result<Value, PackagesError> {
-        let server: ServerRef = installation.server_id.parse().map_err(ServersError::from)?;
-        let described = self.inner.servers.document(&Viewer::All, &server).await?;
-        let declared = plan::entry(&described.document, &installation.package).cloned().unwrap_or_default();
-        let Some(Runnable { entry: Entry::Bundle(bundle), tree: own, .. }) = &installation.runnable else { return Ok(declared) };
+    pub fn entry(&self, document: &Value, installation: &Installation, tree: Option<&std::path::Path>) -> Value {
+        let declared = plan::entry(document, &installation.package).cloned().unwrap_or_default();
+        let Some(Runnable { entry: Entry::Bundle(bundle), tree: own, .. }) = &installation.runnable else { return declared };
         let own = self.inner.trees.path(own);
         let mut entry = bundle.entry(tree.unwrap_or(&own), installation.args.as_deref().unwrap_or_default());
         let known = |variable: &&Value| !bundle.env.keys().any(|name| variable["name"] == *name);
@@ -92,14 +90,13 @@ impl Packages {
         if let Some(Value::Array(variables)) = entry.get_mut("environmentVariables") {
             variables.extend(further);
         }
-        Ok(Value::Object(entry))
+        Value::Object(entry)
     }
 
     /// The same for a server that is not installed yet, of the package that would be.
-    pub async fn entry_to_be(&self, actor: &Actor, server: &ServerRef) -> Result<Value, PackagesError> {
-        let described = self.inner.servers.document(&Viewer::of(actor), server).await?;
+    pub fn entry_to_be(&self, actor: &Actor, described: &Described) -> Result<Value, PackagesError> {
         if !actor.may(Action::PackagesManage) {
-            plan::require_vouched(actor, Some(&described))?;
+            plan::require_vouched(actor, Some(described))?;
         }
         let package = plan::first_package(&described.document).ok_or(PackagesError::NothingToInstall)?;
         Ok(plan::entry(&described.document, &package).cloned().unwrap_or_default())

@@ -250,7 +250,7 @@ impl Packages {
             Some(owner) => events::NewEvent::of(&owner, &INSTALLATION_CHANGED, payload),
             None => events::NewEvent::for_everyone(&INSTALLATION_CHANGED, payload),
         };
-        self.inner.events.publish_in(transaction, &event.about(server_id)).await
+        self.inner.events.publish_in(transaction, event.about(server_id)).await
     }
 
     /// Writes what an install made; false where something else is asked for meanwhile, or it was uninstalled.

@@ -11,7 +11,7 @@ use crate::{
     body::{Body, Ended, Watch},
     launch::{AUTHORIZATION_NEEDED, Launch},
     live::Live,
-    model::{Instance, Keeper, Kept, Reason},
+    model::{Era, Instance, Keeper, Kept, Reason},
     service::Inner,
     session::Session,
     store,
@@ -45,9 +45,8 @@ pub(crate) async fn boot(
     instance.next_try_at = None;
     let was_running = matches!(&body, Body::Container(container) if container.was_running);
     starting.body = Some(body);
-    note_start(inner, instance).await;
+    let learned = note_start(inner, instance).await;
     let fixed = instance.fixed_era();
-    let learned = store::era(inner.database.system(), &instance.server_id, &launch.version).await.ok().flatten();
     let known = fixed.or(learned);
     let greet = async {
         match known.filter(|_| was_running) {
@@ -97,16 +96,16 @@ pub(crate) async fn boot(
     Ok(Running { body, session: Arc::new(session), since: Instant::now() })
 }
 
-async fn note_start(inner: &Inner, instance: &Instance) {
+/// Stores the process of a start; gives how this version of the server speaks, where that was learned.
+async fn note_start(inner: &Inner, instance: &Instance) -> Option<Era> {
     let noted = async {
-        let mut transaction = inner.database.begin_for_all().await?;
-        store::note_start(&mut transaction, instance).await?;
-        transaction.commit().await?;
-        Ok::<_, DbError>(())
+        let mut connection = inner.database.for_all().await?;
+        store::note_start(&mut connection, instance).await
     };
-    if let Err(error) = noted.await {
+    noted.await.unwrap_or_else(|error: DbError| {
         tracing::debug!(%error, "the process of a start could not be stored");
-    }
+        None
+    })
 }
 
 /// It ended before it answered.

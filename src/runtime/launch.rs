@@ -12,10 +12,12 @@ use packages::{BUNDLE_FOLDER, BundleProgram, Entry, Installation, NoToolchain, R
 use platform::{Class, Coded, public_message};
 use secrecy::SecretString;
 use serde_json::Value;
+use servers::{Described, ServerRef, ServersError, Viewer, first_remote};
 
 use crate::{
     body::Body,
     containers::{self, Container, EngineError},
+    error::RuntimeError,
     fill::{self, Given, Unfilled},
     live::Live,
     log::Log,
@@ -28,6 +30,36 @@ use crate::{
 /// How long an install may take that a start waits for.
 const INSTALL: Duration = Duration::from_mins(15);
 const LOOK: Duration = Duration::from_millis(200);
+
+/// A server: what its document says, and what of it is installed.
+pub(crate) struct Known {
+    pub(crate) described: Described,
+    pub(crate) installation: Option<Installation>,
+}
+
+impl Known {
+    /// Where it is, when nothing of it is run here.
+    pub(crate) fn remote(&self) -> Option<&Value> {
+        let document = &self.described.document;
+        let has_packages = document["packages"].as_array().is_some_and(|packages| !packages.is_empty());
+        first_remote(document).filter(|_| self.installation.is_none() && !has_packages)
+    }
+}
+
+impl Inner {
+    /// A server, for somebody who may use it.
+    pub(crate) async fn known(&self, viewer: &Viewer, server: &ServerRef) -> Result<Known, RuntimeError> {
+        let described = self.servers.usable_document(viewer, server).await?;
+        let installation = self.packages.of(&described.id).await?;
+        Ok(Known { described, installation })
+    }
+
+    /// The server of a configuration. Fails where whose it is may not use it any more.
+    pub(crate) async fn server_of(&self, configuration: &Configuration) -> Result<Known, RuntimeError> {
+        let server: ServerRef = configuration.server_id.parse().map_err(ServersError::from)?;
+        self.known(&Viewer::owner(&configuration.owner), &server).await
+    }
+}
 
 /// What is started.
 enum What {
@@ -122,17 +154,28 @@ pub(crate) fn reason_of(error: &impl Coded) -> Reason {
     Reason { is_passing: error.class() == Class::Unavailable, ..Reason::new(error.code(), public_message(error)) }
 }
 
-/// Brings together what a start needs; what is missing becomes an install, which is waited for.
-pub(crate) async fn prepare(inner: &Arc<Inner>, id: InstanceId, configuration: &Configuration, log: &Log) -> Result<Launch, Reason> {
-    inner.require_usable(configuration).await.map_err(|error| reason_of(&error))?;
-    if let Some(entry) = inner.remote_of(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))? {
-        return elsewhere(inner, configuration, &entry, log).await;
+/// Brings together what a start needs; what is missing becomes an install, which is waited for. `server` is what is known of it
+/// already.
+pub(crate) async fn prepare(
+    inner: &Arc<Inner>,
+    id: InstanceId,
+    configuration: &Configuration,
+    server: Option<Known>,
+    log: &Log,
+) -> Result<Launch, Reason> {
+    let server = match server {
+        Some(server) => server,
+        None => inner.server_of(configuration).await.map_err(|error| reason_of(&error))?,
+    };
+    if let Some(entry) = server.remote() {
+        return elsewhere(inner, configuration, entry, &server.described.version, log).await;
     }
-    let (installation, runnable) = installed(inner, &configuration.server_id, log).await?;
+    let Known { described, installation } = server;
+    let (installation, runnable) = installed(inner, &described.id, installation, log).await?;
     let installed = installation.runnable.as_ref().map(|there| there.tree.clone());
     let is_image = matches!(runnable.entry, Entry::Image { .. });
     let tree = tree_of(inner, id, &runnable, is_image).await?;
-    let entry = inner.packages.entry(&installation, Some(&tree)).await.map_err(|error| reason_of(&error))?;
+    let entry = inner.packages.entry(&described.document, &installation, Some(&tree));
     let secrets = revealed(inner, configuration, log).await?;
     let given = Given { values: &configuration.values, secrets: &secrets, args: installation.args_instead(), env: &installation.env };
     let filled = fill::fill(&entry, &given).map_err(unfilled)?;
@@ -183,7 +226,7 @@ async fn tree_of(inner: &Arc<Inner>, id: InstanceId, runnable: &Runnable, is_ima
 }
 
 /// What a start of a server elsewhere needs: its address, and headers with what the vault has.
-async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, log: &Log) -> Result<Launch, Reason> {
+async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, version: &str, log: &Log) -> Result<Launch, Reason> {
     let secrets = revealed(inner, configuration, log).await?;
     let given = Given { values: &configuration.values, secrets: &secrets, args: None, env: &BTreeMap::new() };
     let (url, headers) = fill::remote(entry, &given).map_err(unfilled)?;
@@ -196,14 +239,13 @@ async fn elsewhere(inner: &Inner, configuration: &Configuration, entry: &Value, 
     let tree = format!("{transport} {url}");
     let bearer = inner.oauth.bearer(&configuration.owner, &configuration.server_id, &url).await.map_err(|error| reason_of(&error))?;
     let what = What::Remote(remote::Order { transport, url, headers, bearer });
-    let version = inner.version_of(&configuration.owner, &configuration.server_id).await.map_err(|error| reason_of(&error))?;
     Ok(Launch {
         what,
         args: Vec::new(),
         env: BTreeMap::new(),
         write: Vec::new(),
         limits: None,
-        version,
+        version: version.to_owned(),
         is_python: false,
         asks: configuration.sharing != Sharing::Shared,
         tree,
@@ -234,11 +276,10 @@ pub(crate) fn unfilled(unfilled: Unfilled) -> Reason {
 }
 
 /// The installation of a server, once it can be started here. Where nothing is there, one install is made.
-async fn installed(inner: &Inner, server_id: &str, log: &Log) -> Result<(Installation, Runnable), Reason> {
+async fn installed(inner: &Inner, server_id: &str, mut found: Option<Installation>, log: &Log) -> Result<(Installation, Runnable), Reason> {
     let began = Instant::now();
     let mut is_mended = false;
     loop {
-        let found = inner.packages.of(server_id).await.map_err(|error| reason_of(&error))?;
         match found {
             Some(Installation { runnable: Some(ref runnable), .. }) => {
                 let runnable = runnable.clone();
@@ -263,6 +304,7 @@ async fn installed(inner: &Inner, server_id: &str, log: &Log) -> Result<(Install
             return Err(Reason::new("install_timeout", "its install took too long"));
         }
         tokio::time::sleep(LOOK).await;
+        found = inner.packages.of(server_id).await.map_err(|error| reason_of(&error))?;
     }
 }
 

@@ -35,6 +35,7 @@ mod repeated;
 mod routes;
 mod service;
 mod session;
+mod starts;
 mod states;
 mod steps;
 mod store;

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use configurations::{Configuration, Lifecycle, Sharing};
-use platform::{Action, Actor, database::DbError};
-use sqlx::{Postgres, Transaction};
+use platform::{Action, Actor};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -136,8 +135,8 @@ impl Runtime {
 
     /// Why nothing runs of a configuration.
     async fn why_not(&self, configuration: &Configuration, session: &str) -> Result<RuntimeError, RuntimeError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
+        let mut connection = self.inner.database.for_all().await?;
+        let there = store::of_configuration(&mut connection, configuration.id.0, session).await?;
         Ok(match there {
             Some(there) if there.node != self.inner.node && !there.state.is_over() => RuntimeError::Elsewhere,
             Some(Instance { reason: Some((_, text)), .. }) => RuntimeError::Ended(text),
@@ -147,18 +146,13 @@ impl Runtime {
 
     /// Ends what runs for one session of a client.
     pub async fn end_session(&self, configuration: &Configuration, session: &str) -> Result<(), RuntimeError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
-        drop(transaction);
+        let mut connection = self.inner.database.for_all().await?;
+        let there = store::of_configuration(&mut connection, configuration.id.0, session).await?;
+        drop(connection);
         match there.filter(|_| !session.is_empty()) {
             Some(instance) => self.inner.stop_now(&instance).await,
             None => Ok(()),
         }
-    }
-
-    /// Admins see and steer all instances, others their own.
-    async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
-        if actor.may(Action::InstancesAll) { self.inner.database.begin_for_all().await } else { self.inner.database.begin(actor).await }
     }
 
     /// Instances of the actor and those that are shared, or everybody's for those who may see them.
@@ -173,15 +167,19 @@ impl Runtime {
         let (owner, sees_all) = (actor.to_string(), actor.may(Action::InstancesAll));
         let shared = if sees_all { Vec::new() } else { self.inner.shared().await? };
         let of = (!sees_all).then_some((owner.as_str(), &shared[..]));
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::list(&mut transaction, actor.servers(), of, filter, after, limit.into()).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::list(&mut connection, actor.servers(), of, filter, after, limit.into()).await?)
     }
 
-    /// One instance that the actor may see.
+    /// One instance that the actor may see: any for those who may see all, else their own.
     pub async fn get(&self, actor: &Actor, id: InstanceId, action: Action) -> Result<Instance, RuntimeError> {
         actor.require(action)?;
-        let mut transaction = self.begin(actor).await?;
-        let found = store::get(&mut transaction, id).await?.ok_or(RuntimeError::NotFound)?;
+        let found = if actor.may(Action::InstancesAll) {
+            store::get(&mut *self.inner.database.for_all().await?, id).await?
+        } else {
+            store::get(&mut *self.inner.database.begin(actor).await?, id).await?
+        };
+        let found = found.ok_or(RuntimeError::NotFound)?;
         actor.require_server(action, &found.server_id).map_err(|_| RuntimeError::NotFound)?;
         Ok(found)
     }
@@ -192,9 +190,9 @@ impl Runtime {
             Err(RuntimeError::NotFound) => {}
             found => return found,
         }
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let found = store::get(&mut transaction, id).await?.ok_or(RuntimeError::NotFound)?;
-        drop(transaction);
+        let mut connection = self.inner.database.for_all().await?;
+        let found = store::get(&mut connection, id).await?.ok_or(RuntimeError::NotFound)?;
+        drop(connection);
         actor.require_server(action, &found.server_id).map_err(|_| RuntimeError::NotFound)?;
         if self.inner.is_shared(&found).await? { Ok(found) } else { Err(RuntimeError::NotFound) }
     }

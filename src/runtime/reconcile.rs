@@ -1,26 +1,31 @@
 //! From what is wanted to what runs: one loop that compares the two, and is woken by every change.
 
 use std::{
-    collections::HashSet,
-    sync::Arc,
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
 use configurations::{CONFIGURATION_CHANGED, Configuration, Lifecycle};
+use events::{Audience, Event};
 use packages::INSTALLATION_CHANGED;
 use platform::{clock, database::DbError};
 use servers::CATALOG_CHANGED;
-use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio::sync::{
+    broadcast::error::{RecvError, TryRecvError},
+    watch,
+};
 use uuid::Uuid;
 
 use crate::{
     containers::{self, INSTANCE},
     error::RuntimeError,
+    launch::Known,
     live::{Live, Wanted},
     log::Log,
     model::{Backend, Cap, Instance, InstanceId, Reason, State},
-    service::{About, Inner, SERVER_STATE_CHANGED},
+    service::{About, Inner, SERVER_STATE_CHANGED, changed},
     store::{self, Claim, Lost},
     supervisor::{FABRIC_STOPPED, Supervisor},
 };
@@ -38,6 +43,49 @@ pub(crate) struct Handle {
     pub(crate) live: Arc<Live>,
 }
 
+/// What may be another thing by now.
+#[derive(Default)]
+struct News {
+    /// Of these servers.
+    servers: BTreeSet<String>,
+    /// Of any.
+    is_all: bool,
+    /// Another fabric may have ended.
+    fabric_stopped: bool,
+}
+
+impl News {
+    fn all() -> Self {
+        Self { is_all: true, ..Self::default() }
+    }
+
+    fn is_none(&self) -> bool {
+        self.servers.is_empty() && !self.is_all
+    }
+
+    /// The servers that are to be looked at, unless all are.
+    fn servers(self) -> Option<Vec<String>> {
+        (!self.is_all).then(|| self.servers.into_iter().collect())
+    }
+
+    fn hear(&mut self, inner: &Inner, event: &Event) {
+        if event.is(&CONFIGURATION_CHANGED) || event.is(&INSTALLATION_CHANGED) {
+            match (&event.server, &event.audience) {
+                // Whoever starts it says so when that is done.
+                (Some(server), Audience::Owner(owner)) if inner.is_being_started(owner, server) => {}
+                (Some(server), _) => drop(self.servers.insert(server.clone())),
+                (None, _) => self.is_all = true,
+            }
+        } else if event.is(&CATALOG_CHANGED) {
+            // What was allowed may not be any more.
+            self.is_all |= event.payload["access"] == true;
+        } else if event.is(&SERVER_STATE_CHANGED) && event.payload["reason"] == FABRIC_STOPPED {
+            self.fabric_stopped = true;
+            self.is_all = true;
+        }
+    }
+}
+
 impl Inner {
     pub(crate) async fn reconcile(self: Arc<Self>) {
         let reason = Reason::new("fabric_ended", "the fabric that ran it ended");
@@ -49,14 +97,15 @@ impl Inner {
         let (mut events, mut swept) = (self.events.subscribe(), Instant::now());
         // Leases need no look with every change: many changes at once would each touch the rows of all.
         let mut leases_looked_at = None::<Instant>;
+        let mut news = News::all();
         loop {
-            if leases_looked_at.is_none_or(|at| at.elapsed() >= self.lease / 6) {
+            if news.fabric_stopped || leases_looked_at.is_none_or(|at| at.elapsed() >= self.lease / 6) {
                 leases_looked_at = Some(Instant::now());
                 if let Err(error) = self.look_at_leases().await {
                     tracing::warn!(%error, "the leases of what runs could not be looked at");
                 }
             }
-            if let Err(error) = self.compare().await {
+            if let Err(error) = self.compare(news.servers().as_deref()).await {
                 tracing::warn!(%error, "what runs could not be compared with what is wanted");
             }
             if swept.elapsed() >= SWEEP {
@@ -65,38 +114,46 @@ impl Inner {
                 let inner = Arc::clone(&self);
                 self.shutdown.spawn(async move { inner.sweep().await });
             }
-            // Often enough that a lease does not end unseen.
-            let next = tokio::time::sleep(self.lease / 3);
-            tokio::pin!(next);
+            let Some(next) = self.news(&mut events).await else { return };
+            news = next;
+        }
+    }
+
+    /// Waits for what may make another thing of what is wanted, or of what runs; nothing once the program stops.
+    async fn news(&self, events: &mut events::Receiver) -> Option<News> {
+        let mut news = News::default();
+        // Often enough that a lease does not end unseen.
+        let next = tokio::time::sleep(self.lease / 3);
+        tokio::pin!(next);
+        while news.is_none() {
+            tokio::select! {
+                () = self.shutdown.begun() => return None,
+                () = &mut next => news.is_all = true,
+                () = self.wake.notified() => {}
+                event = events.recv() => match event {
+                    Ok(event) => news.hear(self, &event),
+                    Err(RecvError::Lagged(_)) => news.is_all = true,
+                    Err(RecvError::Closed) => return None,
+                },
+            }
+            // What came meanwhile is looked at in one go.
             loop {
-                tokio::select! {
-                    () = self.shutdown.begun() => return,
-                    () = &mut next => break,
-                    () = self.wake.notified() => break,
-                    event = events.recv() => match event {
-                        Ok(event) if event.is(&CONFIGURATION_CHANGED) || event.is(&INSTALLATION_CHANGED) => break,
-                        // What was allowed may not be any more.
-                        Ok(event) if event.is(&CATALOG_CHANGED) && event.payload["access"] == true => break,
-                        // Another fabric may have ended.
-                        Ok(event) if event.is(&SERVER_STATE_CHANGED) && event.payload["reason"] == FABRIC_STOPPED => {
-                            leases_looked_at = None;
-                            break;
-                        }
-                        Ok(_) => {}
-                        Err(RecvError::Lagged(_)) => break,
-                        Err(RecvError::Closed) => return,
-                    },
+                match events.try_recv() {
+                    Ok(event) => news.hear(self, &event),
+                    Err(TryRecvError::Lagged(_)) => news.is_all = true,
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
             }
+            news.servers.append(&mut self.to_look_at.lock().unwrap_or_else(PoisonError::into_inner));
         }
+        Some(news)
     }
 
     /// Removes instances of sessions that ended a while ago; their folders go with them.
     async fn sweep_sessions(&self) {
         let swept = async {
-            let mut transaction = self.database.begin_for_all().await?;
-            let gone = store::remove_sessions(&mut transaction, clock::now() - SESSIONS_KEPT).await?;
-            transaction.commit().await?;
+            let mut connection = self.database.for_all().await?;
+            let gone = store::remove_sessions(&mut connection, clock::now() - SESSIONS_KEPT).await?;
             Ok::<_, DbError>(gone)
         };
         match swept.await {
@@ -110,8 +167,8 @@ impl Inner {
     async fn sweep_folders(&self) {
         let folders = self.starter.settled_folders();
         let known = async {
-            let mut transaction = self.database.begin_for_all().await?;
-            store::known(&mut transaction, &folders).await
+            let mut connection = self.database.for_all().await?;
+            store::known(&mut connection, &folders).await
         };
         let known = match known.await {
             Ok(known) => known,
@@ -159,33 +216,40 @@ impl Inner {
         self.abandon(None, &Reason::new("node_lost", "the fabric that ran it has not been heard of")).await
     }
 
-    async fn compare(self: &Arc<Self>) -> Result<(), RuntimeError> {
-        let wanted = self.configurations.enabled().await?;
+    /// Compares what runs with what is wanted, of some servers or of all.
+    async fn compare(self: &Arc<Self>, among: Option<&[String]>) -> Result<(), RuntimeError> {
+        let wanted = self.configurations.enabled(among).await?;
         let servers: Vec<String> = wanted.iter().map(|wanted| wanted.server_id.clone()).collect();
         let trees = self.packages.trees_of(&servers).await?;
+        let by_id: HashMap<Uuid, &Configuration> = wanted.iter().map(|wanted| (wanted.id.0, wanted)).collect();
         self.active().retain(|(configuration, _), handle| {
-            let found = wanted.iter().find(|wanted| wanted.id.0 == *configuration);
-            handle.wanted.send_if_modified(|now| match found {
+            if among.is_some_and(|among| !among.contains(&handle.wanted.borrow().configuration.server_id)) {
+                return true;
+            }
+            handle.wanted.send_if_modified(|now| match by_id.get(configuration) {
                 Some(found) => {
                     let installed = trees.get(&found.server_id).cloned();
                     let runs = !now.has_ended;
                     let is_other = now.runs != runs || now.configuration.revision != found.revision || now.installed != installed;
-                    *now = Wanted { runs, configuration: Arc::new(found.clone()), installed, ..*now };
+                    *now = Wanted { runs, configuration: Arc::new(Configuration::clone(found)), installed, ..*now };
                     is_other
                 }
                 None => std::mem::replace(&mut now.runs, false),
             });
             !handle.wanted.is_closed()
         });
-        let is_left = |wanted: &&Configuration| {
-            wanted.lifecycle == Lifecycle::Persistent && !wanted.is_per_session() && !self.is_here(&(wanted.id.0, String::new()))
-        };
-        for configuration in wanted.iter().filter(is_left) {
+        for configuration in wanted.iter().filter(|wanted| self.is_left(wanted)) {
             if let Err(error) = self.ensure(configuration, "").await {
                 tracing::warn!(server_id = configuration.server_id, %error, "a server that is wanted could not be taken up");
             }
         }
         Ok(())
+    }
+
+    /// Whether what is to run all the time is neither here nor about to be.
+    fn is_left(&self, wanted: &Configuration) -> bool {
+        let is_persistent = wanted.lifecycle == Lifecycle::Persistent && !wanted.is_per_session();
+        is_persistent && !self.is_here(&(wanted.id.0, String::new())) && !self.is_being_started(&wanted.owner, &wanted.server_id)
     }
 
     /// Whether this process runs the instance of a configuration and a session.
@@ -214,39 +278,67 @@ impl Inner {
     }
 
     /// The instance of a configuration, taken up where nobody has it.
-    #[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
     pub(crate) async fn ensure(self: &Arc<Self>, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
         let key = (configuration.id.0, session.to_owned());
         if self.is_here(&key) {
-            let mut transaction = self.database.begin_for_all().await?;
-            let there = store::of_configuration(&mut transaction, configuration.id.0, session).await?;
-            return there.ok_or(RuntimeError::NotFound);
+            return self.there(&key).await?.ok_or(RuntimeError::NotFound);
         }
-        self.require_usable(configuration).await?;
+        let server = self.server_of(configuration).await?;
+        self.ensure_of(server, configuration, session).await
+    }
+
+    /// The same of a server that was just looked at.
+    #[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
+    pub(crate) async fn ensure_of(
+        self: &Arc<Self>,
+        server: Known,
+        configuration: &Configuration,
+        session: &str,
+    ) -> Result<Instance, RuntimeError> {
         if self.config.most_instances == 0 {
             let text = "no servers run on this fabric; FABRIC_MAX_INSTANCES sets how many there may be";
             return Err(RuntimeError::LimitReached(Cap::OfNode, text.into()));
         }
-        let installation = self.packages.of(&configuration.server_id).await?;
-        let is_image = installation.as_ref().is_some_and(|found| found.package.registry_type == "oci");
-        let backend = if is_image {
+        let installation = server.installation.as_ref();
+        let backend = if installation.is_some_and(|found| found.package.registry_type == "oci") {
             Backend::Container
-        } else if self.remote_of(&configuration.owner, &configuration.server_id).await?.is_some() {
+        } else if server.remote().is_some() {
             Backend::Remote
         } else {
             Backend::Process
         };
-        let installed = installation.and_then(|found| found.runnable).map(|runnable| runnable.tree);
+        let installed = installation.and_then(|found| found.runnable.as_ref()).map(|runnable| runnable.tree.clone());
         let wanted = Wanted { runs: true, has_ended: false, configuration: Arc::new(configuration.clone()), restart: 0, installed };
         // Whoever asks may go; what is claimed is taken up.
-        let taken_up = tokio::spawn(Arc::clone(self).take_up(key, backend, wanted)).await;
+        let key = (configuration.id.0, session.to_owned());
+        let taken_up = tokio::spawn(Arc::clone(self).take_up(key, backend, wanted, server)).await;
         taken_up.unwrap_or_else(|error| Err(RuntimeError::Folder(std::io::Error::other(error))))
     }
 
+    /// The instance of a configuration and a session.
+    async fn there(&self, (configuration, session): &(Uuid, String)) -> Result<Option<Instance>, DbError> {
+        store::of_configuration(&mut *self.database.for_all().await?, *configuration, session).await
+    }
+
     /// Claims an instance and begins to run it, unless somebody has it.
-    async fn take_up(self: Arc<Self>, key: (Uuid, String), backend: Backend, wanted: Wanted) -> Result<Instance, RuntimeError> {
+    async fn take_up(
+        self: Arc<Self>,
+        key: (Uuid, String),
+        backend: Backend,
+        wanted: Wanted,
+        server: Known,
+    ) -> Result<Instance, RuntimeError> {
         let configuration = Arc::clone(&wanted.configuration);
-        let now = clock::now();
+        let before = self.there(&key).await?;
+        // It ended by itself or with its fabric, and nothing else is wanted since.
+        let has_run = before.as_ref().is_some_and(|before| before.era.is_some() && before.since > configuration.updated_at);
+        let id = match before {
+            Some(there) if !there.state.is_over() => return Ok(there),
+            Some(over) => over.id,
+            None => InstanceId::fresh(),
+        };
+        // Before it counts: without a folder, nobody runs it.
+        let log = Log::open(&self.starter.prepare(id)?)?;
         let claim = Claim {
             configuration: configuration.id.0,
             session: &key.1,
@@ -254,31 +346,28 @@ impl Inner {
             server_id: &configuration.server_id,
             backend,
             node: &self.node,
-            now,
-            lease_until: now + self.lease_time(),
+            lease_until: clock::now() + self.lease_time(),
         };
-        let mut transaction = self.database.begin_for_all().await?;
-        let before = store::of_configuration(&mut transaction, configuration.id.0, &key.1).await?;
-        // It ended by itself or with its fabric, and nothing else is wanted since.
-        let has_run = before.as_ref().is_some_and(|before| before.era.is_some() && before.since > configuration.updated_at);
-        let Some(instance) = store::claim(&mut transaction, InstanceId::fresh(), &claim).await? else {
-            let there = store::of_configuration(&mut transaction, configuration.id.0, &key.1).await?;
-            return there.ok_or(RuntimeError::NotFound);
-        };
-        let about = About { id: instance.id, owner: &instance.owner, server_id: &instance.server_id, session: &instance.session };
-        self.tell_in(&mut transaction, about, None, State::Pending, None).await?;
-        // Before it counts: without a folder, nobody runs it.
-        let log = Log::open(&self.starter.prepare(instance.id)?)?;
-        transaction.commit().await?;
+        let about = About { id, owner: claim.owner, server_id: claim.server_id, session: claim.session };
+        let told = changed(&about, None, State::Pending, None).prepare();
+        let claimed = store::claim(&mut *self.database.for_all().await?, id, &claim, &told).await?;
+        let Some(instance) = claimed else { return self.there(&key).await?.ok_or(RuntimeError::NotFound) };
         let (launched, (tell, hear)) = (wanted.clone(), watch::channel(wanted));
         let live = Arc::new(Live::new(log));
-        let supervisor =
-            Supervisor { inner: Arc::clone(&self), instance: instance.clone(), wanted: hear, launched, live: Arc::clone(&live), has_run };
+        let supervisor = Supervisor {
+            inner: Arc::clone(&self),
+            instance: instance.clone(),
+            wanted: hear,
+            launched,
+            server: Some(server),
+            live: Arc::clone(&live),
+            has_run,
+        };
         self.active().insert(key, Handle { id: instance.id, wanted: tell, live });
-        let again = Arc::clone(&self);
+        let (again, server_id) = (Arc::clone(&self), instance.server_id.clone());
         self.shutdown.spawn(async move {
             supervisor.run().await;
-            again.wake.notify_one();
+            again.look_at(&server_id);
         });
         Ok(instance)
     }
@@ -290,9 +379,9 @@ impl Inner {
         limits: &configurations::Limits,
         except: Option<(Uuid, &str)>,
     ) -> Result<(), RuntimeError> {
-        let mut transaction = self.database.begin_for_all().await?;
-        let load = store::load(&mut transaction, owner, &self.node, except).await?;
-        drop(transaction);
+        let mut connection = self.database.for_all().await?;
+        let load = store::load(&mut connection, owner, &self.node, except).await?;
+        drop(connection);
         let asked = self.starter.limits(limits);
         let over = |there: i64, more: u64, most: u64| most > 0 && u64::try_from(there).unwrap_or(0) + more > most;
         let full =
@@ -340,7 +429,7 @@ impl Inner {
     /// to when they are taken up. `is_settled` says that what is wanted has been taken up.
     async fn sweep_containers(&self, is_settled: bool) {
         let Ok(left) = self.engine.list().await else { return };
-        let wanted: HashSet<Uuid> = match self.configurations.enabled().await {
+        let wanted: HashSet<Uuid> = match self.configurations.enabled(None).await {
             Ok(wanted) => wanted.iter().map(|wanted| wanted.id.0).collect(),
             Err(_) => return,
         };
@@ -348,8 +437,8 @@ impl Inner {
             let id = container.labels.as_ref().and_then(|labels| labels.get(INSTANCE)?.parse::<InstanceId>().ok());
             let Some(id) = id else { continue };
             let found = async {
-                let mut transaction = self.database.begin_for_all().await?;
-                store::get(&mut transaction, id).await
+                let mut connection = self.database.for_all().await?;
+                store::get(&mut connection, id).await
             };
             let is_here = self.active().values().any(|handle| handle.id == id && !handle.live.state.borrow().is_over());
             let is_wanted = match found.await {

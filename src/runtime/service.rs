@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,13 +13,12 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use oauth::Oauth;
 use packages::{Installation, NoToolchain, Packages, Toolchain};
 use platform::{
-    Action, Actor, Config, Database, Shutdown, client::Client, clock, config::RuntimeConfig, database::DbError, redis::Redis,
-    telemetry::Metrics,
+    Action, Actor, Config, Database, Shutdown, client::Client, config::RuntimeConfig, database::DbError, redis::Redis, telemetry::Metrics,
 };
 use prometheus::IntCounterVec;
 use sandbox::Machine;
 use serde_json::{Value, json, value::RawValue};
-use servers::{ServerRef, Servers, ServersError, Viewer, first_remote, uuid_of};
+use servers::{ServerRef, Servers, Viewer, uuid_of};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use users::{Belongings, UserId};
@@ -28,7 +27,8 @@ use uuid::Uuid;
 use crate::{
     containers::{self, Engine},
     error::RuntimeError,
-    fill, launch,
+    fill,
+    launch::{self, Known},
     live::Live,
     log::{Entry, Log},
     model::{Backend, Instance, InstanceId, Keeper, Kept, Reason, SessionName, State},
@@ -81,9 +81,13 @@ pub(crate) struct Inner {
     /// Folders that no server is given.
     pub(crate) own_folders: Vec<PathBuf>,
     pub(crate) shutdown: Shutdown,
+    /// What is switched on here and not taken up yet, by owner and server.
+    pub(crate) starts: Mutex<HashSet<(String, String)>>,
     /// What this process runs, by configuration and session.
     pub(crate) active: Mutex<HashMap<(Uuid, String), Handle>>,
-    /// What is wanted may have changed.
+    /// Servers of which something may have changed.
+    pub(crate) to_look_at: Mutex<BTreeSet<String>>,
+    /// There are some.
     pub(crate) wake: Notify,
     /// Held while it is looked whether there is room, until that is taken.
     pub(crate) admission: tokio::sync::Mutex<()>,
@@ -98,6 +102,15 @@ pub(crate) struct About<'a> {
     pub(crate) owner: &'a str,
     pub(crate) server_id: &'a str,
     pub(crate) session: &'a str,
+}
+
+/// The event of a step.
+pub(crate) fn changed(about: &About<'_>, from: Option<State>, to: State, reason: Option<&Reason>) -> events::NewEvent {
+    let payload = json!({
+        "serverId": uuid_of(about.server_id), "instanceId": about.id, "session": (!about.session.is_empty()).then_some(about.session),
+        "oldState": from, "newState": to, "reason": reason.map(|reason| &reason.code),
+    });
+    events::NewEvent::of(about.owner, &SERVER_STATE_CHANGED, payload).about(about.server_id)
 }
 
 /// What instances work with.
@@ -145,15 +158,17 @@ impl Inner {
         reason: Option<&Reason>,
         given_up: Option<&Configuration>,
     ) -> Result<bool, RuntimeError> {
+        let about = About { id: instance.id, owner: &instance.owner, server_id: &instance.server_id, session: &instance.session };
+        let told = changed(&about, Some(instance.state), to, reason).prepare();
+        let Some((wanted, reason)) = given_up.zip(reason) else {
+            let mut connection = self.database.for_all().await?;
+            return Ok(store::step(&mut connection, instance, to, reason, &told).await?);
+        };
         let mut transaction = self.database.begin_for_all().await?;
-        if let (Some(wanted), Some(reason)) = (given_up, reason) {
-            self.configurations.give_up_in(&mut transaction, &Actor::system("runtime"), wanted, &reason.code).await?;
-        }
-        if !store::step(&mut transaction, instance, to, reason, clock::now()).await? {
+        self.configurations.give_up_in(&mut transaction, &Actor::system("runtime"), wanted, &reason.code).await?;
+        if !store::step(&mut transaction, instance, to, Some(reason), &told).await? {
             return Ok(false);
         }
-        let about = About { id: instance.id, owner: &instance.owner, server_id: &instance.server_id, session: &instance.session };
-        self.tell_in(&mut transaction, about, Some(instance.state), to, reason).await?;
         transaction.commit().await.map_err(DbError::from)?;
         Ok(true)
     }
@@ -167,35 +182,7 @@ impl Inner {
         to: State,
         reason: Option<&Reason>,
     ) -> Result<(), DbError> {
-        let payload = json!({
-            "serverId": uuid_of(about.server_id), "instanceId": about.id, "session": (!about.session.is_empty()).then_some(about.session),
-            "oldState": from, "newState": to, "reason": reason.map(|reason| &reason.code),
-        });
-        let event = events::NewEvent::of(about.owner, &SERVER_STATE_CHANGED, payload).about(about.server_id);
-        self.events.publish_in(transaction, &event).await
-    }
-
-    /// What the document of a server says of where it is, when nothing of it is run here.
-    pub(crate) async fn remote_of(&self, owner: &str, server_id: &str) -> Result<Option<Value>, RuntimeError> {
-        if self.packages.of(server_id).await?.is_some() {
-            return Ok(None);
-        }
-        let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
-        let document = self.servers.document(&Viewer::owner(owner), &server).await?.document;
-        let has_packages = document["packages"].as_array().is_some_and(|packages| !packages.is_empty());
-        Ok(first_remote(&document).filter(|_| !has_packages).cloned())
-    }
-
-    /// Fails where whose configuration it is may not use the server any more.
-    pub(crate) async fn require_usable(&self, configuration: &Configuration) -> Result<(), RuntimeError> {
-        let server: ServerRef = configuration.server_id.parse().map_err(ServersError::from)?;
-        Ok(self.servers.require_usable(&Viewer::owner(&configuration.owner), &server).await.map(drop)?)
-    }
-
-    /// The latest version of a server's document.
-    pub(crate) async fn version_of(&self, owner: &str, server_id: &str) -> Result<String, RuntimeError> {
-        let server: ServerRef = server_id.parse().map_err(ServersError::from)?;
-        Ok(self.servers.document(&Viewer::owner(owner), &server).await?.version)
+        self.events.publish_in(transaction, changed(&about, from, to, reason)).await
     }
 
     /// What an instance may use, and who keeps it.
@@ -254,7 +241,9 @@ impl Runtime {
             lease: config.jobs.lease,
             own_folders,
             shutdown: shutdown.clone(),
+            starts: Mutex::default(),
             active: Mutex::default(),
+            to_look_at: Mutex::default(),
             wake: Notify::new(),
             admission: tokio::sync::Mutex::default(),
             programs: tokio::sync::Mutex::default(),
@@ -279,10 +268,11 @@ impl Runtime {
     /// where the configuration says so.
     pub async fn start_server(&self, actor: &Actor, server: &ServerRef, session: Option<&SessionName>) -> Result<Instance, RuntimeError> {
         actor.require(Action::InstancesManage)?;
-        let id = self.inner.servers.require_usable(&Viewer::of(actor), server).await?;
-        actor.require_server(Action::InstancesManage, &id)?;
-        self.require_inputs(actor, server, &id).await?;
-        let known = self.inner.configurations.of(&actor.to_string(), &id).await?;
+        let there = self.inner.known(&Viewer::of(actor), server).await?;
+        let id = &there.described.id;
+        actor.require_server(Action::InstancesManage, id)?;
+        let known = self.inner.configurations.of(&actor.to_string(), id).await?;
+        self.require_inputs(actor, &there, known.as_ref()).await?;
         if session.is_some() && !known.as_ref().is_some_and(Configuration::is_per_session) {
             return Err(RuntimeError::Field("query.session", "is for configurations whose sharing or lifecycle is per_session"));
         }
@@ -291,30 +281,34 @@ impl Runtime {
         self.inner.require_room(&actor.to_string(), &limits, except).await?;
         let configuration = match known {
             Some(known) if known.enabled => known,
-            _ => self.inner.configurations.enable(actor, server, true).await?,
+            _ => {
+                let _taken_up = self.inner.begin_start(actor, id);
+                let configuration = self.inner.configurations.enable_known(actor, id, true).await?;
+                return Arc::clone(&self.inner).ensure_of(there, &configuration, session).await;
+            }
         };
-        Arc::clone(&self.inner).ensure(&configuration, session).await
+        Arc::clone(&self.inner).ensure_of(there, &configuration, session).await
     }
 
     /// Fails when a server needs values that the actor has not given.
-    async fn require_inputs(&self, actor: &Actor, server: &ServerRef, server_id: &str) -> Result<(), RuntimeError> {
-        let values = self.inner.configurations.of(&actor.to_string(), server_id).await?.map(|found| found.values).unwrap_or_default();
-        let names = self.inner.credentials.held(actor, server_id).await?;
+    async fn require_inputs(&self, actor: &Actor, server: &Known, configuration: Option<&Configuration>) -> Result<(), RuntimeError> {
+        let values = configuration.map(|found| found.values.clone()).unwrap_or_default();
+        let names = self.inner.credentials.held(actor, &server.described.id).await?;
         // Whether they are there is all that matters here.
         let held = names.into_iter().map(|name| (name, String::new().into())).collect();
-        let installation = self.inner.packages.of(server_id).await?;
-        let filled = if let Some(entry) = self.inner.remote_of(&actor.to_string(), server_id).await? {
+        let filled = if let Some(entry) = server.remote() {
             let given = fill::Given { values: &values, secrets: &held, args: None, env: &BTreeMap::new() };
-            fill::remote(&entry, &given).map(drop)
+            fill::remote(entry, &given).map(drop)
         } else {
-            let entry = if let Some(installation) = &installation {
-                self.inner.packages.entry(installation, None).await?
+            let installation = server.installation.as_ref();
+            let entry = if let Some(installation) = installation {
+                self.inner.packages.entry(&server.described.document, installation, None)
             } else {
                 actor.require(Action::PackagesInstall)?;
-                self.inner.packages.entry_to_be(actor, server).await?
+                self.inner.packages.entry_to_be(actor, &server.described)?
             };
-            let args = installation.as_ref().and_then(Installation::args_instead);
-            let env = installation.as_ref().map(|found| found.env.clone()).unwrap_or_default();
+            let args = installation.and_then(Installation::args_instead);
+            let env = installation.map(|found| found.env.clone()).unwrap_or_default();
             fill::fill(&entry, &fill::Given { values: &values, secrets: &held, args, env: &env }).map(drop)
         };
         match filled {
@@ -335,7 +329,7 @@ impl Runtime {
         }
         if configuration.enabled {
             self.inner.configurations.enable(actor, server, false).await?;
-            self.inner.wake.notify_one();
+            self.inner.look_at(&configuration.server_id);
         }
         self.instance_of(&configuration, "").await
     }
@@ -370,8 +364,8 @@ impl Runtime {
     }
 
     async fn find_instance(&self, configuration: &Configuration, session: &str) -> Result<Option<Instance>, RuntimeError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::of_configuration(&mut transaction, configuration.id.0, session).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::of_configuration(&mut connection, configuration.id.0, session).await?)
     }
 
     async fn instance_of(&self, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
@@ -459,11 +453,10 @@ impl Runtime {
             let system = Actor::system("runtime");
             self.inner.configurations.give_up(&system, &wanted, "removed").await?;
         }
-        self.inner.wake.notify_one();
+        self.inner.look_at(&instance.server_id);
         self.inner.stop_now(&instance).await?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        store::remove(&mut transaction, instance.id).await?;
-        transaction.commit().await?;
+        let mut connection = self.inner.database.for_all().await?;
+        store::remove(&mut connection, instance.id).await?;
         if let Some(changes) = &self.inner.changes {
             changes.forget(&instance.owner).await;
         }
@@ -482,11 +475,11 @@ impl Belongings for Runtime {
             let owner = format!("user:{user}");
             let servers = store::erase(transaction, &owner).await.map_err(|error| error.to_string())?;
             for server in servers {
+                self.inner.look_at(&server);
                 let event = NewEvent::change("instance.erase").server(server).of(owner.clone());
                 let recorded = self.inner.audit.record_in(transaction, &Actor::system("erase"), event).await;
                 recorded.map_err(|error| error.to_string())?;
             }
-            self.inner.wake.notify_one();
             Ok(())
         }
         .boxed()

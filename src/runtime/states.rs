@@ -8,10 +8,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use events::{Audience, Event};
+use events::Audience;
 use platform::{Action, Actor, redis::Redis};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 use utoipa::ToSchema;
 
 use crate::{
@@ -93,7 +93,7 @@ impl Changes {
     }
 
     /// Hears of changes until the program stops.
-    pub(crate) async fn follow(self: Arc<Self>, runtime: Runtime, mut events: Receiver<Arc<Event>>) {
+    pub(crate) async fn follow(self: Arc<Self>, runtime: Runtime, mut events: events::Receiver) {
         // What was told before is not heard of any more.
         self.forget_all(runtime.inner.events.position());
         loop {
@@ -154,10 +154,10 @@ impl Runtime {
     }
 
     async fn read_states(&self, owner: &str) -> Result<BTreeMap<String, Stand>, RuntimeError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
+        let mut connection = self.inner.database.for_all().await?;
         // Of a server with sessions, the one that is for all.
         let filter = Filter { is_main: true, ..Filter::default() };
-        let found = store::list(&mut transaction, None, Some((owner, &[])), &filter, None, MOST).await?;
+        let found = store::list(&mut connection, None, Some((owner, &[])), &filter, None, MOST).await?;
         Ok(found.into_iter().map(|one| (one.server_id, Stand { instance_id: one.id, state: one.state, since: one.since })).collect())
     }
 }

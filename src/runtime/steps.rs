@@ -75,9 +75,8 @@ impl Supervisor {
     pub(crate) async fn note_wait(&self, reason: &Reason) -> Result<(), Superseded> {
         let reason = Reason { text: self.live.log.clean(reason.text.as_bytes()), ..reason.clone() };
         let noted = async {
-            let mut transaction = self.inner.database.begin_for_all().await?;
-            let is_ours = store::note_try(&mut transaction, &self.instance, &reason).await?;
-            transaction.commit().await?;
+            let mut connection = self.inner.database.for_all().await?;
+            let is_ours = store::note_try(&mut connection, &self.instance, &reason).await?;
             Ok::<_, DbError>(is_ours)
         };
         match noted.await {

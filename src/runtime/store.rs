@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use events::Prepared;
 use platform::database::DbError;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
@@ -72,23 +73,35 @@ pub(crate) struct Claim<'a> {
     pub(crate) server_id: &'a str,
     pub(crate) backend: Backend,
     pub(crate) node: &'a str,
-    pub(crate) now: DateTime<Utc>,
     pub(crate) lease_until: DateTime<Utc>,
 }
 
-/// Makes the instance of a configuration, or takes up the one that is over; `None` while somebody has it.
-pub(crate) async fn claim(connection: &mut PgConnection, id: InstanceId, claim: &Claim<'_>) -> Result<Option<Instance>, DbError> {
+/// Makes the instance of a configuration under an id, or takes up the one of that id that is over, and tells of it; `None` while
+/// somebody has it.
+pub(crate) async fn claim(
+    connection: &mut PgConnection,
+    id: InstanceId,
+    claim: &Claim<'_>,
+    told: &Prepared,
+) -> Result<Option<Instance>, DbError> {
     let row = sqlx::query_as!(
         Row,
-        "INSERT INTO mcp_fabric.instances AS i
-             (id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, since, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'PENDING', $9, $9)
-         ON CONFLICT (configuration_id, session) DO UPDATE
-            SET node_id = excluded.node_id, lease_until = excluded.lease_until, backend = excluded.backend, state = 'PENDING', reason_code = NULL,
-                reason = NULL, since = excluded.since, attempt = 0, next_try_at = NULL, pid = NULL, container = NULL, era = NULL, tools = NULL
-            WHERE i.state IN ('STOPPED', 'FAILED')
-         RETURNING id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, reason_code, reason, since, attempt,
-                   next_try_at, restarts, pid, container, version, era, tools, limits, created_at",
+        r#"WITH claimed AS (
+               INSERT INTO mcp_fabric.instances AS i
+                   (id, configuration_id, session, owner, server_id, node_id, lease_until, backend, state, since, created_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'PENDING', $9, $9)
+               ON CONFLICT (configuration_id, session) DO UPDATE
+                  SET node_id = excluded.node_id, lease_until = excluded.lease_until, backend = excluded.backend, state = 'PENDING',
+                      reason_code = NULL, reason = NULL, since = excluded.since, attempt = 0, next_try_at = NULL, pid = NULL,
+                      container = NULL, era = NULL, tools = NULL
+                  WHERE i.id = excluded.id AND i.state IN ('STOPPED', 'FAILED')
+               RETURNING i.*),
+           told AS (SELECT mcp_fabric.publish_event($10, $11, $12, $13, $14, $9) FROM claimed)
+           SELECT c.id AS "id!", c.configuration_id AS "configuration_id!", c.session AS "session!", c.owner AS "owner!",
+                  c.server_id AS "server_id!", c.node_id AS "node_id!", c.lease_until AS "lease_until!", c.backend AS "backend!",
+                  c.state AS "state!", c.reason_code, c.reason, c.since AS "since!", c.attempt AS "attempt!", c.next_try_at,
+                  c.restarts AS "restarts!", c.pid, c.container, c.version, c.era, c.tools, c.limits, c.created_at AS "created_at!"
+           FROM claimed c, told"#,
         id.0,
         claim.configuration,
         claim.session,
@@ -97,31 +110,38 @@ pub(crate) async fn claim(connection: &mut PgConnection, id: InstanceId, claim: 
         claim.node,
         claim.lease_until,
         claim.backend.as_str(),
-        claim.now
+        told.at,
+        told.kind,
+        told.channel,
+        told.owner,
+        told.server,
+        told.payload,
     );
     row.fetch_optional(connection).await?.map(Instance::try_from).transpose()
 }
 
-/// Makes a step, if the instance stands where the caller believes and is still its own.
+/// Makes a step and tells of it, if the instance stands where the caller believes and is still its own.
 pub(crate) async fn step(
     connection: &mut PgConnection,
     instance: &Instance,
     to: State,
     reason: Option<&Reason>,
-    now: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
+    told: &Prepared,
+) -> Result<bool, DbError> {
     let done = sqlx::query!(
-        "UPDATE mcp_fabric.instances
-         SET state = $4, reason_code = $5, reason = $6, since = $7, attempt = $8, next_try_at = $9, restarts = $10, pid = $11, version = $12,
-             era = $13, tools = $14, limits = $15, container = $16
-         WHERE id = $1 AND state = $2 AND node_id = $3",
+        "WITH stepped AS (
+             UPDATE mcp_fabric.instances
+             SET state = $4, reason_code = $5, reason = $6, since = $7, attempt = $8, next_try_at = $9, restarts = $10, pid = $11, version = $12,
+                 era = $13, tools = $14, limits = $15, container = $16
+             WHERE id = $1 AND state = $2 AND node_id = $3 RETURNING 1)
+         SELECT mcp_fabric.publish_event($17, $18, $19, $20, $21, $7) FROM stepped",
         instance.id.0,
         instance.state.as_str(),
         instance.node,
         to.as_str(),
         reason.map(|reason| &*reason.code),
         reason.map(|reason| reason.text.as_str()),
-        now,
+        told.at,
         instance.attempt,
         instance.next_try_at,
         instance.restarts,
@@ -131,6 +151,11 @@ pub(crate) async fn step(
         instance.tools,
         instance.limits.map(|limits| serde_json::json!(limits)),
         instance.container,
+        told.kind,
+        told.channel,
+        told.owner,
+        told.server,
+        told.payload,
     );
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
@@ -151,11 +176,13 @@ pub(crate) async fn note_try(connection: &mut PgConnection, instance: &Instance,
     Ok(done.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Notes the process or the container of a start that goes on.
-pub(crate) async fn note_start(connection: &mut PgConnection, instance: &Instance) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "UPDATE mcp_fabric.instances SET pid = $4, next_try_at = NULL, version = $5, limits = $6, container = $7
-         WHERE id = $1 AND state = $2 AND node_id = $3",
+/// Notes the process or the container of a start that goes on; gives how this version of the server speaks, where that was
+/// learned.
+pub(crate) async fn note_start(connection: &mut PgConnection, instance: &Instance) -> Result<Option<Era>, DbError> {
+    let learned = sqlx::query_scalar!(
+        "UPDATE mcp_fabric.instances i SET pid = $4, next_try_at = NULL, version = $5, limits = $6, container = $7
+         WHERE id = $1 AND state = $2 AND node_id = $3
+         RETURNING (SELECT era FROM mcp_fabric.server_eras e WHERE e.server_id = i.server_id AND e.version = $5)",
         instance.id.0,
         instance.state.as_str(),
         instance.node,
@@ -164,7 +191,7 @@ pub(crate) async fn note_start(connection: &mut PgConnection, instance: &Instanc
         instance.limits.map(|limits| serde_json::json!(limits)),
         instance.container,
     );
-    Ok(done.execute(connection).await?.rows_affected() == 1)
+    Ok(learned.fetch_optional(connection).await?.flatten().and_then(|era| era.parse().ok()))
 }
 
 /// Notes what an instance may use from now on.
@@ -352,12 +379,6 @@ pub(crate) async fn remove(connection: &mut PgConnection, id: InstanceId) -> Res
 pub(crate) async fn erase(connection: &mut PgConnection, owner: &str) -> Result<Vec<String>, sqlx::Error> {
     let gone = sqlx::query_scalar!("DELETE FROM mcp_fabric.instances WHERE owner = $1 RETURNING server_id", owner);
     gone.fetch_all(connection).await
-}
-
-/// How a version of a server speaks, where that was learned.
-pub(crate) async fn era(pool: &PgPool, server: &str, version: &str) -> Result<Option<Era>, DbError> {
-    let era = sqlx::query_scalar!("SELECT era FROM mcp_fabric.server_eras WHERE server_id = $1 AND version = $2", server, version);
-    Ok(era.fetch_optional(pool).await?.and_then(|era| era.parse().ok()))
 }
 
 /// Keeps how a version of a server speaks; `None` forgets it.

@@ -15,7 +15,7 @@ use crate::{
     boot::{Running, Starting, boot},
     containers, cures,
     error::RuntimeError,
-    launch::{self, AUTHORIZATION_NEEDED, ENGINE_UNAVAILABLE, Launch},
+    launch::{self, AUTHORIZATION_NEEDED, ENGINE_UNAVAILABLE, Known, Launch},
     live::{Live, Wanted},
     model::{Backend, Cap, Instance, Kept, Reason, State},
     service::Inner,
@@ -42,6 +42,8 @@ pub(crate) struct Supervisor {
     pub(crate) wanted: watch::Receiver<Wanted>,
     /// What was wanted when it was last started.
     pub(crate) launched: Wanted,
+    /// What was known of its server a moment ago.
+    pub(crate) server: Option<Known>,
     pub(crate) live: Arc<Live>,
     /// Whether it ran with what is wanted now: then a start that fails is tried again.
     pub(crate) has_run: bool,
@@ -115,6 +117,7 @@ impl Supervisor {
                 return Ok(false);
             }
             self.wait_out(&reason, ROOM_PAUSE).await?;
+            self.server = None;
         }
     }
 
@@ -161,8 +164,9 @@ impl Supervisor {
             return Created::Failed(reason);
         }
         let configuration = Arc::clone(&self.launched.configuration);
+        let server = self.server.take();
         let made = tokio::select! {
-            made = launch::prepare(&self.inner, self.instance.id, &configuration, &self.live.log) => made,
+            made = launch::prepare(&self.inner, self.instance.id, &configuration, server, &self.live.log) => made,
             reason = gone(&mut self.wanted, &self.inner.shutdown) => return Created::Unwanted(reason),
         };
         match made {
@@ -185,9 +189,8 @@ impl Supervisor {
         let _admission = inner.admission.lock().await;
         self.find_room().await?;
         let noted = async {
-            let mut transaction = inner.database.begin_for_all().await?;
-            store::note_limits(&mut transaction, &self.instance).await?;
-            transaction.commit().await?;
+            let mut connection = inner.database.for_all().await?;
+            store::note_limits(&mut connection, &self.instance).await?;
             Ok::<_, RuntimeError>(())
         };
         noted.await.map_err(|error| launch::reason_of(&error))

@@ -9,8 +9,11 @@ use std::{
 };
 
 use rustix::{
-    process::{Resource, Rlimit, Signal, getgid, getuid, set_parent_process_death_signal, setrlimit},
-    thread::{UnshareFlags, set_no_new_privs},
+    process::{
+        DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, getgid, getuid, set_dumpable_behavior, set_parent_process_death_signal,
+        setrlimit,
+    },
+    thread::{UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
 use crate::{
@@ -51,7 +54,10 @@ pub fn launch(order: &str) -> String {
 
 fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
     let spec: Spec = serde_json::from_str(order)?;
-    // A fabric that is killed takes its servers with it.
+    if let Some(user) = spec.user {
+        become_user(user).map_err(|error| LaunchError::Privileges(error.into()))?;
+    }
+    // A fabric that is killed takes its servers with it. To become another user takes that back, and came first.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| LaunchError::Privileges(error.into()))?;
     if let Some(group) = &spec.group {
         join(group)?;
@@ -76,6 +82,16 @@ fn prepare(order: &str) -> Result<std::convert::Infallible, LaunchError> {
     limit("open files", Resource::Nofile, spec.limits.open_files)?;
     let error = become_program(&spec);
     Err(LaunchError::Program(spec.program.display().to_string(), error))
+}
+
+/// Becomes another user for good, while this process has one thread.
+fn become_user(number: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    // Until another program begins, its own files below /proc would be root's, with the maps of a namespace among them.
+    set_dumpable_behavior(DumpableBehavior::Dumpable)
 }
 
 /// Waits until the fabric has put this process into its group: what the program starts is in it from the first on.

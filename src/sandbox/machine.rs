@@ -124,6 +124,7 @@ impl Machine {
             args: order.args,
             files,
             network: order.network,
+            user: order.uid,
             limits: Limits { processes, ..order.limits },
             group: group.as_ref().map(|group| group.membership()),
         };
@@ -135,10 +136,8 @@ impl Machine {
             // Nobody else may set variables of this prefix.
             command.env(MARK, &order.mark);
         }
+        // The launcher becomes the other user, and not what is begun here: that would copy the tables of all our memory first.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-        if let Some(uid) = order.uid {
-            command.uid(uid).gid(uid);
-        }
         Process::begin(command, group, order.uid, order.mark)
     }
 }

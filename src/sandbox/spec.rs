@@ -15,6 +15,8 @@ pub(crate) struct Spec {
     pub(crate) files: Option<Files>,
     /// Whether it may open the network.
     pub(crate) network: bool,
+    /// The user, and the group of the same number, that it becomes; `None` stays who we are.
+    pub(crate) user: Option<u32>,
     /// What it may use.
     pub(crate) limits: Limits,
     /// The control group that it is in before it begins; `None` for none.

@@ -12,7 +12,7 @@ use crate::{
     Servers,
     document::{Entry, SkipReason, parse_entry},
     error::ServersError,
-    model::{Access, Origin, ServerId, ServerPackage, ServerRef, Status, Summary, Viewer},
+    model::{Access, Described, Origin, ServerId, ServerPackage, ServerRef, Status, Summary, Viewer},
     service::CATALOG_CHANGED,
     store::{access, read, upkeep},
 };
@@ -20,13 +20,16 @@ use crate::{
 impl Servers {
     /// What lists say of a server, if `viewer` may know of it and it is not denied.
     pub async fn summary(&self, viewer: &Viewer, server: &ServerRef) -> Result<Summary, ServersError> {
-        let found = read::get(self.inner.database.public(), server).await?;
-        let found = found.filter(|found| found.access.shows_to(viewer)).ok_or(ServersError::NotFound)?;
-        match viewer {
-            Viewer::Nobody if found.access.is_denied => Err(ServersError::NotFound),
-            Viewer::Somebody(_) if found.access.is_denied => Err(ServersError::Denied),
-            _ => Ok(found),
-        }
+        let found = read::get(self.inner.database.public(), server).await?.ok_or(ServersError::NotFound)?;
+        require_shown(&found.access, viewer)?;
+        Ok(found)
+    }
+
+    /// What the latest version of a server says of itself, to who may know of it.
+    pub async fn document(&self, viewer: &Viewer, server: &ServerRef) -> Result<Described, ServersError> {
+        let found = read::described(self.inner.database.public(), server).await?.ok_or(ServersError::NotFound)?;
+        require_shown(&found.access, viewer)?;
+        Ok(found)
     }
 
     /// The id of a server that somebody may use. Fails where it is not shown to them, or the rules of administrators deny it,
@@ -34,6 +37,12 @@ impl Servers {
     pub async fn require_usable(&self, viewer: &Viewer, server: &ServerRef) -> Result<String, ServersError> {
         let found = self.summary(viewer, server).await?;
         if found.access.is_denied { Err(ServersError::Denied) } else { Ok(found.id) }
+    }
+
+    /// The same, with what its latest version says of itself.
+    pub async fn usable_document(&self, viewer: &Viewer, server: &ServerRef) -> Result<Described, ServersError> {
+        let found = self.document(viewer, server).await?;
+        if found.access.is_denied { Err(ServersError::Denied) } else { Ok(found) }
     }
 
     /// Those of these servers that are private to somebody, and to whom.
@@ -93,7 +102,7 @@ impl Servers {
             Some(owner) => NewEvent::of(owner, &CATALOG_CHANGED, told),
             None => NewEvent::for_everyone(&CATALOG_CHANGED, told),
         };
-        self.inner.events.publish_in(transaction, &event).await
+        self.inner.events.publish_in(transaction, event).await
     }
 
     /// The first package of the latest version of each of these servers, and the first address, by server.
@@ -175,4 +184,14 @@ pub struct Places {
     pub packages: HashMap<String, ServerPackage>,
     /// Where they are, elsewhere.
     pub remotes: HashMap<String, String>,
+}
+
+/// Fails where somebody may not know of a server, or it is denied to them.
+fn require_shown(access: &Access, viewer: &Viewer) -> Result<(), ServersError> {
+    match viewer {
+        _ if !access.shows_to(viewer) => Err(ServersError::NotFound),
+        Viewer::Nobody if access.is_denied => Err(ServersError::NotFound),
+        Viewer::Somebody(_) if access.is_denied => Err(ServersError::Denied),
+        Viewer::Nobody | Viewer::Somebody(_) | Viewer::All => Ok(()),
+    }
 }

@@ -14,8 +14,8 @@ use crate::{
     ingest::{self, Applied},
     kept::Kept,
     model::{
-        CachedPackage, DeclaredInput, Described, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort,
-        Summary, VersionRow, Viewer,
+        CachedPackage, DeclaredInput, Filter, ListKey, Origin, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Sort, Summary,
+        VersionRow, Viewer,
     },
     predefined, render,
     store::{list, read, registry, upkeep},
@@ -178,7 +178,7 @@ impl Servers {
     /// Tells every replica and follower that the catalogue changed, when the transaction commits.
     pub async fn announce_in(&self, transaction: &mut PgConnection) -> Result<(), DbError> {
         upkeep::settle_searches(transaction).await?;
-        self.inner.events.publish_in(transaction, &NewEvent::for_everyone(&CATALOG_CHANGED, json!({ "access": false }))).await
+        self.inner.events.publish_in(transaction, NewEvent::for_everyone(&CATALOG_CHANGED, json!({ "access": false }))).await
     }
 
     /// Forgets what is kept in this process, once a transaction that announced a change has committed:
@@ -218,14 +218,6 @@ impl Servers {
             })
             .collect();
         Ok(Some((summary.id, packages)))
-    }
-
-    /// What the latest version of a server says of itself.
-    pub async fn document(&self, viewer: &Viewer, server: &ServerRef) -> Result<Described, ServersError> {
-        let summary = self.summary(viewer, server).await?;
-        let row = registry::latest(self.inner.database.public(), &summary.id).await?.ok_or(ServersError::NotFound)?;
-        let document = serde_json::from_str(&row.document).map_err(|_| ServersError::NotFound)?;
-        Ok(Described { id: summary.id, origin: summary.origin, version: row.version, document, access: summary.access })
     }
 
     /// Says what the installed package of a server wants to be told beside what its document says. The caller says who may.

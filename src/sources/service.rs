@@ -141,8 +141,8 @@ impl Sources {
     /// The types of those of these sources that an owner has, by their ids.
     pub async fn kinds(&self, owner: &str, ids: &[String]) -> Result<Vec<(String, String)>, SourcesError> {
         let ids: Vec<Uuid> = ids.iter().filter_map(|id| id.parse().ok()).collect();
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let found = store::kinds(&mut transaction, owner, &ids).await?;
+        let mut connection = self.inner.database.for_all().await?;
+        let found = store::kinds(&mut connection, owner, &ids).await?;
         Ok(found.into_iter().map(|(id, kind)| (id.to_string(), kind)).collect())
     }
 
@@ -170,7 +170,7 @@ impl Sources {
         let told = NewEvent::change(action).on("source", source.id).with("type", source.kind.clone()).with("revision", source.revision);
         self.inner.audit.record_in(transaction, actor, told.of(&source.owner)).await?;
         let payload = json!({ "sourceId": source.id, "revision": source.revision, "deleted": action == DELETED });
-        Ok(self.inner.events.publish_in(transaction, &events::NewEvent::of(&source.owner, &SOURCE_CHANGED, payload)).await?)
+        Ok(self.inner.events.publish_in(transaction, events::NewEvent::of(&source.owner, &SOURCE_CHANGED, payload)).await?)
     }
 }
 

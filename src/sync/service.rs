@@ -257,7 +257,7 @@ impl Sync {
             store::end(&mut transaction, id, RunStatus::Complete, None, clock::now()).await?;
             self.servers.announce_in(&mut transaction).await?;
             let payload = json!({ "jobId": null, "status": RunStatus::Complete });
-            self.events.publish_in(&mut transaction, &NewEvent::for_everyone(&SYNC_PROGRESS, payload)).await?;
+            self.events.publish_in(&mut transaction, NewEvent::for_everyone(&SYNC_PROGRESS, payload)).await?;
         }
         transaction.commit().await.map_err(DbError::from)?;
         if is_last {

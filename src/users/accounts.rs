@@ -182,15 +182,15 @@ impl Users {
         actor.require(Action::UsersManage)?;
         // What is no address belongs to no account.
         let Ok(email) = email.map(Email::parse).transpose() else { return Ok(Vec::new()) };
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::users::list(&mut transaction, email.as_ref(), after, limit.into()).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::users::list(&mut connection, email.as_ref(), after, limit.into()).await?)
     }
 
     /// One account.
     pub(crate) async fn get(&self, actor: &Actor, id: UserId) -> Result<User, UsersError> {
         actor.require(Action::UsersManage)?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        store::users::get_user_by_id(&mut transaction, id).await?.ok_or(UsersError::NotFound("user"))
+        let mut connection = self.inner.database.for_all().await?;
+        store::users::get_user_by_id(&mut connection, id).await?.ok_or(UsersError::NotFound("user"))
     }
 
     /// Gives an account another role, or shuts it.
@@ -246,8 +246,8 @@ impl Users {
     /// Invitations, in the order of their making.
     pub(crate) async fn invites(&self, actor: &Actor, after: Option<Uuid>, limit: u32) -> Result<Vec<Invite>, UsersError> {
         actor.require(Action::UsersManage)?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::invites::list(&mut transaction, after, limit.into()).await?)
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::invites::list(&mut connection, after, limit.into()).await?)
     }
 
     /// Takes an invitation back.

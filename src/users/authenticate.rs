@@ -66,8 +66,8 @@ impl Users {
     async fn session(&self, text: &str) -> Result<Option<Identity>, Arc<DbError>> {
         let Some(claims) = self.inner.jwt.read(text, clock::now()) else { return Ok(None) };
         let load = async {
-            let mut transaction = self.inner.database.begin_for_all().await?;
-            let open = store::sessions::open(&mut transaction, SessionId(claims.sid), clock::now()).await?;
+            let mut connection = self.inner.database.for_all().await?;
+            let open = store::sessions::open(&mut connection, SessionId(claims.sid), clock::now()).await?;
             Ok::<_, DbError>(open.map(|open| (open.user, open.role)))
         };
         let open = self.inner.known.sessions.try_get_with(claims.sid, load).await?;
@@ -80,9 +80,8 @@ impl Users {
 
     async fn token(&self, token: Token) -> Result<Option<Identity>, Arc<DbError>> {
         let load = async {
-            let mut transaction = self.inner.database.begin_for_all().await?;
-            let stored = store::tokens::look_up(&mut transaction, &token.handle).await?;
-            transaction.commit().await.map_err(DbError::from)?;
+            let mut connection = self.inner.database.for_all().await?;
+            let stored = store::tokens::look_up(&mut connection, &token.handle).await?;
             Ok::<_, DbError>(stored.map(Arc::new))
         };
         let stored = self.inner.known.tokens.try_get_with(token.handle.clone(), load).await?;

@@ -31,13 +31,14 @@ impl Users {
     /// Who that is by now, in the role of today; nothing once the account or the token has ended. The end of a login is no
     /// matter of what was asked for before.
     pub async fn asker(&self, asker: &Asker) -> Result<Option<Actor>, DbError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
         let found = if let Some(token) = asker.token {
-            let stored = store::tokens::by_id(&mut transaction, token).await?;
+            let mut connection = self.inner.database.for_all().await?;
+            let stored = store::tokens::by_id(&mut connection, token).await?;
             let is_open = |stored: &store::tokens::Stored| !stored.revoked && stored.expires_at.is_none_or(|at| at > clock::now());
             stored.filter(is_open).and_then(|stored| identity(&stored))
         } else if let Some(id) = asker.owner.strip_prefix("user:").and_then(|id| id.parse().ok()) {
-            let user = store::users::get_user_by_id(&mut transaction, UserId(id)).await?;
+            let mut connection = self.inner.database.for_all().await?;
+            let user = store::users::get_user_by_id(&mut connection, UserId(id)).await?;
             let user = user.filter(|user| user.disabled_at.is_none());
             user.map(|user| Identity::User { id, role: user.role, entry: Entry::Session(Uuid::nil()) })
         } else {

@@ -268,9 +268,9 @@ impl VirtualServers {
     /// Restores one of the actor's own, at the same endpoint where that is free; gives whether it is.
     pub(crate) async fn restore(&self, actor: &Actor, id: VirtualServerId) -> Result<(VirtualServer, bool), VirtualServersError> {
         actor.require(Action::VirtualServersWrite)?;
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        let known = store::get(&mut transaction, id.0).await?.filter(|known| known.owner == actor.to_string());
-        drop(transaction);
+        let mut connection = self.inner.database.for_all().await?;
+        let known = store::get(&mut connection, id.0).await?.filter(|known| known.owner == actor.to_string());
+        drop(connection);
         let known = known.ok_or(VirtualServersError::NotFound)?;
         // Sources that went meanwhile are gone.
         let sources = self.inner.sources.kinds(&known.owner, &known.source_ids).await?;
@@ -334,8 +334,8 @@ impl VirtualServers {
 
     /// The one whose endpoint is a domain.
     pub async fn at(&self, domain: &str) -> Result<Option<VirtualServerId>, VirtualServersError> {
-        let mut transaction = self.inner.database.begin_for_all().await?;
-        Ok(store::at(&mut transaction, domain).await?.map(VirtualServerId))
+        let mut connection = self.inner.database.for_all().await?;
+        Ok(store::at(&mut connection, domain).await?.map(VirtualServerId))
     }
 
     async fn write_in(
@@ -361,7 +361,7 @@ impl VirtualServers {
         let told = NewEvent::change(action).on("virtual_server", server.id).with("endpoint", server.endpoint.clone());
         self.inner.audit.record_in(transaction, actor, told.with("revision", server.revision).of(&server.owner)).await?;
         let payload = json!({ "virtualServerId": server.id, "revision": server.revision, "deleted": server.deleted_at.is_some() });
-        Ok(self.inner.events.publish_in(transaction, &events::NewEvent::of(&server.owner, &VIRTUAL_SERVER_CHANGED, payload)).await?)
+        Ok(self.inner.events.publish_in(transaction, events::NewEvent::of(&server.owner, &VIRTUAL_SERVER_CHANGED, payload)).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Migrations and the roles that the service works as.
 
 use mcp_fabric::app::StartError;
+use platform::{Database, database::Owner};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::support::{TestApp, cluster, data};
@@ -66,6 +67,34 @@ async fn rows_are_seen_only_by_whom_they_belong_to() {
         sqlx::query("SELECT set_config('fabric.actor', $1, false)").bind(actor).execute(&mut connection).await.unwrap();
         let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM mcp_fabric.jobs").fetch_one(&mut connection).await.unwrap();
         assert_eq!(seen, expected, "{actor:?}");
+    }
+}
+
+/// Whoever gives up a transaction at whatever moment of its beginning leaves nothing of it to the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_given_up_as_it_begins_is_not_left_open() {
+    let app = TestApp::start().await;
+    let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
+    let actor = platform::Actor::system("somebody");
+    for steps in 0..2000 {
+        let given_up = async {
+            for _ in 0..steps % 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            begun = database.begin(&actor) => drop(begun.unwrap()),
+            () = given_up => {}
+        }
+    }
+    let mut all = Vec::new();
+    for _ in 0..app.config().database.pool {
+        all.push(database.public().acquire().await.unwrap());
+    }
+    for connection in &mut all {
+        let clean = "SELECT now() = statement_timestamp() AND coalesce(current_setting('fabric.actor', true), '') = ''";
+        let is_clean: bool = sqlx::Row::get(&sqlx::raw_sql(clean).fetch_one(&mut **connection).await.unwrap(), 0);
+        assert!(is_clean);
     }
 }
 

@@ -125,7 +125,7 @@ pub struct Config {
 pub struct DatabaseConfig {
     /// The database to use; without one the program runs its own.
     pub url: Option<SecretString>,
-    /// Connections that serve requests.
+    /// Connections that serve requests, of each kind: for users, for what sees the rows of all, and for secrets.
     pub pool: u32,
     /// The database roles are called `<prefix>_app` and so on.
     pub role_prefix: String,

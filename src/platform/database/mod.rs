@@ -1,7 +1,7 @@
 //! The database: connections, the roles that they work as, and errors.
 //!
 //! [`Database::open`] takes either `DATABASE_URL` or the managed cluster ([`managed`]), migrates,
-//! makes the roles ([`roles`]) and hands out two pools: one for requests, one for jobs.
+//! makes the roles ([`roles`]) and hands out pools: for requests, for what sees the rows of all, for jobs, for secrets, for the trail.
 
 pub mod backup;
 pub mod binaries;
@@ -17,7 +17,8 @@ use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    PgConnection, PgPool, Postgres, Row as _, Transaction,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
@@ -28,6 +29,8 @@ use crate::{Actor, Config, config::describe_database};
 
 /// How long a database may take to answer before we say that it does not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// How long a connection is taken to be there without a look.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Connections that keep the audit trail: the writer of the chain, notes, verification, an export.
 const AUDIT_CONNECTIONS: u32 = 6;
 /// PostgreSQL 15, as `server_version_num` tells it.
@@ -84,6 +87,7 @@ impl OpenError {
 #[derive(Clone, Debug)]
 pub struct Database {
     requests: PgPool,
+    for_all: PgPool,
     jobs: PgPool,
     reveal: PgPool,
     audit: PgPool,
@@ -132,25 +136,25 @@ impl Owner {
     }
 
     /// Connections of the program itself, which name their actor once.
-    fn system_pool(options: PgConnectOptions, actor: &str, size: u32) -> PgPool {
-        Self::pool(PgPoolOptions::new().max_connections(size), options.options([("fabric.actor", actor)]), "120s")
+    fn system_pool(options: PgConnectOptions, actor: &str, size: u32, statement_limit: &str) -> PgPool {
+        Self::pool(PgPoolOptions::new().max_connections(size), options.options([("fabric.actor", actor)]), statement_limit)
     }
 
-    /// Connections that serve whoever asks. Each goes back only when nothing of the last use is left on it:
-    /// a request that is given up at the wrong moment leaves a transaction open, with its actor.
+    /// Connections that serve whoever asks: each transaction names its actor.
     fn serving_pool(options: PgConnectOptions, size: u32) -> PgPool {
-        let checked = PgPoolOptions::new().max_connections(size).after_release(|connection, _| {
-            Box::pin(async move {
-                // One simple statement: it begins with its transaction, unless it stands inside another one.
-                let clean = "SELECT now() = statement_timestamp() AND coalesce(current_setting('fabric.actor', true), '') = ''";
-                let row = sqlx::raw_sql(clean).fetch_one(connection).await?;
-                row.try_get(0)
-            })
-        });
-        Self::pool(checked, options, "30s")
+        Self::pool(PgPoolOptions::new().max_connections(size), options, "30s")
     }
 
     fn pool(pool: PgPoolOptions, options: PgConnectOptions, statement_limit: &str) -> PgPool {
+        // What was used a moment ago is not asked whether it is still there: that would be a second message for each query.
+        let pool = pool.test_before_acquire(false).before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        });
         pool.acquire_timeout(Duration::from_secs(5)).idle_timeout(Duration::from_mins(1)).connect_lazy_with(
             options.application_name("mcp-fabric").options([
                 ("statement_timeout", statement_limit),
@@ -174,12 +178,13 @@ impl Database {
         };
         let database = Self {
             requests: Owner::serving_pool(log_in(roles::Role::App), config.database.pool),
-            jobs: Owner::system_pool(log_in(roles::Role::Worker), "system:worker", 4 + config.jobs.workers),
+            for_all: Owner::system_pool(log_in(roles::Role::App), "system:request", config.database.pool, "30s"),
+            jobs: Owner::system_pool(log_in(roles::Role::Worker), "system:worker", 4 + config.jobs.workers, "120s"),
             reveal: Owner::serving_pool(log_in(roles::Role::Reveal), config.database.pool),
-            audit: Owner::system_pool(log_in(roles::Role::Audit), "system:audit", AUDIT_CONNECTIONS),
+            audit: Owner::system_pool(log_in(roles::Role::Audit), "system:audit", AUDIT_CONNECTIONS, "120s"),
             separation,
         };
-        for pool in [&database.requests, &database.jobs, &database.reveal, &database.audit] {
+        for pool in [&database.requests, &database.for_all, &database.jobs, &database.reveal, &database.audit] {
             roles.check_serving(pool).await?;
         }
         for pool in [&database.requests, &database.reveal] {
@@ -205,9 +210,7 @@ impl Database {
 
     /// A transaction on one of those connections, for a named kind of work on all rows.
     pub async fn begin_reveal(&self, job: &'static str) -> Result<Transaction<'static, Postgres>, DbError> {
-        let mut transaction = self.reveal.begin().await?;
-        sqlx::query("SELECT set_config('fabric.actor', $1, true)").bind(Actor::system(job).to_string()).execute(&mut *transaction).await?;
-        Ok(transaction)
+        begin(&self.reveal, named(&Actor::system(job))).await
     }
 
     /// For keeping the audit trail.
@@ -215,16 +218,19 @@ impl Database {
         &self.audit
     }
 
+    /// A connection that sees the rows of all, for one statement. Whoever calls this has asked for the right to.
+    pub async fn for_all(&self) -> Result<PoolConnection<Postgres>, DbError> {
+        Ok(self.for_all.acquire().await?)
+    }
+
     /// A transaction that sees the rows of all. Whoever calls this has asked for the right to.
     pub async fn begin_for_all(&self) -> Result<Transaction<'static, Postgres>, DbError> {
-        self.begin(&Actor::system("request")).await
+        begin(&self.for_all, "BEGIN".to_owned()).await
     }
 
     /// A transaction in which row-level security shows what `actor` may see.
     pub async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
-        let mut transaction = self.requests.begin().await?;
-        sqlx::query("SELECT set_config('fabric.actor', $1, true)").bind(actor.to_string()).execute(&mut *transaction).await?;
-        Ok(transaction)
+        begin(&self.requests, named(actor)).await
     }
 
     /// A connection that hears notifications, and reconnects by itself.
@@ -242,8 +248,27 @@ impl Database {
 
     /// Closes the pools; waits for connections that are in use.
     pub async fn close(&self) {
-        tokio::join!(self.requests.close(), self.jobs.close(), self.reveal.close(), self.audit.close());
+        tokio::join!(self.requests.close(), self.for_all.close(), self.jobs.close(), self.reveal.close(), self.audit.close());
     }
+}
+
+/// Begins a transaction, by a task of its own: a `BEGIN` that is given up while it is on its way is never rolled back, and its
+/// connection would go back to the pool with the transaction, and the actor, on it.
+#[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
+async fn begin(pool: &PgPool, statement: String) -> Result<Transaction<'static, Postgres>, DbError> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(statement)).await }).await;
+    Ok(begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
+}
+
+/// What begins a transaction of an actor, as one message.
+fn named(actor: &Actor) -> String {
+    format!("BEGIN; SET LOCAL fabric.actor = {}", quoted(&actor.to_string()))
+}
+
+/// A text as PostgreSQL reads it, whatever `standard_conforming_strings` says.
+fn quoted(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''"))
 }
 
 /// Opens the database that the configuration names, starting the managed cluster when there is none.

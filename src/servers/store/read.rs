@@ -1,10 +1,10 @@
 //! Reading what `/api/mcp` shows of one server.
 
 use platform::database::DbError;
-use sqlx::{PgPool, QueryBuilder, Row as _, postgres::PgRow};
+use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::model::{Access, DeclaredInput, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Summary, VersionRow};
+use crate::model::{Access, DeclaredInput, Described, PackageRow, RemoteRow, ServerId, ServerPackage, ServerRef, Summary, VersionRow};
 
 /// What a list shows; `rank` comes from elsewhere.
 pub(super) const COLUMNS: &str =
@@ -41,11 +41,30 @@ pub(super) fn summary(row: &PgRow) -> Result<Summary, DbError> {
 pub(crate) async fn get(pool: &PgPool, server: &ServerRef) -> Result<Option<Summary>, DbError> {
     let mut query = QueryBuilder::new("SELECT ");
     query.push(COLUMNS).push(", 0::bigint AS rank FROM mcp_fabric.servers s WHERE s.erased_at IS NULL AND ");
+    push_server(&mut query, server);
+    query.build().fetch_optional(pool).await?.as_ref().map(summary).transpose()
+}
+
+/// What the latest version of a server says of itself.
+pub(crate) async fn described(pool: &PgPool, server: &ServerRef) -> Result<Option<Described>, DbError> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(COLUMNS).push(
+        ", 0::bigint AS rank, v.version AS described_version, v.document
+         FROM mcp_fabric.servers s JOIN mcp_fabric.server_versions v ON v.server_id = s.id AND v.is_latest WHERE s.erased_at IS NULL AND ",
+    );
+    push_server(&mut query, server);
+    let Some(row) = query.build().fetch_optional(pool).await? else { return Ok(None) };
+    let Summary { id, origin, access, .. } = summary(&row)?;
+    let document = serde_json::from_str(row.try_get("document")?);
+    let document = document.map_err(|_| DbError::Inconsistent { table: "server_versions", column: "document", row: id.clone() })?;
+    Ok(Some(Described { id, origin, version: row.try_get("described_version")?, document, access }))
+}
+
+fn push_server(query: &mut QueryBuilder<Postgres>, server: &ServerRef) {
     match server {
         ServerRef::Id(id) => query.push("s.id = ").push_bind(id.as_str().to_owned()),
         ServerRef::Uuid(uuid) => query.push("s.uuid = ").push_bind(*uuid),
     };
-    query.build().fetch_optional(pool).await?.as_ref().map(summary).transpose()
 }
 
 pub(crate) async fn id_of(pool: &PgPool, uuid: Uuid) -> Result<Option<ServerId>, DbError> {

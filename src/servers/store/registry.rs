@@ -47,13 +47,6 @@ pub(crate) struct PageFilter {
     pub(crate) include_deleted: bool,
 }
 
-/// One version as the catalogue has it, whoever may see it.
-pub(crate) async fn latest(pool: &PgPool, server: &str) -> Result<Option<EntryRow>, DbError> {
-    let mut query = QueryBuilder::new(SELECT);
-    query.push("v.server_id = ").push_bind(server.to_owned()).push(" AND v.is_latest");
-    Ok(query.build_query_as().fetch_optional(pool).await?)
-}
-
 /// What the documents of a page measure at most, in bytes, unless it has only one.
 const PAGE_BYTES: usize = 8 << 20;
 

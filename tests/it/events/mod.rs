@@ -121,6 +121,34 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
     assert!(shutdown.finish(Duration::from_secs(5)).await);
 }
 
+/// Its connection was gone, and what others wrote meanwhile is not kept any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fabric_has_missed_is_told_as_lost_to_its_followers() {
+    let app = TestApp::start().await;
+    let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
+    let shutdown = Shutdown::default();
+    let events = Events::start(&app.config(), database, None, KINDS, &Metrics::default(), &shutdown).await.unwrap();
+    let (mut heard, mut followed) = (events.subscribe(), events.follow(&operator(), Wanted::All, None).await.unwrap());
+    let mut connection = app.database.connect().await;
+    sqlx::raw_sql(
+        "BEGIN;
+         INSERT INTO mcp_fabric.events (type, channel, payload, created_at) SELECT 'X', 'x', '{}', now() FROM generate_series(1, 20);
+         DELETE FROM mcp_fabric.events WHERE id < (SELECT max(id) FROM mcp_fabric.events);
+         NOTIFY fabric_events;
+         COMMIT",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT max(id) FROM mcp_fabric.events").fetch_one(&mut connection).await.unwrap();
+    assert!(matches!(heard.recv().await, Err(RecvError::Lagged(_))), "whoever works by events looks at everything");
+    assert_eq!(heard.recv().await.unwrap().id, left);
+    let Followed::Gap { oldest } = followed.next().await.unwrap().unwrap() else { panic!("no gap is told") };
+    let Followed::Event(event) = followed.next().await.unwrap().unwrap() else { panic!("a second gap") };
+    assert_eq!((oldest, event.id), (left, left));
+    assert!(shutdown.finish(Duration::from_secs(5)).await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_the_streams() {
     let app = TestApp::start().await;

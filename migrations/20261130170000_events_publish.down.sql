@@ -1,0 +1,1 @@
+DROP FUNCTION mcp_fabric.publish_event;

@@ -1,0 +1,1 @@
+DROP FUNCTION mcp_fabric.holds_job;
