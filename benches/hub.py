@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlparse
 
 BASE, WORK, FABRIC, DATABASE, CALLS = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
@@ -79,8 +80,18 @@ def reads():
         f"p50 {p50_many:.2f} ms, p99 {p99_many:.2f} ms", p50_many <= p50 * 1.2)
 
 
+def warm():
+    connection = http.client.HTTPConnection(urlparse(BASE).netloc, timeout=60)
+    connection.request("GET", "/api/mcp/users/me/servers", headers={"Authorization": f"Bearer {TOKEN}"})
+    connection.getresponse().read()
+    connection.close()
+
+
 def followers():
     server = ask("GET", "/api/mcp/servers?origin=predefined&limit=1")["servers"][0]["id"]
+    # What many requests at once need once, such as connections to the database, is no matter of the followers.
+    with ThreadPoolExecutor(32) as many_at_once:
+        list(many_at_once.map(lambda _: warm(), range(640)))
     before = resident()
     follower = subprocess.Popen([CALLS, "follow", BASE, str(FOLLOWERS), "configurations", str(EVENTS // 5 + 3)],
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

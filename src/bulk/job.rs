@@ -143,8 +143,7 @@ impl Attempt {
 
     /// Works on each server that is left, some at once; gives whether none failed.
     async fn each(&self, operation: &BulkOperation, direction: Direction) -> Result<bool, BulkError> {
-        let mut connection = self.bulk.inner.database.for_all().await?;
-        let items = store::items(&mut connection, self.id).await?;
+        let items = store::items(&mut *self.bulk.inner.database.for_all().await?, self.id).await?;
         let (total, mut is_whole) = (items.len(), !items.iter().any(|item| item.status == ItemStatus::Failed));
         let is_left = |item: &Item| match direction {
             Direction::Forward => matches!(item.status, ItemStatus::Pending | ItemStatus::Running),
@@ -221,12 +220,12 @@ impl Attempt {
                 Came { status, error: Some((error.shown_code(), public_message(&error))), result: None }
             }
         };
-        if !self.is_further.swap(true, Ordering::Relaxed) {
-            let mut connection = self.bulk.inner.database.for_all().await?;
-            self.context.checkpoint_in(&mut connection).await.map_err(superseded)?;
-        }
         let mut connection = self.bulk.inner.database.for_all().await?;
         require_hold(store::end_item(&mut connection, self.context.hold(), place, &came, clock::now()).await?)?;
+        if !self.is_further.load(Ordering::Relaxed) {
+            self.context.checkpoint_in(&mut connection).await.map_err(superseded)?;
+            self.is_further.store(true, Ordering::Relaxed);
+        }
         drop(connection);
         if let Some((_, message)) = &came.error {
             self.context.log(LogLevel::Warn, format!("{}: {message}", item.server_id)).await;

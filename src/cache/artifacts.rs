@@ -162,7 +162,7 @@ impl Artifacts {
     }
 
     async fn lose(&self, package: &Package, file: &FileName, blob: &BlobId, message: &str) -> Result<(), CacheError> {
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         store::lose(&mut transaction, package, file.as_str(), blob, message).await?;
         self.mark_in(&mut transaction, package).await?;
         transaction.commit().await.map_err(DbError::from)?;
@@ -332,7 +332,7 @@ impl Artifacts {
             source: source.as_str(),
             facts: offer.facts,
         };
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         store::take_turns(&mut transaction).await?;
         // A package with the same bytes may have been removed since they were stored.
         if !self.blobs.has(&arrived.blob).await {

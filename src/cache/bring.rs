@@ -49,7 +49,7 @@ impl Cache {
         if let Package::Mcpb(..) = package {
             return Ok(());
         }
-        let mut transaction = self.database().system().begin().await?;
+        let mut transaction = self.database().begin_system().await?;
         store::keep_name(&mut transaction, wanted, target, package, clock::now()).await?;
         self.artifacts().mark_in(&mut transaction, package).await?;
         transaction.commit().await.map_err(DbError::from)?;

@@ -230,7 +230,7 @@ impl Documents {
         let request = self.request(name).await?;
         let visit = self.hosts.enter(&request.url).await?;
         let said = visit.ended(self.ask(name, &request, before).await)?;
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         store::take_turns(&mut transaction).await?;
         // It may have been removed while the registry was asked.
         if !self.blobs.has(&said.row.blob).await {

@@ -25,16 +25,16 @@ impl Cache {
     pub async fn keep_made(&self, address: &str, bytes: &[u8]) -> Result<String, CacheError> {
         let blob = BlobId::of(bytes);
         let (package, file) = made(address, &blob.hex())?;
-        let (artifacts, pool) = (self.artifacts(), self.database().system());
+        let artifacts = self.artifacts();
         artifacts.make_room(bytes.len() as u64).await?;
         self.blobs().put(bytes).await?;
         // Nothing to claim where the same bytes are kept already.
-        if store::claim(pool, &package, file.as_str(), &artifacts.node, LEASE_SECONDS).await? {
+        if store::claim(self.database().system(), &package, file.as_str(), &artifacts.node, LEASE_SECONDS).await? {
             let url = Url::parse(&format!("https://{}", package.name())).map_err(|_| CacheError::NotFound)?;
             let offer = Offer { url, auth: None, accept: None, digest: Digest::of_blob(&blob), size: None, facts: Facts::NONE };
             artifacts.keep(&package, &file, &offer, &Arrived { blob, size: bytes.len() as u64 }).await?;
         }
-        let mut transaction = pool.begin().await.map_err(DbError::from)?;
+        let mut transaction = self.database().begin_system().await?;
         store::pin(&mut transaction, &package, &[file.as_str().to_owned()]).await?;
         transaction.commit().await.map_err(DbError::from)?;
         Ok(blob.hex())
@@ -43,7 +43,7 @@ impl Cache {
     /// Brings what the catalogue says of a bundle in line with what is kept, once the catalogue names it.
     pub async fn mark_made(&self, address: &str, sha256: &str) -> Result<(), CacheError> {
         let (package, _) = made(address, sha256)?;
-        let mut transaction = self.database().system().begin().await.map_err(DbError::from)?;
+        let mut transaction = self.database().begin_system().await?;
         self.artifacts().mark_in(&mut transaction, &package).await?;
         transaction.commit().await.map_err(DbError::from)?;
         Ok(())

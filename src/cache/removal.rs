@@ -22,7 +22,7 @@ impl Artifacts {
     }
 
     async fn remove_if(&self, package: &Package, only_cold: bool) -> Result<(u64, i64), CacheError> {
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         store::take_turns(&mut transaction).await?;
         if only_cold && !store::is_cold(&mut transaction, package).await? {
             return Ok((0, 0));
@@ -63,7 +63,7 @@ impl Artifacts {
 pub(crate) async fn remove_unknown(database: &Database, blobs: &Blobs, ids: &[BlobId]) -> Result<u64, CacheError> {
     let mut removed = 0;
     for few in ids.chunks(AT_A_TIME) {
-        let mut transaction = database.system().begin().await?;
+        let mut transaction = database.begin_system().await?;
         store::take_turns(&mut transaction).await?;
         for blob in few {
             if !store::is_known(&mut transaction, blob).await? {

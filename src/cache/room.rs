@@ -92,7 +92,7 @@ impl Artifacts {
                 tracing::info!(%package, freed, "removed from the cache to make room");
             }
             if coldest.is_empty() {
-                let mut transaction = pool.begin().await?;
+                let mut transaction = self.database.begin_system().await?;
                 let blobs = store::forget_cold_documents(&mut transaction, BATCH).await?;
                 transaction.commit().await.map_err(DbError::from)?;
                 self.documents.forget_all();

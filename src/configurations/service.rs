@@ -228,8 +228,8 @@ impl Configurations {
         if !enabled && let Some(off) = self.switch_off(actor, server).await? {
             return Ok(off);
         }
-        let id = self.inner.servers.summary(&Viewer::of(actor), server).await?.id;
-        self.enable_known(actor, &id, enabled).await
+        let (id, inputs) = self.server(actor, Action::ConfigurationsWrite, server).await?;
+        self.switch(actor, &id, enabled, &inputs).await
     }
 
     /// Switches off what the actor wanted, whatever became of the server; nothing where there is no configuration.
@@ -245,12 +245,24 @@ impl Configurations {
         Ok(Some(new))
     }
 
-    /// The same of a server of which the actor may know.
-    pub async fn enable_known(&self, actor: &Actor, server_id: &str, enabled: bool) -> Result<Configuration, ConfigurationsError> {
+    /// Switches on a server that the actor may use, as they want it already.
+    pub async fn enable_known(&self, actor: &Actor, server_id: &str) -> Result<Configuration, ConfigurationsError> {
         actor.require(Action::ConfigurationsWrite)?;
         actor.require_server(Action::ConfigurationsWrite, server_id)?;
+        self.switch(actor, server_id, true, &[]).await
+    }
+
+    /// Values of `inputs` that are secret by now do not stay in the row.
+    async fn switch(
+        &self,
+        actor: &Actor,
+        server_id: &str,
+        enabled: bool,
+        inputs: &[DeclaredInput],
+    ) -> Result<Configuration, ConfigurationsError> {
         let mut transaction = self.inner.database.begin(actor).await?;
         let mut new = Self::hold_or_make(&mut transaction, &actor.to_string(), server_id).await?;
+        new.values.retain(|name, _| !inputs.iter().any(|input| input.secret && input.env_var == *name));
         new.enabled = enabled;
         new.status = Standing::Active;
         self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;

@@ -111,11 +111,10 @@ impl Follower {
                     return Some(Err(error));
                 }
             } else {
-                let heard = tokio::select! {
-                    heard = self.live.recv() => heard,
-                    () = self.events.stopping() => return None,
-                };
-                match heard {
+                if self.events.are_stopping() {
+                    return None;
+                }
+                match self.live.recv().await {
                     Ok(event) if event.id > self.last => {
                         self.last = event.id;
                         if self.hears(&event) {

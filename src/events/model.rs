@@ -1,5 +1,6 @@
 use std::sync::OnceLock;
 
+use axum::extract::ws::Utf8Bytes;
 use chrono::{DateTime, Utc};
 use platform::{Action, Actor, Identity, clock};
 use serde::Serialize;
@@ -116,7 +117,7 @@ pub struct Event {
     /// When it happened.
     pub created_at: DateTime<Utc>,
     /// What followers are sent, once somebody was.
-    pub(crate) text: OnceLock<String>,
+    pub(crate) text: OnceLock<Utf8Bytes>,
 }
 
 #[derive(Serialize)]
@@ -152,7 +153,7 @@ impl Event {
     }
 
     /// `{id, type, channel, server, payload, timestamp}` as JSON, as every follower has it.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &Utf8Bytes {
         self.text.get_or_init(|| {
             let timestamp = clock::rfc3339(self.created_at);
             let mut payload = self.payload.clone();
@@ -161,6 +162,7 @@ impl Event {
             }
             json!(Wire { id: self.id, r#type: &self.kind, channel: &self.channel, server: self.server.as_deref(), payload, timestamp })
                 .to_string()
+                .into()
         })
     }
 }

@@ -131,7 +131,7 @@ async fn follow(State(events): State<Events>, watcher: Watcher) -> Result<Respon
         while let Some(next) = follower.next().await {
             match next {
                 Ok(Followed::Event(event)) => {
-                    yield Ok(sse::Event::default().id(event.id.to_string()).event(&event.kind).data(event.text()));
+                    yield Ok(sse::Event::default().id(event.id.to_string()).event(&event.kind).data(event.text().as_str()));
                 }
                 Ok(Followed::Gap { oldest }) => {
                     yield Ok(sse::Event::default().event("EVENTS_LOST").data(lost(oldest)));

@@ -79,6 +79,11 @@ impl Events {
             }),
         };
         shutdown.spawn(events.clone().carry(newest));
+        let stopping = events.clone();
+        shutdown.spawn(async move {
+            stopping.stopping().await;
+            stopping.inner.live.send(Live::Stopped).ok();
+        });
         shutdown.spawn(events.clone().prune(config.event_retention.into()));
         Ok(events)
     }
@@ -134,6 +139,11 @@ impl Events {
         let gauge = self.inner.followers.with_label_values(&[stream]);
         gauge.inc();
         Counted(gauge)
+    }
+
+    /// Whether the program stops.
+    pub(crate) fn are_stopping(&self) -> bool {
+        self.inner.shutdown.has_begun()
     }
 
     /// Ready once the program stops.
@@ -211,7 +221,10 @@ impl Events {
             let is_full = i64::try_from(batch.len()) == Ok(BATCH);
             // Whoever publishes and then does not commit leaves a hole, too.
             let is_apart = batch.first().is_some_and(|first| first.id > *last + 1);
-            if is_apart && self.lost_after(*last).await?.is_some() {
+            if is_apart && let Some(oldest) = self.lost_after(*last).await? {
+                // Whoever hears of it looks at what there is by now.
+                *last = oldest - 1;
+                self.inner.position.store(*last, Ordering::Release);
                 self.inner.live.send(Live::Lost).ok();
             }
             if let Some(others) = others.filter(|_| !batch.is_empty()) {
@@ -253,17 +266,20 @@ pub(crate) enum Live {
     Event(Arc<Event>),
     /// Events are gone that nobody here has heard of.
     Lost,
+    /// Nothing more is told: the program stops. Those who follow need not listen for that beside.
+    Stopped,
 }
 
 /// Hears what is told in this process.
 pub struct Receiver(broadcast::Receiver<Live>);
 
 impl Receiver {
-    /// The next event; `Lagged` where some were missed, however that came.
+    /// The next event; `Lagged` where some were missed, however that came, `Closed` once the program stops.
     pub async fn recv(&mut self) -> Result<Arc<Event>, RecvError> {
         match self.0.recv().await? {
             Live::Event(event) => Ok(event),
             Live::Lost => Err(RecvError::Lagged(0)),
+            Live::Stopped => Err(RecvError::Closed),
         }
     }
 
@@ -272,6 +288,7 @@ impl Receiver {
         match self.0.try_recv()? {
             Live::Event(event) => Ok(event),
             Live::Lost => Err(TryRecvError::Lagged(0)),
+            Live::Stopped => Err(TryRecvError::Closed),
         }
     }
 }

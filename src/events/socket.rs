@@ -169,7 +169,7 @@ impl Conversation {
             tokio::select! {
                 followed = self.past.or_next(&mut self.follower) => {
                     let text = match followed {
-                        Some(Ok(Followed::Event(event))) => event.text().into(),
+                        Some(Ok(Followed::Event(event))) => event.text().clone(),
                         Some(Ok(Followed::Gap { oldest })) => lost(oldest).into(),
                         Some(Err(error)) => return Err(error.into()),
                         None => return Err(End::Close(close_code::AWAY, "the fabric stops; come back with the last id")),

@@ -82,7 +82,7 @@ impl Context {
             return serde_json::from_value(output).map_err(|_| unreadable());
         }
         let output = work.await?;
-        let mut transaction = self.database.system().begin().await.map_err(DbError::from)?;
+        let mut transaction = self.database.begin_system().await?;
         self.finish_step_in(&mut transaction, name, &output).await?;
         transaction.commit().await.map_err(DbError::from)?;
         Ok(output)

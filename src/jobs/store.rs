@@ -3,7 +3,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use platform::database::DbError;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::{
@@ -192,14 +192,13 @@ pub(crate) struct Lease {
 /// that nobody put off is due whatever the clock says: it may have been put in while this claim waited for
 /// its turn, or before a clock was set back.
 pub(crate) async fn claim(
-    pool: &PgPool,
+    mut transaction: Transaction<'_, Postgres>,
     takes: &Takes,
     owner: &str,
     token: Uuid,
     lasts: Duration,
     now: DateTime<Utc>,
 ) -> Result<Option<Job>, DbError> {
-    let mut transaction = pool.begin().await?;
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('mcp_fabric.jobs.claim'))").execute(&mut *transaction).await?;
     let row = sqlx::query_as!(
         Row,

@@ -115,7 +115,7 @@ impl Worker {
             limits: self.handlers.by_kind.values().map(|handler| handler.policy().limit).collect(),
         };
         let token = platform::ids::fresh();
-        let job = store::claim(self.database.system(), &takes, &self.node, token, self.config.lease, now).await?;
+        let job = store::claim(self.database.begin_system().await?, &takes, &self.node, token, self.config.lease, now).await?;
         Ok(job.map(|job| {
             let lease = Lease { job: job.id, token, lasts: self.config.lease };
             (job, lease)
@@ -219,7 +219,7 @@ impl Worker {
         progress: Option<&Progress>,
     ) -> Result<(), DbError> {
         let now = clock::now();
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         let (attempt, cancelled) = store::lock(&mut transaction, job.id).await?.unwrap_or((job.attempt, false));
         let mut ending = Ending {
             status: JobStatus::Complete,
@@ -259,7 +259,7 @@ impl Worker {
     /// Gives back the jobs of workers that are gone: those of an earlier process of this node, or those
     /// whose lease has run out. Gives how many there were.
     async fn release_lost(&self, owner: Option<&str>) -> Result<usize, DbError> {
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         let released = store::release_lost(&mut transaction, owner, clock::now(), MAX_LOST).await?;
         for job in &released {
             let ended = Ended { status: job.status, error: job.error.clone() };

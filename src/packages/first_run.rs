@@ -18,7 +18,7 @@ impl Packages {
     }
 
     async fn install_first(&self, first: &FirstPackage) -> Result<(), PackagesError> {
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         if !store::first_time(&mut transaction, &first.server, clock::now()).await? {
             return Ok(());
         }

@@ -229,7 +229,7 @@ impl Packages {
         if version == Version::Keep {
             return Ok(job);
         }
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         store::begin(&mut transaction, id, job.0, asked).await?;
         transaction.commit().await?;
         Ok(job)
@@ -255,7 +255,7 @@ impl Packages {
 
     /// Writes what an install made; false where something else is asked for meanwhile, or it was uninstalled.
     pub(crate) async fn finish(&self, installation: &Installation, made: &Runnable) -> Result<bool, PackagesError> {
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         let is_written = store::finish(&mut transaction, installation, made, clock::now()).await?;
         if is_written {
             let inputs = if let Entry::Bundle(bundle) = &made.entry { bundle.declared() } else { Vec::new() };
@@ -313,7 +313,7 @@ impl Packages {
     /// Makes the installation of a server anew under a constraint that is known to cure it; false where it has one already.
     pub async fn cure(&self, server_id: &str, cure: &str) -> Result<bool, PackagesError> {
         let actor = Actor::system("runtime");
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         let Some(id) = store::cure(&mut transaction, server_id, cure, clock::now()).await? else { return Ok(false) };
         let told = NewEvent::change("package.cure").on("installation", id).server(server_id).with("constraint", cure);
         self.inner.audit.record_in(&mut transaction, &actor, told).await?;
@@ -357,7 +357,7 @@ impl Packages {
             let system = Actor::system("packages");
             self.inner.configurations.give_up(&system, &wanted, "uninstalled").await?;
         }
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         let is_last = store::remove(&mut transaction, &found).await?;
         self.inner.servers.declare_in(&mut transaction, &found.server_id, &[]).await?;
         let erased = self.inner.servers.erase_custom_in(&mut transaction, &server, false).await?;

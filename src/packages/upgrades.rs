@@ -28,7 +28,7 @@ impl Packages {
         let found = self.named(actor, name).await?;
         Self::require_own(actor, &found)?;
         let changed = Installation { package: cache::Wanted { version, ..found.package.clone() }, ..found };
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         store::put(&mut transaction, &changed, true).await?.ok_or(PackagesError::NotFound)?;
         let told = NewEvent::change("package.upgrade").on("installation", changed.id).server(&changed.server_id);
         self.inner.audit.record_in(&mut transaction, actor, told).await?;

@@ -33,6 +33,9 @@ use crate::{
 /// How often trees are removed that nothing uses.
 const SWEEP: Duration = Duration::from_mins(30);
 
+/// After how long everything is compared again when that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How long the log of a session that ended can be read.
 const SESSIONS_KEPT: TimeDelta = TimeDelta::days(1);
 
@@ -98,6 +101,8 @@ impl Inner {
         // Leases need no look with every change: many changes at once would each touch the rows of all.
         let mut leases_looked_at = None::<Instant>;
         let mut news = News::all();
+        // Often enough that a lease does not end unseen, and that nothing that was missed stays so.
+        let mut next_of_all = Instant::now();
         loop {
             if news.fabric_stopped || leases_looked_at.is_none_or(|at| at.elapsed() >= self.lease / 6) {
                 leases_looked_at = Some(Instant::now());
@@ -105,8 +110,12 @@ impl Inner {
                     tracing::warn!(%error, "the leases of what runs could not be looked at");
                 }
             }
+            if news.is_all {
+                next_of_all = Instant::now() + self.lease / 3;
+            }
             if let Err(error) = self.compare(news.servers().as_deref()).await {
                 tracing::warn!(%error, "what runs could not be compared with what is wanted");
+                next_of_all = Instant::now() + AGAIN;
             }
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
@@ -114,16 +123,15 @@ impl Inner {
                 let inner = Arc::clone(&self);
                 self.shutdown.spawn(async move { inner.sweep().await });
             }
-            let Some(next) = self.news(&mut events).await else { return };
+            let Some(next) = self.news(&mut events, next_of_all).await else { return };
             news = next;
         }
     }
 
     /// Waits for what may make another thing of what is wanted, or of what runs; nothing once the program stops.
-    async fn news(&self, events: &mut events::Receiver) -> Option<News> {
+    async fn news(&self, events: &mut events::Receiver, next_of_all: Instant) -> Option<News> {
         let mut news = News::default();
-        // Often enough that a lease does not end unseen.
-        let next = tokio::time::sleep(self.lease / 3);
+        let next = tokio::time::sleep_until(next_of_all.into());
         tokio::pin!(next);
         while news.is_none() {
             tokio::select! {
@@ -206,6 +214,8 @@ impl Inner {
         transaction.commit().await?;
         for one in &lost {
             self.count(one.from, State::Failed, "ok");
+            // It may be wanted here.
+            self.look_at(&one.server_id);
         }
         Ok(())
     }
@@ -364,6 +374,8 @@ impl Inner {
             has_run,
         };
         self.active().insert(key, Handle { id: instance.id, wanted: tell, live });
+        // Since its server was looked at, somebody may have denied it, or want something else of it.
+        self.look_at(&instance.server_id);
         let (again, server_id) = (Arc::clone(&self), instance.server_id.clone());
         self.shutdown.spawn(async move {
             supervisor.run().await;

@@ -283,7 +283,7 @@ impl Runtime {
             Some(known) if known.enabled => known,
             _ => {
                 let _taken_up = self.inner.begin_start(actor, id);
-                let configuration = self.inner.configurations.enable_known(actor, id, true).await?;
+                let configuration = self.inner.configurations.enable_known(actor, id).await?;
                 return Arc::clone(&self.inner).ensure_of(there, &configuration, session).await;
             }
         };
@@ -455,8 +455,7 @@ impl Runtime {
         }
         self.inner.look_at(&instance.server_id);
         self.inner.stop_now(&instance).await?;
-        let mut connection = self.inner.database.for_all().await?;
-        store::remove(&mut connection, instance.id).await?;
+        store::remove(&mut *self.inner.database.for_all().await?, instance.id).await?;
         if let Some(changes) = &self.inner.changes {
             changes.forget(&instance.owner).await;
         }

@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use crate::{
+    CARRIED,
     closer::{self, Closer},
     files,
     spec::{Membership, Spec},
@@ -108,13 +109,20 @@ fn join(group: &Membership) -> Result<(), LaunchError> {
 
 #[expect(clippy::disallowed_methods, reason = "this is the door: it becomes the program that was ordered")]
 fn become_program(spec: &Spec) -> io::Error {
-    let Some((own, Closer::Bubblewrap(around))) = spec.files.as_ref().map(|own| (own, &own.by)) else {
-        return Command::new(&spec.program).args(&spec.args).exec();
+    let carried = env::vars_os().filter_map(|(name, value)| Some((name.to_str()?.strip_prefix(CARRIED)?.to_owned(), value)));
+    let mut command = match spec.files.as_ref().map(|own| (own, &own.by)) {
+        Some((own, Closer::Bubblewrap(around))) => {
+            let folder = match env::current_dir() {
+                Ok(folder) => folder,
+                Err(error) => return error,
+            };
+            let mut command = Command::new(around);
+            command.args(closer::arguments(own, spec.network, &folder)).arg(&spec.program);
+            command
+        }
+        _ => Command::new(&spec.program),
     };
-    match env::current_dir() {
-        Ok(folder) => Command::new(around).args(closer::arguments(own, spec.network, &folder)).arg(&spec.program).args(&spec.args).exec(),
-        Err(error) => error,
-    }
+    command.args(&spec.args).env_clear().envs(carried).exec()
 }
 
 /// A network of its own has nobody in it. Where such a one cannot be made, the rules for the file system close TCP, if

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::process::Command;
 
 use crate::{
-    LAUNCH, SCRIPTS_USER,
+    CARRIED, LAUNCH, SCRIPTS_USER,
     cgroups::{Cgroups, GroupLimits},
     closer::Closer,
     process::{MARK, Pipes, Process},
@@ -130,12 +131,12 @@ impl Machine {
         };
         let mut command = Command::new(format!("/proc/self/fd/{}", self.launcher.as_raw_fd()));
         command.arg0("mcp-fabric").arg(LAUNCH).arg(serde_json::to_string(&spec)?).current_dir(order.folder);
-        command.env_clear().env("PATH", path).env("HOME", order.home).env("TMPDIR", order.home.join("tmp")).env("LANG", "C.UTF-8");
-        command.envs(order.env.iter().map(|(name, value)| (name, value.expose_secret())));
-        if group.is_none() && order.uid.is_none() {
-            // Nobody else may set variables of this prefix.
-            command.env(MARK, &order.mark);
-        }
+        let home = [("HOME", order.home.to_owned()), ("TMPDIR", order.home.join("tmp"))];
+        let own = [("PATH", path.into()), ("LANG", "C.UTF-8".into())].into_iter().chain(home.map(|(name, folder)| (name, folder.into())));
+        let given = order.env.iter().map(|(name, value)| (name.as_str(), OsString::from(value.expose_secret())));
+        // Nobody else may set variables of this prefix.
+        let mark = (group.is_none() && order.uid.is_none()).then(|| (MARK, OsString::from(&order.mark)));
+        command.env_clear().envs(own.chain(given).chain(mark).map(|(name, value)| (format!("{CARRIED}{name}"), value)));
         // The launcher becomes the other user, and not what is begun here: that would copy the tables of all our memory first.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         Process::begin(command, group, order.uid, order.mark)

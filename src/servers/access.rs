@@ -68,7 +68,7 @@ impl Servers {
     /// A transaction in which nobody else writes the catalogue, and the turn that it has until it ends.
     pub async fn begin_alone(&self) -> Result<(OwnedMutexGuard<()>, Transaction<'static, Postgres>), ServersError> {
         let turn = Arc::clone(&self.inner.turn).lock_owned().await;
-        let mut transaction = self.inner.database.system().begin().await?;
+        let mut transaction = self.inner.database.begin_system().await?;
         upkeep::lock(&mut transaction).await?;
         Ok((turn, transaction))
     }

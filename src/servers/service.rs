@@ -79,7 +79,7 @@ impl Servers {
         let servers = Self { inner: Arc::new(inner) };
         shutdown.spawn(servers.clone().forget_when_changed(shutdown.clone()));
 
-        let mut transaction = servers.inner.database.system().begin().await?;
+        let mut transaction = servers.inner.database.begin_system().await?;
         let actor = Actor::system("start");
         let names: Vec<String> = predefined.iter().map(|entry| entry.id.to_string()).collect();
         let applied = servers.apply_in(&mut transaction, &actor, predefined, Origin::Predefined).await?;
@@ -412,7 +412,7 @@ impl Servers {
     /// Sorts the servers that other rules sorted, a portion at a time.
     async fn sort_anew(self, shutdown: Shutdown) -> Result<(), ServersError> {
         while !shutdown.has_begun() {
-            let mut transaction = self.inner.database.system().begin().await?;
+            let mut transaction = self.inner.database.begin_system().await?;
             upkeep::lock(&mut transaction).await?;
             let batch = upkeep::sorted_by_other_rules(&mut transaction, &self.inner.rules.hash, SORT_BATCH).await?;
             if batch.is_empty() {

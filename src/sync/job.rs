@@ -219,7 +219,7 @@ impl<'a> Attempt<'a> {
         let reached = page.entries.last().map(|entry| entry.id.clone());
         let met = if self.run.kind == Kind::Reconcile { met(&page) } else { Vec::new() };
 
-        let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
+        let mut transaction = self.job.database.begin_system().await?;
         store::relax_durability(&mut transaction).await.map_err(DbError::from)?;
         let mut applied =
             self.job.servers.apply_in(&mut transaction, &self.context.actor(), page.entries, Origin::Upstream).await.map_err(failed)?;
@@ -316,7 +316,7 @@ impl<'a> Attempt<'a> {
                 retry: Retry::Never,
             });
         }
-        let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
+        let mut transaction = self.job.database.begin_system().await?;
         let erased = self.job.servers.erase_in(&mut transaction, &self.context.actor(), &gone).await.map_err(failed)?;
         let applied = servers::Applied { deleted: u32::try_from(erased).unwrap_or(u32::MAX), ..Default::default() };
         let done = PageDone { seen: 0, applied: &applied, skipped: &[], phase: Phase::Done, cursor: None };
@@ -352,7 +352,7 @@ impl<'a> Attempt<'a> {
         if !self.unannounced {
             return Ok(());
         }
-        let mut transaction = self.job.database.system().begin().await.map_err(DbError::from)?;
+        let mut transaction = self.job.database.begin_system().await?;
         self.job.servers.announce_in(&mut transaction).await?;
         transaction.commit().await.map_err(DbError::from)?;
         self.job.servers.forget();

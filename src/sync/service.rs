@@ -232,7 +232,7 @@ impl Sync {
         actor.require(Action::SyncManage)?;
         let page = page::parse(body)?;
         let seen = page.entries.len() + page.skipped.len();
-        let mut transaction = self.database.system().begin().await?;
+        let mut transaction = self.database.begin_system().await?;
         let id = if let Some(id) = run {
             if !store::is_open_import(&mut transaction, id).await? {
                 return Err(SyncError::RunNotFound(id));

@@ -126,7 +126,7 @@ impl Cache {
 
     /// Writes everything that is known of the packages, at once.
     async fn take_rows(&self, manifest: &Manifest, packages: &[(Package, &Carried)]) -> Result<(), CacheError> {
-        let mut transaction = self.database().system().begin().await?;
+        let mut transaction = self.database().begin_system().await?;
         store::take_turns(&mut transaction).await?;
         // An archive comes in slowly: bytes that no row knew yet may have been swept meanwhile.
         for name in manifest.blobs().keys() {

@@ -13,11 +13,15 @@ pub mod roles;
 mod scram;
 pub mod upgrade;
 
-use std::{str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    str::FromStr as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction,
+    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
@@ -29,7 +33,7 @@ use crate::{Actor, Config, config::describe_database};
 
 /// How long a database may take to answer before we say that it does not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
-/// How long a connection is taken to be there without a look.
+/// How long a connection is taken to be there without a look: by sqlx's own count, which begins anew each minute.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Connections that keep the audit trail: the writer of the chain, notes, verification, an export.
 const AUDIT_CONNECTIONS: u32 = 6;
@@ -91,8 +95,25 @@ pub struct Database {
     jobs: PgPool,
     reveal: PgPool,
     audit: PgPool,
+    doubt: Doubt,
     /// Whether requests work as a role that owns nothing.
     pub separation: Separation,
+}
+
+/// After a transaction could not begin, connections are looked at before they are used: it may have failed half-way, and nothing
+/// tells on which of them.
+#[derive(Clone, Debug, Default)]
+struct Doubt(Arc<Mutex<Option<Instant>>>);
+
+impl Doubt {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// As long as a connection goes without a look otherwise.
+    fn is_there(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|begun| begun.elapsed() < 2 * TRUSTED_FOR)
+    }
 }
 
 /// The connection of the role that owns the schema: for migrations, roles and `db` commands only.
@@ -136,21 +157,24 @@ impl Owner {
     }
 
     /// Connections of the program itself, which name their actor once.
-    fn system_pool(options: PgConnectOptions, actor: &str, size: u32, statement_limit: &str) -> PgPool {
-        Self::pool(PgPoolOptions::new().max_connections(size), options.options([("fabric.actor", actor)]), statement_limit)
+    fn system_pool(options: PgConnectOptions, actor: &str, size: u32, statement_limit: &str, doubt: &Doubt) -> PgPool {
+        Self::pool(size, options.options([("fabric.actor", actor)]), statement_limit, doubt.clone())
     }
 
     /// Connections that serve whoever asks: each transaction names its actor.
-    fn serving_pool(options: PgConnectOptions, size: u32) -> PgPool {
-        Self::pool(PgPoolOptions::new().max_connections(size), options, "30s")
+    fn serving_pool(options: PgConnectOptions, size: u32, doubt: &Doubt) -> PgPool {
+        Self::pool(size, options, "30s", doubt.clone())
     }
 
-    fn pool(pool: PgPoolOptions, options: PgConnectOptions, statement_limit: &str) -> PgPool {
+    fn pool(size: u32, options: PgConnectOptions, statement_limit: &str, doubt: Doubt) -> PgPool {
+        let pool = PgPoolOptions::new().max_connections(size);
         // What was used a moment ago is not asked whether it is still there: that would be a second message for each query.
-        let pool = pool.test_before_acquire(false).before_acquire(|connection, meta| {
+        let pool = pool.test_before_acquire(false).before_acquire(move |connection, meta| {
+            let is_to_be_looked_at = meta.idle_for >= TRUSTED_FOR || doubt.is_there();
             Box::pin(async move {
-                if meta.idle_for >= TRUSTED_FOR {
-                    connection.ping().await?;
+                if is_to_be_looked_at {
+                    // Fails also within a transaction that failed, as a mere sign of life does not.
+                    sqlx::raw_sql("SELECT 1").execute(connection).await?;
                 }
                 Ok(true)
             })
@@ -176,12 +200,14 @@ impl Database {
             Separation::Roles => roles.log_in(&owner.options, role),
             Separation::Owner { .. } => owner.options.clone(),
         };
+        let doubt = Doubt::default();
         let database = Self {
-            requests: Owner::serving_pool(log_in(roles::Role::App), config.database.pool),
-            for_all: Owner::system_pool(log_in(roles::Role::App), "system:request", config.database.pool, "30s"),
-            jobs: Owner::system_pool(log_in(roles::Role::Worker), "system:worker", 4 + config.jobs.workers, "120s"),
-            reveal: Owner::serving_pool(log_in(roles::Role::Reveal), config.database.pool),
-            audit: Owner::system_pool(log_in(roles::Role::Audit), "system:audit", AUDIT_CONNECTIONS, "120s"),
+            requests: Owner::serving_pool(log_in(roles::Role::App), config.database.pool, &doubt),
+            for_all: Owner::system_pool(log_in(roles::Role::App), "system:request", config.database.pool, "30s", &doubt),
+            jobs: Owner::system_pool(log_in(roles::Role::Worker), "system:worker", 4 + config.jobs.workers, "120s", &doubt),
+            reveal: Owner::serving_pool(log_in(roles::Role::Reveal), config.database.pool, &doubt),
+            audit: Owner::system_pool(log_in(roles::Role::Audit), "system:audit", AUDIT_CONNECTIONS, "120s", &doubt),
+            doubt,
             separation,
         };
         for pool in [&database.requests, &database.for_all, &database.jobs, &database.reveal, &database.audit] {
@@ -210,7 +236,7 @@ impl Database {
 
     /// A transaction on one of those connections, for a named kind of work on all rows.
     pub async fn begin_reveal(&self, job: &'static str) -> Result<Transaction<'static, Postgres>, DbError> {
-        begin(&self.reveal, named(&Actor::system(job))).await
+        self.begin_on(&self.reveal, named(&Actor::system(job))).await
     }
 
     /// For keeping the audit trail.
@@ -225,12 +251,26 @@ impl Database {
 
     /// A transaction that sees the rows of all. Whoever calls this has asked for the right to.
     pub async fn begin_for_all(&self) -> Result<Transaction<'static, Postgres>, DbError> {
-        begin(&self.for_all, "BEGIN".to_owned()).await
+        self.begin_on(&self.for_all, "BEGIN".to_owned()).await
+    }
+
+    /// A transaction of the system, on the connections of jobs.
+    pub async fn begin_system(&self) -> Result<Transaction<'static, Postgres>, DbError> {
+        self.begin_on(&self.jobs, "BEGIN".to_owned()).await
     }
 
     /// A transaction in which row-level security shows what `actor` may see.
     pub async fn begin(&self, actor: &Actor) -> Result<Transaction<'static, Postgres>, DbError> {
-        begin(&self.requests, named(actor)).await
+        self.begin_on(&self.requests, named(actor)).await
+    }
+
+    /// Begins a transaction, by a task of its own: a `BEGIN` that is given up while it is on its way is never rolled back, and its
+    /// connection would go back to the pool with the transaction, and the actor, on it.
+    #[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
+    async fn begin_on(&self, pool: &PgPool, statement: String) -> Result<Transaction<'static, Postgres>, DbError> {
+        let (pool, doubt) = (pool.clone(), self.doubt.clone());
+        let begin = async move { pool.begin_with(AssertSqlSafe(statement)).await.inspect_err(|_| doubt.begin()) };
+        Ok(tokio::spawn(begin).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
     }
 
     /// A connection that hears notifications, and reconnects by itself.
@@ -250,15 +290,6 @@ impl Database {
     pub async fn close(&self) {
         tokio::join!(self.requests.close(), self.for_all.close(), self.jobs.close(), self.reveal.close(), self.audit.close());
     }
-}
-
-/// Begins a transaction, by a task of its own: a `BEGIN` that is given up while it is on its way is never rolled back, and its
-/// connection would go back to the pool with the transaction, and the actor, on it.
-#[expect(clippy::disallowed_methods, reason = "it is waited for, unless whoever waits goes")]
-async fn begin(pool: &PgPool, statement: String) -> Result<Transaction<'static, Postgres>, DbError> {
-    let pool = pool.clone();
-    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(statement)).await }).await;
-    Ok(begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
 }
 
 /// What begins a transaction of an actor, as one message.
