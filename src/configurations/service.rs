@@ -164,7 +164,7 @@ impl Configurations {
                 new.values.insert(name, value)
             };
         }
-        new.values.retain(|name, _| !inputs.iter().any(|input| input.secret && input.env_var == *name));
+        drop_secrets(&mut new, &inputs);
         new.enabled = change.enabled.unwrap_or(new.enabled);
         new.limits = change.limits.unwrap_or(new.limits);
         new.restart = change.restart.unwrap_or(new.restart);
@@ -252,7 +252,7 @@ impl Configurations {
         self.switch(actor, server_id, true, &[]).await
     }
 
-    /// Values of `inputs` that are secret by now do not stay in the row.
+    /// Switches a server on or off; `inputs` are those whose values may have become secret.
     async fn switch(
         &self,
         actor: &Actor,
@@ -262,7 +262,7 @@ impl Configurations {
     ) -> Result<Configuration, ConfigurationsError> {
         let mut transaction = self.inner.database.begin(actor).await?;
         let mut new = Self::hold_or_make(&mut transaction, &actor.to_string(), server_id).await?;
-        new.values.retain(|name, _| !inputs.iter().any(|input| input.secret && input.env_var == *name));
+        drop_secrets(&mut new, inputs);
         new.enabled = enabled;
         new.status = Standing::Active;
         self.write_in(&mut transaction, actor, "configuration.put", &mut new).await?;
@@ -390,6 +390,11 @@ impl Configurations {
         let event = events::NewEvent::of(&new.owner, &CONFIGURATION_CHANGED, payload).about(&new.server_id);
         Ok(store::write(transaction, new, &event.prepare()).await?)
     }
+}
+
+/// Values of inputs that are secret by now do not stay in a row.
+fn drop_secrets(configuration: &mut Configuration, inputs: &[DeclaredInput]) {
+    configuration.values.retain(|name, _| !inputs.iter().any(|input| input.secret && input.env_var == *name));
 }
 
 /// Whether a row has the revision that the caller knows; 0 for none.

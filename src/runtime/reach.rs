@@ -135,8 +135,7 @@ impl Runtime {
 
     /// Why nothing runs of a configuration.
     async fn why_not(&self, configuration: &Configuration, session: &str) -> Result<RuntimeError, RuntimeError> {
-        let mut connection = self.inner.database.for_all().await?;
-        let there = store::of_configuration(&mut connection, configuration.id.0, session).await?;
+        let there = self.inner.there(configuration.id.0, session).await?;
         Ok(match there {
             Some(there) if there.node != self.inner.node && !there.state.is_over() => RuntimeError::Elsewhere,
             Some(Instance { reason: Some((_, text)), .. }) => RuntimeError::Ended(text),
@@ -146,9 +145,7 @@ impl Runtime {
 
     /// Ends what runs for one session of a client.
     pub async fn end_session(&self, configuration: &Configuration, session: &str) -> Result<(), RuntimeError> {
-        let mut connection = self.inner.database.for_all().await?;
-        let there = store::of_configuration(&mut connection, configuration.id.0, session).await?;
-        drop(connection);
+        let there = self.inner.there(configuration.id.0, session).await?;
         match there.filter(|_| !session.is_empty()) {
             Some(instance) => self.inner.stop_now(&instance).await,
             None => Ok(()),

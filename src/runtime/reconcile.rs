@@ -209,7 +209,7 @@ impl Inner {
         let lost: Vec<Lost> = store::abandon(&mut transaction, beginning, reason, clock::now()).await?;
         for one in &lost {
             let about = About { id: one.id, owner: &one.owner, server_id: &one.server_id, session: &one.session };
-            self.tell_in(&mut transaction, about, Some(one.from), State::Failed, Some(reason)).await?;
+            self.events.publish_in(&mut transaction, changed(&about, Some(one.from), State::Failed, Some(reason))).await?;
         }
         transaction.commit().await?;
         for one in &lost {
@@ -291,7 +291,7 @@ impl Inner {
     pub(crate) async fn ensure(self: &Arc<Self>, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {
         let key = (configuration.id.0, session.to_owned());
         if self.is_here(&key) {
-            return self.there(&key).await?.ok_or(RuntimeError::NotFound);
+            return self.there(key.0, &key.1).await?.ok_or(RuntimeError::NotFound);
         }
         let server = self.server_of(configuration).await?;
         self.ensure_of(server, configuration, session).await
@@ -326,8 +326,8 @@ impl Inner {
     }
 
     /// The instance of a configuration and a session.
-    async fn there(&self, (configuration, session): &(Uuid, String)) -> Result<Option<Instance>, DbError> {
-        store::of_configuration(&mut *self.database.for_all().await?, *configuration, session).await
+    pub(crate) async fn there(&self, configuration: Uuid, session: &str) -> Result<Option<Instance>, DbError> {
+        store::of_configuration(&mut *self.database.for_all().await?, configuration, session).await
     }
 
     /// Claims an instance and begins to run it, unless somebody has it.
@@ -339,7 +339,7 @@ impl Inner {
         server: Known,
     ) -> Result<Instance, RuntimeError> {
         let configuration = Arc::clone(&wanted.configuration);
-        let before = self.there(&key).await?;
+        let before = self.there(key.0, &key.1).await?;
         // It ended by itself or with its fabric, and nothing else is wanted since.
         let has_run = before.as_ref().is_some_and(|before| before.era.is_some() && before.since > configuration.updated_at);
         let id = match before {
@@ -361,7 +361,7 @@ impl Inner {
         let about = About { id, owner: claim.owner, server_id: claim.server_id, session: claim.session };
         let told = changed(&about, None, State::Pending, None).prepare();
         let claimed = store::claim(&mut *self.database.for_all().await?, id, &claim, &told).await?;
-        let Some(instance) = claimed else { return self.there(&key).await?.ok_or(RuntimeError::NotFound) };
+        let Some(instance) = claimed else { return self.there(key.0, &key.1).await?.ok_or(RuntimeError::NotFound) };
         let (launched, (tell, hear)) = (wanted.clone(), watch::channel(wanted));
         let live = Arc::new(Live::new(log));
         let supervisor = Supervisor {

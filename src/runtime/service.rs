@@ -173,18 +173,6 @@ impl Inner {
         Ok(true)
     }
 
-    /// Tells of a step when the transaction commits.
-    pub(crate) async fn tell_in(
-        &self,
-        transaction: &mut PgConnection,
-        about: About<'_>,
-        from: Option<State>,
-        to: State,
-        reason: Option<&Reason>,
-    ) -> Result<(), DbError> {
-        self.events.publish_in(transaction, changed(&about, from, to, reason)).await
-    }
-
     /// What an instance may use, and who keeps it.
     pub(crate) fn limits(&self, asked: &configurations::Limits, is_container: bool) -> Kept {
         let kept = self.starter.limits(asked);
@@ -279,13 +267,10 @@ impl Runtime {
         let session = session.map_or("", SessionName::as_str);
         let (limits, except) = known.as_ref().map(|known| (known.limits, Some((known.id.0, session)))).unwrap_or_default();
         self.inner.require_room(&actor.to_string(), &limits, except).await?;
+        let _begun = self.inner.begin_start(actor, id);
         let configuration = match known {
             Some(known) if known.enabled => known,
-            _ => {
-                let _taken_up = self.inner.begin_start(actor, id);
-                let configuration = self.inner.configurations.enable_known(actor, id).await?;
-                return Arc::clone(&self.inner).ensure_of(there, &configuration, session).await;
-            }
+            _ => self.inner.configurations.enable_known(actor, id).await?,
         };
         Arc::clone(&self.inner).ensure_of(there, &configuration, session).await
     }
@@ -364,8 +349,7 @@ impl Runtime {
     }
 
     async fn find_instance(&self, configuration: &Configuration, session: &str) -> Result<Option<Instance>, RuntimeError> {
-        let mut connection = self.inner.database.for_all().await?;
-        Ok(store::of_configuration(&mut connection, configuration.id.0, session).await?)
+        Ok(self.inner.there(configuration.id.0, session).await?)
     }
 
     async fn instance_of(&self, configuration: &Configuration, session: &str) -> Result<Instance, RuntimeError> {

@@ -27,7 +27,7 @@ pub const LAUNCH: &str = "launch";
 
 /// What the launcher's variables are called by before the names that the program is to have: what reads variables before the
 /// launcher has become another user finds none that it knows.
-pub(crate) const CARRIED: &str = "FABRIC_CARRIED_";
+pub(crate) const CARRIED: &str = "CARRIED_";
 
 /// User ids that nobody else has: the range that systemd gives to services without accounts.
 pub const USERS: std::ops::RangeInclusive<u32> = 61184..=65510;

@@ -85,13 +85,19 @@ async fn who_comes_back_too_late_is_told_so() {
     assert_eq!(events[0].1["payload"]["oldest"], events[1].1["id"]);
 }
 
+/// The events of another process on the same database, and what ends it.
+async fn another(app: &TestApp) -> (Events, Shutdown) {
+    let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
+    let shutdown = Shutdown::default();
+    let events = Events::start(&app.config(), database, None, KINDS, &Metrics::default(), &shutdown).await.unwrap();
+    (events, shutdown)
+}
+
 /// A follower that reads nothing falls behind what is kept in memory, and then behind the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_falls_behind_is_told_what_it_lost() {
     let app = TestApp::start().await;
-    let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
-    let shutdown = Shutdown::default();
-    let events = Events::start(&app.config(), database, None, KINDS, &Metrics::default(), &shutdown).await.unwrap();
+    let (events, shutdown) = another(&app).await;
     let (mut heard, mut followed) = (events.subscribe(), events.follow(&operator(), Wanted::All, None).await.unwrap());
     let mut connection = app.database.connect().await;
     for statement in [
@@ -125,9 +131,7 @@ async fn a_follower_that_falls_behind_is_told_what_it_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_fabric_has_missed_is_told_as_lost_to_its_followers() {
     let app = TestApp::start().await;
-    let database = Database::open(&Owner::from_url(&app.database.url().into()).unwrap(), &app.config()).await.unwrap();
-    let shutdown = Shutdown::default();
-    let events = Events::start(&app.config(), database, None, KINDS, &Metrics::default(), &shutdown).await.unwrap();
+    let (events, shutdown) = another(&app).await;
     let (mut heard, mut followed) = (events.subscribe(), events.follow(&operator(), Wanted::All, None).await.unwrap());
     let mut connection = app.database.connect().await;
     let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
